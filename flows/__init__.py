@@ -1,0 +1,1 @@
+"""Prefect at the edge: thin flows over `pipeline`, the schedules, and the command line."""

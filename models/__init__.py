@@ -1,0 +1,1 @@
+"""Causal forecasting networks: torch and Lightning only, tensors in, tensors out."""

@@ -1,0 +1,1 @@
+"""Readings become observations on a regular grid, and observations become sequences."""

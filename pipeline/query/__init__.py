@@ -1,0 +1,1 @@
+"""Forecasts are asked for: by series, device, metric, origin, lead time and as-of instant."""

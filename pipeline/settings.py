@@ -1,0 +1,168 @@
+"""Every knob of tidecast in one frozen tree, read once at the edge from `tidecast.toml` and `TIDECAST_…` variables.
+
+A section for each stage; a function takes the section it needs. A misspelt knob is an error, never a silent default.
+Environment variables nest by two underscores: `TIDECAST_TRAIN__MAX_SECONDS=60`; they win over the file.
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from models.config import NetworkConfig
+from pipeline.errors import SettingsError
+
+Aggregation = Literal["mean", "last", "sum", "counter"]
+
+
+class Section(BaseModel):
+    """A frozen part of the settings that refuses unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MetricSettings(Section):
+    """What is known of one metric: how its readings become one observation, and the unit they are stored in."""
+
+    aggregation: Aggregation = "mean"
+    unit: str | None = None
+
+
+class IngestSettings(Section):
+    """How readings are judged when they come in."""
+
+    allowed_lateness: timedelta = timedelta(minutes=1)  # a tick closes this long after its label
+    max_future: timedelta = timedelta(minutes=5)  # a stamp further ahead of our clock is a broken clock
+    earliest_year: int = 2001  # 1970 and 2000 are what a device without a clock battery sends
+    batch_rows: int = Field(default=500_000, ge=1)  # rows per Delta commit
+
+
+class PrepareSettings(Section):
+    """How readings become observations on the grid."""
+
+    sample_interval: timedelta | None = None  # None: inferred for each series from its own spacing
+
+
+class TrainSettings(Section):
+    """How a model is fitted."""
+
+    horizon: int = Field(default=24, ge=1)  # steps
+    context_length: int | None = None  # ticks the highway reads; None: a week of hours, or less
+    seasons: tuple[int, ...] | None = None  # ticks; None: a day and a week, where they fit
+    network: NetworkConfig = NetworkConfig()
+    validation_fraction: float = Field(default=0.15, gt=0, lt=0.9)
+    test_fraction: float = Field(default=0.15, ge=0, lt=0.9)  # never read while training, for an honest backtest
+    max_seconds: float = Field(default=300.0, gt=0)
+    max_epochs: int = Field(default=200, ge=1)
+    patience: int = Field(default=8, ge=1)  # epochs without a better validation loss
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-3, ge=0)
+    gradient_clip: float = Field(default=1.0, gt=0)  # global norm
+    batch_size: int = Field(default=32, ge=1)  # segments
+    segment_length: int = Field(default=256, ge=8)  # ticks a segment scores, after its burn-in
+    burn_in: int = Field(default=64, ge=0)  # ticks that warm the state up, unscored
+    seed: int = 0
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+
+
+class TrackingSettings(Section):
+    """Where MLflow keeps runs and models."""
+
+    uri: str | None = None  # None: sqlite in the lake's folder
+    experiment: str = "tidecast"
+    model_name: str = "tidecast"  # the registered model
+
+
+class Settings(BaseSettings):
+    """All settings; load with `load_settings`."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="TIDECAST_", env_nested_delimiter="__")
+
+    lake: str = "data/lake"  # a folder or an s3:// URI
+    state: str | None = None  # a local folder for SQLite and snapshots; None: <lake>/state, or data/state for a remote lake
+    ingest: IngestSettings = IngestSettings()
+    metrics: dict[str, MetricSettings] = {}
+    prepare: PrepareSettings = PrepareSettings()
+    train: TrainSettings = TrainSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @field_validator("lake")
+    @classmethod
+    def _lake_is_a_folder_or_s3(cls, lake: str) -> str:
+        if "://" in lake and not lake.startswith(("s3://", "file://")):
+            raise ValueError(f"lake requires a folder, a file:// or an s3:// URI; got {lake!r}")
+        return lake.removeprefix("file://")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic's signature)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic's signature)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments first, then the environment, then `tidecast.toml`."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the lake is in an object store."""
+        return "://" in self.lake
+
+    @property
+    def state_dir(self) -> Path:
+        """The local folder of the SQLite catalog and the state snapshots."""
+        if self.state is not None:
+            return Path(self.state)
+        return Path("data/state") if self.is_remote else Path(self.lake) / "state"
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow tracking URI."""
+        if self.tracking.uri is not None:
+            return self.tracking.uri
+        return f"sqlite:///{(self.state_dir.parent / 'mlflow' / 'mlflow.db').resolve()}"
+
+    @property
+    def artifacts_dir(self) -> Path | None:
+        """Where a local MLflow store keeps artifacts; None where a server decides."""
+        return None if self.tracking.uri is not None else (self.state_dir.parent / "mlflow" / "artifacts").resolve()
+
+
+def _first_field(variable: str) -> str:
+    return variable.removeprefix("TIDECAST_").split("__")[0].lower()
+
+
+def load_settings(path: Path | None = None, **overrides: object) -> Settings:
+    """Read the settings tree once.
+
+    Args:
+        path: a TOML file; by default `tidecast.toml` in the working folder, where there is one.
+        **overrides: top-level fields that win over environment and file.
+
+    Raises:
+        SettingsError: naming each offending knob.
+    """
+    if path is not None and not path.is_file():
+        raise SettingsError(f"--settings requires a TOML file; got {path}, which does not exist. Check the path.")
+    unknown = sorted(name for name in os.environ if name.startswith("TIDECAST_") and _first_field(name) not in Settings.model_fields)
+    if unknown:
+        raise SettingsError(
+            f"TIDECAST_… variables require one of the knobs {', '.join(Settings.model_fields)}; got {', '.join(unknown[:5])}. "
+            "Unset or correct it; docs/settings.md lists them."
+        )
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=path or "tidecast.toml")
+
+    try:
+        return FromFile(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        knobs = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()[:5])
+        raise SettingsError(f"The settings require known knobs with valid values; got {knobs}. See docs/settings.md.") from error
+    except ValueError as error:  # a TOML file that does not parse
+        raise SettingsError(f"The settings file requires valid TOML; got {error}. Correct it.") from error

@@ -1,0 +1,1 @@
+"""The lake: Delta tables with a fenced commit, and the small mutable state in SQLite."""

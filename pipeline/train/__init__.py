@@ -1,0 +1,1 @@
+"""Observations become a fitted model and an MLflow run."""
