@@ -1,0 +1,87 @@
+"""The tensors between the data and the network, each with its shape; time comes first everywhere.
+
+Letters: T ticks, B series, R history ticks before the first one, K normalisers, L layers, D hidden, O origins, H horizon, Q quantile levels.
+"""
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+
+class Sequence(NamedTuple):
+    """A stretch of T consecutive ticks of B series as the network reads it, with all the statistics known at each tick."""
+
+    history_RTB: Tensor
+    """(R + T, B) float64: values in the metric's unit, gaps filled forward; row R + t is tick t."""
+    mean_KTB: Tensor
+    """(K, T, B) float64: exponentially weighted means after tick t."""
+    scale_KTB: Tensor
+    """(K, T, B) float64, > 0: exponentially weighted standard deviations after tick t."""
+    observed_TB: Tensor
+    """(T, B) bool: whether tick t was observed."""
+    since_TB: Tensor
+    """(T, B) int64: ticks since the last observation, 0 where observed."""
+    age_TB: Tensor
+    """(T, B) int64: ticks since the first observation of the series; negative before it."""
+    time_TB: Tensor
+    """(T, B) int64: label of tick t, seconds since the epoch, UTC."""
+
+
+class TrainingBatch(NamedTuple):
+    """A batch of segments with what came true after each of their origins."""
+
+    sequence: Sequence
+    origins_O: Tensor
+    """(O,) int64: the ticks of the sequence that issue a forecast, after the burn-in."""
+    target_OBH: Tensor
+    """(O, B, H) float64: value of the tick h steps after the origin; arbitrary where not observed."""
+    observed_OBH: Tensor
+    """(O, B, H) bool: whether the target exists and may be scored."""
+
+
+@dataclass
+class CarriedState:
+    """All that a forecaster remembers of B series between two ticks; advancing it makes a new one."""
+
+    h_LBD: Tensor
+    """Hidden states, in the network's dtype."""
+    c_LBD: Tensor
+    """Cell states; of zero width for GRU layers."""
+    count_B: Tensor
+    """Observations seen, int64."""
+    mean_KB: Tensor
+    """Normaliser means, float64."""
+    variance_KB: Tensor
+    """Normaliser variances, float64."""
+    history_RB: Tensor
+    """The last R values, filled forward, oldest first, float64."""
+    since_B: Tensor
+    """Ticks since the last observation, int64."""
+    age_B: Tensor
+    """Ticks since the first observation, -1 before it, int64."""
+
+    @property
+    def num_series(self) -> int:
+        """Number of series the state holds."""
+        return self.count_B.shape[0]
+
+    def select(self, index: Tensor) -> Self:
+        """Return the state of some of the series."""
+        return type(self)(**{f.name: getattr(self, f.name).index_select(_series_axis(f.name), index) for f in fields(self)})
+
+    def replace(self, index: Tensor, other: Self) -> None:
+        """Overwrite, in place, the state of the series at `index` with `other`'s."""
+        for f in fields(self):
+            getattr(self, f.name).index_copy_(_series_axis(f.name), index, getattr(other, f.name))
+
+    @classmethod
+    def concat(cls, states: list[Self]) -> Self:
+        """Join the states of several groups of series."""
+        return cls(**{f.name: torch.cat([getattr(s, f.name) for s in states], dim=_series_axis(f.name)) for f in fields(cls)})
+
+
+def _series_axis(name: str) -> int:
+    letters = name.rpartition("_")[2]
+    return letters.index("B")

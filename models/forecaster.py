@@ -1,0 +1,179 @@
+"""The causal forecaster: features, stack and decoder, with everything it remembers in one carried state.
+
+`advance` is the whole of serving: T new ticks of B series in, quantiles at the asked origins and the next state out.
+One tick at a time or a whole history in one call give the same numbers, which is why a backtest is the live engine.
+Called by `pipeline.forecast.engine` and `models.training`; imports torch alone.
+
+Letters: T ticks, B series, R history, K normalisers, F features, D hidden, O origins, N = O * B, H horizon, L context, Q levels.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from models.batch import CarriedState, Sequence
+from models.calendar import calendar, num_calendar_features
+from models.config import ForecasterConfig
+from models.heads import QuantileDecoder, to_metric_unit, to_normalised
+from models.normaliser import track
+from models.stacked_lstm import StackedRecurrence
+
+CHUNK_ORIGINS = 512  # origins of one decoder call when serving; a whole history at once is twice as slow
+
+
+class CausalForecaster(nn.Module):
+    """A stack that reads readings forward in time and forecasts quantiles of the next `horizon` ticks at any of them."""
+
+    def __init__(self, config: ForecasterConfig) -> None:
+        super().__init__()
+        self.config = config
+        num_calendar = num_calendar_features(config.sample_interval_s)
+        num_features = 4 + len(config.seasons) + 2 * (len(config.half_lives) - 1) + num_calendar
+        self.stack = StackedRecurrence(num_features, config.network)
+        self.decoder = QuantileDecoder(config, num_calendar)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights; statistics and history are float64 whatever it is."""
+        return self.decoder.anchor_bias_HA.dtype
+
+    def initial_state(self, num_series: int) -> CarriedState:
+        """Return the state of series of which nothing has been seen."""
+        hidden, cell = self.stack.initial_state(num_series)
+        normalisers = hidden.new_zeros((len(self.config.half_lives) + 1, num_series), dtype=torch.float64)
+        counts = hidden.new_zeros(num_series, dtype=torch.int64)
+        return CarriedState(
+            h_LBD=hidden,
+            c_LBD=cell,
+            count_B=counts,
+            mean_KB=normalisers,
+            variance_KB=normalisers.clone(),
+            history_RB=normalisers.new_zeros((self.config.history_length, num_series)),
+            since_B=counts.clone(),
+            age_B=counts - 1,
+        )
+
+    def advance(
+        self, state: CarriedState, values_TB: Tensor, observed_TB: Tensor, time_TB: Tensor, origins_O: Tensor | None = None
+    ) -> tuple[Tensor, CarriedState]:
+        """Read T ticks and forecast at some of them.
+
+        Args:
+            state: after the tick before the first of these.
+            values_TB: float64 in the metric's unit; read only where observed.
+            observed_TB: bool.
+            time_TB: int64 labels in seconds since the epoch.
+            origins_O: ticks, 0 … T - 1, that issue a forecast; None for the last alone.
+
+        Returns:
+            Quantiles (O, B, H, Q) in the metric's unit, float64, ascending in Q, and the state after the last tick.
+        """
+        sequence, after = self.observe(state, values_TB, observed_TB, time_TB)
+        top_TBD, hidden, cell = self.stack(self.features(sequence), state.h_LBD, state.c_LBD)
+        if origins_O is None:
+            origins_O = torch.tensor([values_TB.shape[0] - 1], device=values_TB.device)
+        return self.decode(sequence, top_TBD, origins_O), replace(after, h_LBD=hidden, c_LBD=cell)
+
+    def observe(
+        self, state: CarriedState, values_TB: Tensor, observed_TB: Tensor, time_TB: Tensor
+    ) -> tuple[Sequence, CarriedState]:
+        """Advance statistics and history, not the stack; arguments as for `advance`."""
+        tracked = track(
+            values_TB,
+            observed_TB,
+            self.config.half_lives,
+            count_B=state.count_B,
+            mean_KB=state.mean_KB,
+            variance_KB=state.variance_KB,
+            last_B=state.history_RB[-1],
+            since_B=state.since_B,
+            age_B=state.age_B,
+        )
+        history_RTB = torch.cat([state.history_RB, tracked.filled_TB])
+        after = replace(
+            state,
+            count_B=tracked.count_B,
+            mean_KB=tracked.mean_KB,
+            variance_KB=tracked.variance_KB,
+            history_RB=history_RTB[-self.config.history_length :].clone(),
+            since_B=tracked.since_TB[-1],
+            age_B=tracked.age_TB[-1],
+        )
+        return (
+            Sequence(
+                history_RTB, tracked.mean_KTB, tracked.scale_KTB, observed_TB, tracked.since_TB, tracked.age_TB, time_TB
+            ),
+            after,
+        )
+
+    def features(self, sequence: Sequence) -> Tensor:
+        """Return the inputs of every tick (T, B, F) in the weights' dtype; each is known at its tick and free of unit and level."""
+        reach, num_ticks = self.config.history_length, sequence.time_TB.shape[0]
+        mean_TB, scale_TB = sequence.mean_KTB[0], sequence.scale_KTB[0]
+        now_TB = sequence.history_RTB[reach:]
+
+        def change_since(lag: int) -> Tensor:
+            change = ((now_TB - sequence.history_RTB[reach - lag : reach - lag + num_ticks]) / scale_TB).asinh()
+            return torch.where(sequence.age_TB >= lag, change, 0.0)
+
+        columns = [to_normalised(now_TB, mean_TB, scale_TB, now_TB.dtype), change_since(1), *map(change_since, self.config.seasons)]
+        for other in range(1, len(self.config.half_lives)):
+            columns.append(((sequence.mean_KTB[other] - mean_TB) / scale_TB).asinh())
+            columns.append((sequence.scale_KTB[other] / scale_TB).log())
+        columns += [sequence.observed_TB.double(), sequence.since_TB.double().log1p()]
+        inputs_TBF = torch.stack(columns, dim=-1)
+        started_TB1 = (sequence.age_TB >= 0).unsqueeze(-1)
+        inputs_TBF = torch.where(started_TB1, inputs_TBF, 0.0)  # before the first observation there is no level to speak of
+        return torch.cat([inputs_TBF, calendar(sequence.time_TB, self.config.sample_interval_s)], dim=-1).to(self.dtype)
+
+    def decode(self, sequence: Sequence, top_TBD: Tensor, origins_O: Tensor) -> Tensor:
+        """Return quantiles (O, B, H, Q), float64, in the metric's unit; in chunks that stay in the processor's cache."""
+        chunk = max(1, CHUNK_ORIGINS // max(1, top_TBD.shape[1]))
+        basis_SBR = self._calendar_basis(sequence)
+        parts = []
+        for some_O in origins_O.split(chunk):
+            mean_OB11 = sequence.mean_KTB[0][some_O][..., None, None]
+            scale_OB11 = sequence.scale_KTB[0][some_O][..., None, None]
+            parts.append(to_metric_unit(self._decode(sequence, top_TBD, basis_SBR, some_O), mean_OB11, scale_OB11))
+        return torch.cat(parts)
+
+    def decode_normalised(self, sequence: Sequence, top_TBD: Tensor, origins_O: Tensor) -> Tensor:
+        """Return quantiles (O, B, H, Q) in the asinh units of each origin, in the weights' dtype."""
+        return self._decode(sequence, top_TBD, self._calendar_basis(sequence), origins_O)
+
+    def _calendar_basis(self, sequence: Sequence) -> Tensor:
+        """Return the decoder's calendar terms (S, B, R) of the S = T + H ticks from the first one to the last target."""
+        interval_s = self.config.sample_interval_s
+        step_H1 = torch.arange(1, self.config.horizon + 1, device=sequence.time_TB.device).unsqueeze(1)
+        time_SB = torch.cat([sequence.time_TB, sequence.time_TB[-1] + (step_H1 * interval_s).long()])
+        basis: Tensor = self.decoder.calendar_basis(calendar(time_SB, interval_s).to(self.dtype))
+        return basis
+
+    def _decode(self, sequence: Sequence, top_TBD: Tensor, basis_SBR: Tensor, origins_O: Tensor) -> Tensor:
+        mean_OB1 = sequence.mean_KTB[0][origins_O].unsqueeze(-1)
+        scale_OB1 = sequence.scale_KTB[0][origins_O].unsqueeze(-1)
+        step_H = torch.arange(1, self.config.horizon + 1, device=origins_O.device)
+        row_O1 = origins_O.unsqueeze(1) + self.config.history_length  # row of the origin in the history
+        back_L = torch.arange(-self.config.context_length + 1, 1, device=origins_O.device)
+        context_OBL = sequence.history_RTB[row_O1 + back_L].movedim(1, -1)
+        anchors = [self._last(sequence, origins_O), *(self._seasonal(sequence, origins_O, p) for p in self.config.seasons)]
+        state_OBD = top_TBD[origins_O]
+        quantiles_NHQ = self.decoder(
+            state_OBD.flatten(0, 1),
+            to_normalised(context_OBL, mean_OB1, scale_OB1, self.dtype).flatten(0, 1),
+            [to_normalised(anchor, mean_OB1, scale_OB1, self.dtype).flatten(0, 1) for anchor in anchors],
+            basis_SBR[origins_O.unsqueeze(1) + step_H].movedim(1, 2).flatten(0, 1),
+        )
+        return quantiles_NHQ.unflatten(0, state_OBD.shape[:2])
+
+    def _last(self, sequence: Sequence, origins_O: Tensor) -> Tensor:
+        return sequence.history_RTB[origins_O + self.config.history_length].unsqueeze(-1)
+
+    def _seasonal(self, sequence: Sequence, origins_O: Tensor, season: int) -> Tensor:
+        """Return the values (O, B, H) whole seasons before each target, the newest not after the origin; else the last."""
+        step_H = torch.arange(1, self.config.horizon + 1, device=origins_O.device)
+        back_H = step_H - season * -(-step_H // season)
+        seasonal_OBH = sequence.history_RTB[(origins_O + self.config.history_length).unsqueeze(1) + back_H].movedim(1, -1)
+        is_there_OBH = sequence.age_TB[origins_O].unsqueeze(-1) >= -back_H
+        return torch.where(is_there_OBH, seasonal_OBH, self._last(sequence, origins_O))

@@ -1,0 +1,70 @@
+"""One forecast from a frame alone, without a lake: what the MLflow model answers. Called by `pipeline.train.mlflow_model`."""
+
+from datetime import timedelta
+
+import polars as pl
+
+from pipeline.errors import DataError
+from pipeline.forecast.engine import StreamEngine
+from pipeline.prepare.sequences import to_panel
+from pipeline.registry import LoadedModel
+
+REQUIRED = ("unique_id", "ds", "y")
+
+
+def forecast_frame(loaded: LoadedModel, history: pl.DataFrame) -> pl.DataFrame:
+    """Forecast every series of a history from its last reading.
+
+    Args:
+        loaded: a model.
+        history: unique_id, ds (instants on the model's grid; naive ones are read as UTC), y.
+
+    Returns:
+        unique_id, cutoff, ds and one column for each quantile level, `horizon` rows for each series.
+
+    Raises:
+        DataError: when a column is missing or there is nothing to forecast from.
+    """
+    missing = [name for name in REQUIRED if name not in history.columns]
+    if missing or history.is_empty():
+        raise DataError(f"A forecast requires rows of {', '.join(REQUIRED)}; got {history.height} rows without {missing or 'data'}. Add them.")
+    config = loaded.model.config
+    interval = timedelta(seconds=config.sample_interval_s)
+    observations = history.select(
+        series_id=pl.col("unique_id").cast(pl.String), ts=_utc(history.schema["ds"]), value=pl.col("y").cast(pl.Float64)
+    )
+    interval_us = interval // timedelta(microseconds=1)
+    grids = observations.group_by("series_id").agg(
+        pl.lit(interval_us, pl.Int64).alias("sample_interval_us"), (pl.col("ts").last().dt.timestamp("us") % interval_us).alias("grid_offset_us")
+    )
+    panel = to_panel(observations, grids)
+    time_TB = panel.time_TB
+    rows = []
+    for column, series_id in enumerate(panel.series_ids):
+        length = int(panel.length_B[column])
+        engine = StreamEngine(loaded.model, loaded.model.initial_state(1))
+        (block,) = list(engine.advance(panel.values_TB[:length, [column]], time_TB[:length, [column]]))
+        cutoff = panel.label(column, length - 1)
+        quantiles_HQ = block.quantiles_OBHQ[0, 0]
+        rows.append(
+            pl.DataFrame(
+                {
+                    "unique_id": [series_id] * config.horizon,
+                    "cutoff": [cutoff] * config.horizon,
+                    "ds": [cutoff + step * interval for step in range(1, config.horizon + 1)],
+                    **{f"q{level:g}": quantiles_HQ[:, q] for q, level in enumerate(config.quantile_levels)},
+                }
+            )
+        )
+    return pl.concat(rows)
+
+
+def _utc(dtype: pl.DataType) -> pl.Expr:
+    ds = pl.col("ds")
+    if dtype == pl.String:
+        ds = ds.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False).fill_null(
+            ds.str.to_datetime(time_unit="us", strict=False).dt.replace_time_zone("UTC")
+        )
+    elif isinstance(dtype, pl.Datetime) and dtype.time_zone is None:
+        ds = ds.dt.replace_time_zone("UTC")
+    return ds.cast(pl.Datetime("us", "UTC"))

@@ -1,0 +1,253 @@
+"""Rolling forecasts: advance the carried state through every tick closed since the last run, and write what it says.
+
+Idempotent: the forecasts are committed before the snapshot moves, and a forecast that is already there is never written
+again, so a run that dies anywhere is simply run again. Called by `flows.forecast`.
+"""
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from models.config import ForecasterConfig
+from pipeline.clock import Clock
+from pipeline.errors import StoreError
+from pipeline.forecast.engine import StreamEngine
+from pipeline.forecast.rows import forecast_rows, status_of
+from pipeline.forecast.state import StreamState
+from pipeline.prepare.sequences import EPOCH, Panel, match_series, to_panel
+from pipeline.registry import LoadedModel, champion
+from pipeline.schemas import Forecasts, Observations
+from pipeline.settings import Settings
+from pipeline.store.catalog import Catalog
+from pipeline.store.forecasts import append_forecasts
+from pipeline.store.lake import Lake
+from pipeline.store.observations import changed_observations, read_observations
+
+logger = logging.getLogger(__name__)
+
+KEPT_SNAPSHOTS = 2
+
+
+@dataclass(frozen=True)
+class ForecastReport:
+    """What one run of the forecast stage did.
+
+    Attributes:
+        model_version: registry version of the champion.
+        series: series in the fleet.
+        ticks: ticks read, summed over series.
+        replayed: series whose past was revised, so that their state was rebuilt.
+        rows_written: forecasts committed, one for each series and origin.
+        latest_origin: of the fleet; None where nothing was ever forecast.
+    """
+
+    model_version: str
+    series: int
+    ticks: int
+    replayed: int
+    rows_written: int
+    latest_origin: datetime | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form."""
+        return {**asdict(self), "latest_origin": self.latest_origin.isoformat() if self.latest_origin else None}
+
+
+def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastReport:
+    """Bring the forecasts of every series up to date.
+
+    A series seen for the first time by this model is read from its first tick and forecast at its last `origins` ticks;
+    after that, at every tick that has closed since.
+
+    Args:
+        settings: where lake and registry are.
+        clock: for `created_at`.
+        origins: ticks to forecast for series that are new to the model.
+
+    Raises:
+        ModelError: when there is no champion.
+        DataError: when no series matches it.
+    """
+    lake, catalog = Lake(settings.lake), Catalog(settings.state_dir)
+    input_version = lake.version(Observations)
+    model = champion(settings)
+    state, consumed_version = _resume(catalog, model)
+    if consumed_version == input_version:
+        return ForecastReport(model.version, len(state.series_ids), 0, 0, 0, None)
+    fleet = match_series(catalog.series(), model.card.series_patterns).filter(
+        pl.col("sample_interval_us") == round(model.model.config.sample_interval_s * 1e6)
+    )
+    issued_tick = dict(zip(state.series_ids, state.tick_B.tolist(), strict=True))
+    revised = _revised(lake, state, fleet, consumed_version)
+    state = _admit(_without_past(state, revised, model), fleet, model)
+    panel = _new_ticks(lake, state, fleet)
+    if panel is None:
+        _save(settings, catalog, state, input_version)
+        return ForecastReport(model.version, len(state.series_ids), 0, len(revised), 0, None)
+    run = _Run(lake, model, panel, state, input_version, clock.now())
+    rows = run.advance(issued_tick, origins)
+    _save(settings, catalog, state, input_version)
+    logger.info("forecast model=%s series=%d rows=%d replayed=%d", model.version, len(state.series_ids), rows, len(revised))
+    return ForecastReport(model.version, len(state.series_ids), int(run.target_B.sum()), len(revised), rows, run.latest_origin)
+
+
+def _resume(catalog: Catalog, model: LoadedModel) -> tuple[StreamState, int | None]:
+    """Return the newest good state of this model and the observations version it has consumed, or an empty one."""
+    pointer = catalog.snapshot_pointer(model.version)
+    if pointer is not None:
+        try:
+            return StreamState.resume(pointer.path), pointer.observations_version
+        except StoreError as error:
+            logger.warning("rebuilding the state of every series: %s", error)
+    return StreamState.empty(model.version, model.model), None
+
+
+def _revised(lake: Lake, state: StreamState, fleet: pl.DataFrame, consumed_version: int | None) -> list[str]:
+    """Return the series whose already consumed ticks were revised since."""
+    if consumed_version is None or not state.series_ids:
+        return []
+    changes = changed_observations(lake, consumed_version)
+    if changes is None:  # the log no longer reaches back: every series may have changed
+        return list(state.series_ids)
+    consumed = pl.DataFrame({"series_id": state.series_ids, "tick": state.tick_B})
+    last_label = pl.col("tick") * pl.col("sample_interval_us") + pl.col("grid_offset_us")
+    behind = (
+        changes.join(consumed, on="series_id")
+        .join(fleet.select("series_id", "sample_interval_us", "grid_offset_us"), on="series_id")
+        .filter(pl.col("ts").dt.timestamp("us") <= last_label)
+    )
+    return behind["series_id"].unique().sort().to_list()
+
+
+def _without_past(state: StreamState, revised: list[str], model: LoadedModel) -> StreamState:
+    """Drop the state of revised series: they are admitted anew and replayed from their first tick."""
+    if not revised:
+        return state
+    kept = np.flatnonzero(~np.isin(state.series_ids, revised))
+    return StreamState(
+        model.version, tuple(state.series_ids[b] for b in kept), state.tick_B[kept], state.carried.select(torch.from_numpy(kept))
+    )
+
+
+def _admit(state: StreamState, fleet: pl.DataFrame, model: LoadedModel) -> StreamState:
+    """Give every series of the fleet that has none a fresh state, just before its first tick."""
+    new = fleet.filter(~pl.col("series_id").is_in(list(state.series_ids)) & pl.col("first_ts").is_not_null())
+    first_us = new["first_ts"].dt.timestamp("us").to_numpy() - new["grid_offset_us"].to_numpy()
+    first_tick_B = -(-first_us // new["sample_interval_us"].to_numpy())
+    return state.with_series(new["series_id"].to_list(), (first_tick_B - 1).astype(np.int64), model.model)
+
+
+def _new_ticks(lake: Lake, state: StreamState, fleet: pl.DataFrame) -> Panel | None:
+    """Return the closed ticks that the state has not read; None when there are none. Columns follow the state's series."""
+    offset_us = dict(fleet.select("series_id", "grid_offset_us").iter_rows())
+    interval_us = int(fleet["sample_interval_us"][0])
+    known = {series: tick for series, tick in zip(state.series_ids, state.tick_B.tolist(), strict=True) if series in offset_us}
+    if not known:
+        return None
+    start_us = min((tick + 1) * interval_us + offset_us[series] for series, tick in known.items())
+    observations = read_observations(lake, series=list(known), start=EPOCH + timedelta(microseconds=start_us))
+    since = {series: tick + 1 for series, tick in known.items()}
+    panel = to_panel(observations, fleet, since_tick=since)
+    return panel if panel.length_B.any() else None
+
+
+class _Run:
+    """One advance of a fleet: which rows each series reads, and where its forecasts go."""
+
+    def __init__(
+        self, lake: Lake, model: LoadedModel, panel: Panel, state: StreamState, input_version: int, created_at: datetime
+    ) -> None:
+        self.lake, self.model, self.state = lake, model, state
+        self.input_version, self.created_at = input_version, created_at
+        self.config: ForecasterConfig = model.model.config
+        slots = {series: slot for slot, series in enumerate(state.series_ids)}
+        self.slots_B = np.array([slots[series] for series in panel.series_ids], dtype=np.int64)
+        since_B = state.carried.since_B.numpy()[self.slots_B]
+        self.target_B, self.is_silent_B = _targets(panel, since_B, self.config.history_length)
+        self.panel = _extended(panel, int(self.target_B.max()))
+        self.latest_origin: datetime | None = None
+
+    def advance(self, issued_tick: dict[str, int], origins: int) -> int:
+        """Advance every series to its target and append the forecasts; return how many rows were new.
+
+        Series that read the same number of ticks and forecast the same ones go through the engine together.
+        """
+        first_B = np.array(
+            [
+                issued_tick[series] + 1 - int(first) if series in issued_tick else int(target) - origins
+                for series, first, target in zip(self.panel.series_ids, self.panel.first_tick_B, self.target_B, strict=True)
+            ]
+        ).clip(min=0)
+        seen_B = self.state.carried.count_B.numpy()[self.slots_B]
+        status_TB = status_of(self.panel.values_TB, seen_B, self.config, self.is_silent_B)
+        rows = 0
+        for target, first in sorted(set(zip(self.target_B.tolist(), first_B.tolist(), strict=True))):
+            columns_B = np.flatnonzero((self.target_B == target) & (first_B == first))
+            if target > 0:
+                rows += self._advance_group(columns_B, target, first, status_TB)
+        return rows
+
+    def _advance_group(self, columns_B: NDArray[np.int64], target: int, first: int, status_TB: NDArray[np.str_]) -> int:
+        slots = torch.from_numpy(self.slots_B[columns_B])
+        engine = StreamEngine(self.model.model, self.state.carried.select(slots))
+        values_TB, time_TB = self.panel.values_TB[:target, columns_B], self.panel.time_TB[:target, columns_B]
+        rows = 0
+        for block in engine.advance(values_TB, time_TB, np.arange(first, target)):
+            frame = forecast_rows(
+                block,
+                self.panel,
+                columns_B,
+                status_TB,
+                self.config,
+                model_version=self.model.version,
+                input_version=self.input_version,
+                created_at=self.created_at,
+            )
+            rows += append_forecasts(self.lake, frame)
+            newest = frame["origin"].max()
+            assert isinstance(newest, datetime), "a block holds at least one origin"
+            self.latest_origin = max(newest, self.latest_origin or newest)
+        self.state.carried.replace(slots, engine.carried)
+        self.state.tick_B[self.slots_B[columns_B]] += target
+        return rows
+
+
+def _targets(
+    panel: Panel, since_B: NDArray[np.int64], patience: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return how many ticks each series reads, and which have stopped.
+
+    The fleet's frontier is its newest observed tick. A series goes on to it through unobserved ticks, unless it has been
+    silent for longer than `patience` ticks: then it stays where it is until it comes back.
+
+    Args:
+        panel: new ticks; the last row of a series is observed, if it has any.
+        since_B: ticks since the last observation, before the panel.
+        patience: ticks.
+    """
+    end_B = panel.first_tick_B + panel.length_B
+    lag_B = end_B.max() - end_B
+    is_silent_B = lag_B + np.where(panel.length_B > 0, 0, since_B) > patience
+    return np.where(is_silent_B, panel.length_B, panel.length_B + lag_B), is_silent_B
+
+
+def _extended(panel: Panel, num_ticks: int) -> Panel:
+    missing = max(0, num_ticks - panel.values_TB.shape[0])
+    return replace(panel, values_TB=np.pad(panel.values_TB, ((0, missing), (0, 0)), constant_values=np.nan))
+
+
+def _save(settings: Settings, catalog: Catalog, state: StreamState, input_version: int) -> None:
+    """Write the snapshot, point to it, then drop the oldest: a crash in between leaves the previous one in force."""
+    folder = settings.state_dir / "snapshots"
+    path = folder / f"model-{state.model_version}-observations-{input_version}.safetensors"
+    state.snapshot(path)
+    catalog.set_snapshot_pointer(state.model_version, path, input_version)
+    files = sorted(folder.glob(f"model-{state.model_version}-observations-*.safetensors"), key=lambda file: file.stat().st_mtime)
+    for old in files[:-KEPT_SNAPSHOTS]:
+        old.unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""The carried state of a fleet on disk: one safetensors file, fsynced, then renamed into place.
+
+The catalog points to the newest file together with the input version it has consumed; after a crash the pointer's file
+is loaded and the observations since are replayed. Called by `pipeline.forecast.rolling`.
+"""
+
+import json
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from models.batch import CarriedState
+from models.forecaster import CausalForecaster
+from pipeline.errors import StoreError
+
+FORMAT = "1"
+
+
+@dataclass
+class StreamState:
+    """Struct of arrays, one slot for each series.
+
+    Attributes:
+        model_version: registry version whose weights made the state; another one's state is meaningless.
+        series_ids: slot order.
+        tick_B: last tick read, int64.
+        carried: hidden and cell states, normaliser, lag ring.
+    """
+
+    model_version: str
+    series_ids: tuple[str, ...]
+    tick_B: NDArray[np.int64]
+    carried: CarriedState
+
+    @classmethod
+    def empty(cls, model_version: str, forecaster: CausalForecaster) -> Self:
+        """Return a state that holds no series yet."""
+        return cls(model_version, (), np.empty(0, np.int64), forecaster.initial_state(0))
+
+    def with_series(self, series_ids: list[str], before_tick_B: NDArray[np.int64], forecaster: CausalForecaster) -> Self:
+        """Return a state with further series, of which nothing has been read up to `before_tick_B`."""
+        fresh = forecaster.initial_state(len(series_ids))
+        return type(self)(
+            self.model_version,
+            (*self.series_ids, *series_ids),
+            np.concatenate([self.tick_B, before_tick_B]),
+            CarriedState.concat([self.carried, fresh]),
+        )
+
+    def forget(self, slots: NDArray[np.int64], before_tick_B: NDArray[np.int64], forecaster: CausalForecaster) -> None:
+        """Put the series at `slots` back to nothing read: their history changed, so it is replayed; h and c are never patched."""
+        self.tick_B[slots] = before_tick_B
+        self.carried.replace(torch.from_numpy(slots), forecaster.initial_state(len(slots)))
+
+    def snapshot(self, path: Path) -> None:
+        """Write the state so that it survives power loss: temporary file, fsync, rename, fsync of the folder."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {f.name: getattr(self.carried, f.name).contiguous() for f in fields(CarriedState)}
+        metadata = {"format": FORMAT, "model_version": self.model_version, "series_ids": json.dumps(self.series_ids)}
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        save_file({**tensors, "tick_B": torch.from_numpy(self.tick_B)}, temporary, metadata=metadata)
+        _fsync(temporary)
+        temporary.replace(path)
+        _fsync(path.parent)
+
+    @classmethod
+    def resume(cls, path: Path) -> Self:
+        """Read a snapshot.
+
+        Raises:
+            StoreError: when the file is missing, damaged or of another format.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise StoreError(f"A snapshot requires format {FORMAT}; got {metadata.get('format')!r} in {path.name}. It will be rebuilt.")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            carried = CarriedState(**{f.name: tensors[f.name] for f in fields(CarriedState)})
+            return cls(metadata["model_version"], tuple(json.loads(metadata["series_ids"])), tensors["tick_B"].numpy(), carried)
+        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise StoreError(f"A snapshot requires a whole file; got {error} from {path.name}. It will be rebuilt from observations.") from error
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

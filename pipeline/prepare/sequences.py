@@ -1,0 +1,157 @@
+"""Observations become arrays: many series side by side, time first, each starting at its own first tick.
+
+Called by `pipeline.train` (which slices segments out of them), `pipeline.forecast` and `pipeline.evaluate`.
+A panel holds each value once; no window is ever copied out of it but the batch being trained on.
+"""
+
+from collections.abc import Sequence as Sequence_
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """B series on one grid spacing, left-aligned: row t of column b is tick `first_tick_B[b] + t`.
+
+    Attributes:
+        series_ids: names, one for each column.
+        interval: grid spacing.
+        offset_us_B: grid offset of each series, microseconds.
+        first_tick_B: integer tick of row 0.
+        length_B: ticks from the first to the last row of each series.
+        values_TB: float64 in the metric's unit, NaN where not observed.
+    """
+
+    series_ids: tuple[str, ...]
+    interval: timedelta
+    offset_us_B: NDArray[np.int64]
+    first_tick_B: NDArray[np.int64]
+    length_B: NDArray[np.int64]
+    values_TB: NDArray[np.float64]
+
+    @property
+    def observed_TB(self) -> NDArray[np.bool_]:
+        """Where a value was observed."""
+        return ~np.isnan(self.values_TB)
+
+    @property
+    def interval_us(self) -> int:
+        """Grid spacing in microseconds."""
+        return self.interval // timedelta(microseconds=1)
+
+    @property
+    def time_TB(self) -> NDArray[np.int64]:
+        """Labels of the ticks, seconds since the epoch (T, B)."""
+        rows_T1 = np.arange(self.values_TB.shape[0], dtype=np.int64)[:, None]
+        return ((self.first_tick_B + rows_T1) * self.interval_us + self.offset_us_B) // 1_000_000
+
+    def label(self, column: int, row: int) -> datetime:
+        """Return the instant at which a tick is complete."""
+        tick_us = (int(self.first_tick_B[column]) + row) * self.interval_us + int(self.offset_us_B[column])
+        return EPOCH + timedelta(microseconds=tick_us)
+
+    def rows_until(self, instant: datetime) -> NDArray[np.int64]:
+        """Return for each series how many of its rows have a label at or before `instant` (B,)."""
+        instant_us = (instant - EPOCH) // timedelta(microseconds=1)
+        return np.clip((instant_us - self.offset_us_B) // self.interval_us - self.first_tick_B + 1, 0, self.length_B)
+
+    def truncated(self, instant: datetime) -> Self:
+        """Return the panel as it was at `instant`: no row with a later label, and no series that had not begun."""
+        rows_B = self.rows_until(instant)
+        kept_B = np.flatnonzero(rows_B > 0)
+        values_TB = self.values_TB[: rows_B.max(initial=0), kept_B].copy()
+        values_TB[np.arange(values_TB.shape[0])[:, None] >= rows_B[kept_B]] = np.nan
+        return type(self)(
+            series_ids=tuple(self.series_ids[b] for b in kept_B),
+            interval=self.interval,
+            offset_us_B=self.offset_us_B[kept_B],
+            first_tick_B=self.first_tick_B[kept_B],
+            length_B=rows_B[kept_B],
+            values_TB=values_TB,
+        )
+
+
+def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dict[str, int] | None = None) -> Panel:
+    """Arrange observations as a panel.
+
+    Args:
+        observations: rows of `Observations`, one for each (series_id, ts), any order.
+        grids: series_id, sample_interval_us, grid_offset_us for each series in `observations`.
+        since_tick: the series wanted and the tick that each starts at, whether it has observations or not; by default
+            the series that have some, each from its first.
+
+    Raises:
+        DataError: when the series do not share one grid spacing.
+    """
+    if since_tick is None:
+        used = grids.join(observations.select("series_id").unique(), on="series_id", how="semi")
+        first = pl.col("tick").min().over("series_id")
+    else:
+        starts = pl.DataFrame({"series_id": list(since_tick), "first": list(since_tick.values())}, schema_overrides={"first": pl.Int64})
+        used, first = grids.join(starts, on="series_id"), pl.col("first")
+    used = used.sort("series_id").with_row_index("column")
+    interval_us = _one_interval(used)
+    tick = (pl.col("ts").dt.timestamp("us") - pl.col("grid_offset_us")) // interval_us
+    rows = (
+        observations.select("series_id", "ts", "value")
+        .join(used, on="series_id")
+        .with_columns(tick=tick)
+        .with_columns(first=first)
+        .with_columns(row=pl.col("tick") - pl.col("first"))
+        .filter(pl.col("row") >= 0)
+    )
+    spans = rows.group_by("column").agg(pl.col("first").first(), length=pl.col("row").max() + 1)
+    spans = used.join(spans, on="column", how="left", suffix="_seen").sort("column").with_columns(pl.col("length").fill_null(0))
+    values_TB = np.full((int(spans["length"].max() or 0), used.height), np.nan)  # type: ignore[call-overload]
+    values_TB[rows["row"].to_numpy(), rows["column"].to_numpy()] = rows["value"].to_numpy()
+    return Panel(
+        series_ids=tuple(used["series_id"]),
+        interval=timedelta(microseconds=interval_us),
+        offset_us_B=used["grid_offset_us"].to_numpy().astype(np.int64),
+        first_tick_B=spans["first"].to_numpy().astype(np.int64),
+        length_B=spans["length"].to_numpy().astype(np.int64),
+        values_TB=values_TB,
+    )
+
+
+def _one_interval(grids: pl.DataFrame) -> int:
+    intervals = grids["sample_interval_us"].unique().sort()
+    if len(intervals) == 1:
+        return int(intervals[0])
+    if len(intervals) == 0:
+        raise DataError("A panel requires at least one series with observations; got none. Ingest readings first.")
+    spacings = ", ".join(str(timedelta(microseconds=us)) for us in intervals.to_list()[:5])
+    raise DataError(
+        f"One model requires series of one sample interval; got {spacings}. "
+        "Choose series with --series, or set one grid with --sample-interval when ingesting."
+    )
+
+
+def match_series(catalog: pl.DataFrame, patterns: Sequence_[str] | None) -> pl.DataFrame:
+    """Keep the catalog's series that match any of the glob patterns; all that have a grid when there are none.
+
+    Raises:
+        DataError: naming a few series there are, when nothing matches.
+    """
+    known = catalog.filter(pl.col("sample_interval_us").is_not_null())
+    if patterns:
+        expressions = ["^" + "".join(".*" if c == "*" else "." if c == "?" else _escaped(c) for c in p) + "$" for p in patterns]
+        known = known.filter(pl.col("series_id").str.contains("|".join(expressions)))
+    if known.is_empty():
+        there = ", ".join(catalog["series_id"].head(5).to_list()) or "none at all"
+        asked = " or ".join(repr(p) for p in patterns) if patterns else "any series on a grid"
+        raise DataError(f"tidecast requires series that match {asked}; got none. There are {there}; ingest more, or mend the pattern.")
+    return known
+
+
+def _escaped(character: str) -> str:
+    return character if character.isalnum() or character in "/_" else f"\\{character}"

@@ -1,0 +1,151 @@
+"""One training run: seed, Trainer, early stopping on the validation period, the best weights.
+
+Called by `pipeline.train.train`. Lightning stays in here; what comes out is a plain `CausalForecaster`.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
+from torch import Tensor
+
+from models.config import ForecasterConfig
+from models.forecaster import CausalForecaster
+from models.training import ForecasterTraining
+from pipeline.prepare.sequences import Panel
+from pipeline.prepare.splits import Split
+from pipeline.settings import TrainSettings
+from pipeline.train.datamodule import SegmentDataModule
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, float, float], None]
+"""Called after every epoch with its number, the training loss and the validation loss."""
+
+DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
+LONGEST_SEASON = 2016  # ticks a state may have to hold: a week of five minutes
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted forecaster and how it got there.
+
+    Attributes:
+        forecaster: with the best weights, in evaluation mode, on the CPU.
+        curves: one row for each epoch: epoch, train/pinball, validation/pinball, learning_rate.
+        best_epoch: of the returned weights.
+        num_parameters: of the forecaster.
+    """
+
+    forecaster: CausalForecaster
+    curves: tuple[dict[str, float], ...]
+    best_epoch: int
+    num_parameters: int
+
+
+def forecaster_config(settings: TrainSettings, interval: timedelta) -> ForecasterConfig:
+    """Return the network's configuration for a grid spacing: a day and a week become seasons where they fit."""
+    seasons = settings.seasons
+    if seasons is None:
+        lags = [period // interval for period in (DAY, WEEK) if period % interval == timedelta(0)]
+        seasons = tuple(lag for lag in lags if 2 <= lag <= LONGEST_SEASON)
+    context = settings.context_length or min(max((*seasons, settings.horizon)), 2 * WEEK // timedelta(hours=1))
+    week = max(seasons, default=context)
+    return ForecasterConfig(
+        sample_interval_s=interval.total_seconds(),
+        horizon=settings.horizon,
+        context_length=context,
+        seasons=seasons,
+        half_lives=(2.0 * week, float(min(seasons, default=max(2, context // 7)))),
+        network=settings.network,
+    )
+
+
+@dataclass
+class KeepBest(Callback):
+    """Remembers curves and the weights of the epoch with the lowest validation loss."""
+
+    progress: Progress | None
+    best_loss: float = math.inf
+    best_epoch: int = -1
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    curves: list[dict[str, float]] = field(default_factory=list)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the epoch's losses, after its validation."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        train, validation = metrics.get("train/pinball", math.nan), metrics["validation/pinball"]
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.curves.append(
+            {"epoch": trainer.current_epoch, "train/pinball": train, "validation/pinball": validation, "learning_rate": rate}
+        )
+        if validation < self.best_loss:
+            assert isinstance(pl_module, ForecasterTraining), "KeepBest watches a ForecasterTraining"
+            self.best_loss, self.best_epoch = validation, trainer.current_epoch
+            self.best_weights = {k: v.detach().cpu().clone() for k, v in pl_module.forecaster.state_dict().items()}
+        if self.progress is not None:
+            self.progress(trainer.current_epoch, train, validation)
+
+
+def fit(
+    panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSettings, progress: Progress | None = None
+) -> FitResult:
+    """Train a forecaster on a panel.
+
+    Args:
+        panel: all series; nothing after `split.validation_end` is read.
+        split: borders of training and validation.
+        config: of the forecaster.
+        settings: of the optimisation.
+        progress: told of every epoch.
+
+    Raises:
+        DataError: when there is too little before a border.
+    """
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    data = SegmentDataModule(panel, split, config, settings)
+    forecaster = CausalForecaster(config)
+    module = ForecasterTraining(
+        forecaster,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        num_steps=settings.max_epochs * len(data.segments),
+    )
+    best = KeepBest(progress)
+    trainer = _trainer(settings, best)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+        trainer.fit(module, datamodule=data)
+    forecaster.load_state_dict(best.best_weights)
+    logger.info("fitted epochs=%d best_epoch=%d validation_loss=%.5f", len(best.curves), best.best_epoch, best.best_loss)
+    num_parameters = sum(p.numel() for p in forecaster.parameters())
+    return FitResult(forecaster.cpu().eval(), tuple(best.curves), best.best_epoch, num_parameters)
+
+
+def _trainer(settings: TrainSettings, best: KeepBest) -> pl.Trainer:
+    torch.set_float32_matmul_precision("high")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=1,
+        max_epochs=settings.max_epochs,
+        gradient_clip_val=settings.gradient_clip,
+        callbacks=[
+            best,
+            EarlyStopping("validation/pinball", patience=settings.patience, check_on_train_epoch_end=True),
+            Timer(timedelta(seconds=settings.max_seconds), interval="epoch", verbose=False),
+        ],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )

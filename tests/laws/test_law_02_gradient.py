@@ -1,0 +1,31 @@
+"""Law 2: the gradient of the forecast at t with respect to readings after t is exactly 0, and not 0 before."""
+
+import torch
+
+from models.forecaster import CausalForecaster
+from tests.models.conftest import random_forecaster, random_ticks
+
+ORIGIN = 50
+
+
+def gradient_of_forecast(forecaster: CausalForecaster) -> torch.Tensor:
+    """Return d(sum of the quantiles at ORIGIN) / d(values), (T, B), float64: there the native kernels give exact zeros."""
+    ticks = random_ticks()
+    values_TB = ticks.values_TB.clone().requires_grad_()
+    observed_TB = torch.ones_like(ticks.observed_TB)
+    quantiles, _ = forecaster.advance(forecaster.initial_state(3), values_TB, observed_TB, ticks.time_TB, torch.tensor([ORIGIN]))
+    quantiles.sum().backward()
+    assert values_TB.grad is not None
+    return values_TB.grad
+
+
+def test_no_gradient_comes_from_the_future() -> None:
+    """Shown to fail by letting `track` normalise with the statistics of the last tick, and by a bidirectional layer."""
+    gradient_TB = gradient_of_forecast(random_forecaster(num_layers=2))
+    assert (gradient_TB[ORIGIN + 1 :] == 0).all()
+
+
+def test_gradient_comes_from_every_tick_before() -> None:
+    """Shown to fail by detaching the history: a law that passes on a dead network proves nothing."""
+    gradient_TB = gradient_of_forecast(random_forecaster(num_layers=2))
+    assert (gradient_TB[: ORIGIN + 1] != 0).all()
