@@ -98,8 +98,8 @@ class ForecasterConfig:
 
     @property
     def history_length(self) -> int:
-        """Ticks of history a step reads directly: the longest season or the highway, and one more for the difference."""
-        return max((self.context_length, *self.seasons)) + 1
+        """Ticks before the current one that a step reads directly: the longest season or the highway."""
+        return max((self.context_length - 1, *self.seasons, 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form, as `from_dict` reads it."""

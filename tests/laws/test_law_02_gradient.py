@@ -25,7 +25,13 @@ def test_no_gradient_comes_from_the_future() -> None:
     assert (gradient_TB[ORIGIN + 1 :] == 0).all()
 
 
-def test_gradient_comes_from_every_tick_before() -> None:
-    """Shown to fail by detaching the history: a law that passes on a dead network proves nothing."""
-    gradient_TB = gradient_of_forecast(random_forecaster(num_layers=2))
-    assert (gradient_TB[: ORIGIN + 1] != 0).all()
+def test_gradient_comes_from_every_tick_before_through_the_recurrence() -> None:
+    """Shown to fail by detaching the hidden state between ticks: a law that passes on a dead network proves nothing."""
+    forecaster, ticks = random_forecaster(num_layers=2), random_ticks()
+    sequence, _ = forecaster.observe(forecaster.initial_state(3), *ticks)
+    features_TBF = forecaster.features(sequence).detach().requires_grad_()
+    top_TBD, _, _ = forecaster.stack(features_TBF, *forecaster.stack.initial_state(3))
+    top_TBD[ORIGIN].sum().backward()
+    assert features_TBF.grad is not None
+    assert (features_TBF.grad[: ORIGIN + 1].abs().sum(-1) > 0).all()
+    assert (features_TBF.grad[ORIGIN + 1 :] == 0).all()

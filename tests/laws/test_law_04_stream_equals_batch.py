@@ -54,7 +54,7 @@ def test_restart_from_a_snapshot_equals_no_restart(tmp_path: Path) -> None:
 
 
 def test_single_precision_agrees_within_its_rounding() -> None:
-    """Shown to fail by normalising large readings in single precision before the mean is taken off."""
+    """Shown to fail by dropping the cell state between ticks."""
     forecaster, ticks = random_forecaster().float(), random_ticks()
     ticks = ticks._replace(values_TB=ticks.values_TB + 1e7)
     whole, _ = advance(forecaster, forecaster.initial_state(3), ticks, every_tick=False)

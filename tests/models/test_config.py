@@ -40,5 +40,6 @@ def test_configuration_survives_json() -> None:
     assert ForecasterConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_history_reaches_back_to_the_longest_lag_and_its_difference() -> None:
-    assert ForecasterConfig(sample_interval_s=3600, context_length=48, seasons=(24, 168)).history_length == 169
+def test_history_reaches_back_to_the_longest_lag() -> None:
+    assert ForecasterConfig(sample_interval_s=3600, context_length=48, seasons=(24, 168)).history_length == 168
+    assert ForecasterConfig(sample_interval_s=3600, context_length=48, seasons=(24,)).history_length == 47
