@@ -1,6 +1,7 @@
 """The tensors between the data and the network, each with its shape; time comes first everywhere.
 
-Letters: T ticks, B series, R history ticks before the first one, K normalisers, L layers, D hidden, O origins, H horizon, Q quantile levels.
+Letters: T ticks, B series, R history ticks before the first one, K normalisers, L layers, D hidden, O origins, H horizon,
+Q quantile levels.
 """
 
 from dataclasses import dataclass, fields

@@ -4,7 +4,7 @@ Called by `pipeline.settings` (which embeds the choices), by `models.forecaster`
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 BIDIRECTIONAL_REFUSED = (
     "A forecaster requires layers that read the target forward in time only; got bidirectional=True. "
@@ -29,7 +29,7 @@ class NetworkConfig:
         bidirectional: refused when True; here so that the refusal can explain itself.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     cell: Literal["lstm", "gru"] = "lstm"
     num_layers: int = 2

@@ -16,7 +16,7 @@ from models.batch import CarriedState, Sequence
 from models.calendar import calendar, num_calendar_features
 from models.config import ForecasterConfig
 from models.heads import QuantileDecoder, to_metric_unit, to_normalised
-from models.normaliser import track
+from models.normaliser import Statistics, track
 from models.stacked_lstm import StackedRecurrence
 
 CHUNK_ORIGINS = 512  # origins of one decoder call when serving; a whole history at once is twice as slow
@@ -75,36 +75,20 @@ class CausalForecaster(nn.Module):
             origins_O = torch.tensor([values_TB.shape[0] - 1], device=values_TB.device)
         return self.decode(sequence, top_TBD, origins_O), replace(after, h_LBD=hidden, c_LBD=cell)
 
-    def observe(
-        self, state: CarriedState, values_TB: Tensor, observed_TB: Tensor, time_TB: Tensor
-    ) -> tuple[Sequence, CarriedState]:
+    def observe(self, state: CarriedState, values_TB: Tensor, observed_TB: Tensor, time_TB: Tensor) -> tuple[Sequence, CarriedState]:
         """Advance statistics and history, not the stack; arguments as for `advance`."""
-        tracked = track(
-            values_TB,
-            observed_TB,
-            self.config.half_lives,
-            count_B=state.count_B,
-            mean_KB=state.mean_KB,
-            variance_KB=state.variance_KB,
-            last_B=state.history_RB[-1],
-            since_B=state.since_B,
-            age_B=state.age_B,
-        )
-        history_RTB = torch.cat([state.history_RB, tracked.filled_TB])
-        after = replace(
+        before = Statistics(state.count_B, state.mean_KB, state.variance_KB, state.history_RB[-1], state.since_B, state.age_B)
+        filled_TB, mean_KTB, scale_KTB, since_TB, age_TB, after = track(values_TB, observed_TB, self.config.half_lives, before)
+        history_RTB = torch.cat([state.history_RB, filled_TB])
+        sequence = Sequence(history_RTB, mean_KTB, scale_KTB, observed_TB, since_TB, age_TB, time_TB)
+        return sequence, replace(
             state,
-            count_B=tracked.count_B,
-            mean_KB=tracked.mean_KB,
-            variance_KB=tracked.variance_KB,
+            count_B=after.count_B,
+            mean_KB=after.mean_KB,
+            variance_KB=after.variance_KB,
             history_RB=history_RTB[-self.config.history_length :].clone(),
-            since_B=tracked.since_TB[-1],
-            age_B=tracked.age_TB[-1],
-        )
-        return (
-            Sequence(
-                history_RTB, tracked.mean_KTB, tracked.scale_KTB, observed_TB, tracked.since_TB, tracked.age_TB, time_TB
-            ),
-            after,
+            since_B=after.since_B,
+            age_B=after.age_B,
         )
 
     def features(self, sequence: Sequence) -> Tensor:
@@ -132,7 +116,7 @@ class CausalForecaster(nn.Module):
         chunk = max(1, CHUNK_ORIGINS // max(1, top_TBD.shape[1]))
         basis_SBR = self._calendar_basis(sequence)
         parts = []
-        for some_O in origins_O.split(chunk):
+        for some_O in torch.split(origins_O, chunk):
             mean_OB11 = sequence.mean_KTB[0][some_O][..., None, None]
             scale_OB11 = sequence.scale_KTB[0][some_O][..., None, None]
             parts.append(to_metric_unit(self._decode(sequence, top_TBD, basis_SBR, some_O), mean_OB11, scale_OB11))
@@ -159,13 +143,13 @@ class CausalForecaster(nn.Module):
         context_OBL = sequence.history_RTB[row_O1 + back_L].movedim(1, -1)
         anchors = [self._last(sequence, origins_O), *(self._seasonal(sequence, origins_O, p) for p in self.config.seasons)]
         state_OBD = top_TBD[origins_O]
-        quantiles_NHQ = self.decoder(
+        quantiles_NHQ: Tensor = self.decoder(
             state_OBD.flatten(0, 1),
             to_normalised(context_OBL, mean_OB1, scale_OB1, self.dtype).flatten(0, 1),
             [to_normalised(anchor, mean_OB1, scale_OB1, self.dtype).flatten(0, 1) for anchor in anchors],
             basis_SBR[origins_O.unsqueeze(1) + step_H].movedim(1, 2).flatten(0, 1),
         )
-        return quantiles_NHQ.unflatten(0, state_OBD.shape[:2])
+        return quantiles_NHQ.reshape(*state_OBD.shape[:2], *quantiles_NHQ.shape[1:])
 
     def _last(self, sequence: Sequence, origins_O: Tensor) -> Tensor:
         return sequence.history_RTB[origins_O + self.config.history_length].unsqueeze(-1)

@@ -30,12 +30,11 @@ class StackedRecurrence(nn.Module):
         first = width if residual else num_features
         skipped = num_features if config.input_skips else 0
         cell = nn.LSTM if config.cell == "lstm" else nn.GRU
-        self.layers = nn.ModuleList(
-            cell((first if level == 0 else width) + (skipped if level > 0 else 0), width) for level in range(config.num_layers)
-        )
+        layers = [cell((first if level == 0 else width) + (skipped if level > 0 else 0), width) for level in range(config.num_layers)]
+        self.layers = nn.ModuleList(layers)
         self.norms = nn.ModuleList(nn.LayerNorm(width) if residual else nn.Identity() for _ in range(config.num_layers + 1))
         self.dropout = nn.Dropout(config.dropout)
-        for level, layer in enumerate(self.layers):
+        for level, layer in enumerate(layers):
             _initialise(layer, memory=2.0 ** (3 + 2 * level))
 
     def forward(self, features_TBF: Tensor, h_LBD: Tensor, c_LBD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,13 +58,17 @@ class StackedRecurrence(nn.Module):
             hidden.append(h_1BD)
             cell.append(c_1BD)
             stream = self._join(stream, output, level)
-        return self.norms[-1](stream), torch.cat(hidden), torch.cat(cell)
+        top_TBD: Tensor = self.norms[-1](stream)
+        return top_TBD, torch.cat(hidden), torch.cat(cell)
 
     def _join(self, stream: Tensor, output: Tensor, level: int) -> Tensor:
         if self.config.wiring == "residual":
-            return stream + self.dropout(output)
-        is_top = level == self.config.num_layers - 1
-        return output if is_top else self.dropout(output)
+            branch: Tensor = self.dropout(output)
+            return stream + branch
+        if level == self.config.num_layers - 1:
+            return output
+        dropped: Tensor = self.dropout(output)
+        return dropped
 
     def initial_state(self, num_series: int) -> tuple[Tensor, Tensor]:
         """Return zero states (L, B, D) in the weights' dtype and device; the cell state of GRU layers has zero width."""
@@ -83,7 +86,7 @@ def _run(layer: nn.Module, inputs: Tensor, h_1BD: Tensor, c_1BD: Tensor) -> tupl
     return output, h_1BD, c_1BD
 
 
-def _initialise(layer: nn.Module, memory: float) -> None:
+def _initialise(layer: nn.LSTM | nn.GRU, memory: float) -> None:
     """Give a layer orthogonal recurrences and a time scale of its own.
 
     PyTorch's default forget gate of about 0.5 remembers two steps; chrono initialisation draws the forget bias from
@@ -92,7 +95,7 @@ def _initialise(layer: nn.Module, memory: float) -> None:
     width = layer.hidden_size
     for name, parameter in layer.named_parameters():
         if name.startswith("weight_hh"):
-            for gate in parameter.data.split(width):
+            for gate in torch.split(parameter.data, width):
                 nn.init.orthogonal_(gate)
         elif name.startswith("weight_ih"):
             nn.init.uniform_(parameter, -1 / math.sqrt(width), 1 / math.sqrt(width))
@@ -100,5 +103,6 @@ def _initialise(layer: nn.Module, memory: float) -> None:
             nn.init.zeros_(parameter)
     if isinstance(layer, nn.LSTM):  # gates in PyTorch's order: input, forget, cell, output
         forget = torch.empty(width).uniform_(1.0, memory - 1.0).log_()
-        layer.bias_hh_l0.data[width : 2 * width] = forget
-        layer.bias_hh_l0.data[:width] = -forget
+        bias = dict(layer.named_parameters())["bias_hh_l0"].data
+        bias[width : 2 * width] = forget
+        bias[:width] = -forget

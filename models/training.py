@@ -4,10 +4,10 @@ Lightning is imported here and in `pipeline.train` only: serving never loads it.
 """
 
 import math
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from models.batch import TrainingBatch
@@ -22,12 +22,11 @@ class ForecasterTraining(pl.LightningModule):
     Source of forking sequences: Wen et al. 2017, "A Multi-Horizon Quantile Recurrent Forecaster".
     """
 
-    def __init__(
-        self, forecaster: CausalForecaster, *, learning_rate: float, weight_decay: float, num_steps: int
-    ) -> None:
+    def __init__(self, forecaster: CausalForecaster, *, learning_rate: float, weight_decay: float, num_steps: int) -> None:
         super().__init__()
         self.forecaster = forecaster
         self.learning_rate, self.weight_decay, self.num_steps = learning_rate, weight_decay, num_steps
+        self.levels_Q: Tensor
         self.register_buffer("levels_Q", torch.tensor(forecaster.config.quantile_levels), persistent=False)
 
     def loss(self, batch: TrainingBatch) -> Tensor:
@@ -53,7 +52,7 @@ class ForecasterTraining(pl.LightningModule):
         """Log the loss over the validation origins."""
         self.log("validation/pinball", self.loss(batch), batch_size=int(batch.observed_OBH.sum()))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW with a short warm-up and a cosine decay over the planned steps."""
         optimiser = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         warm_up = max(1, min(100, self.num_steps // 10))

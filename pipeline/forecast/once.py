@@ -27,7 +27,9 @@ def forecast_frame(loaded: LoadedModel, history: pl.DataFrame) -> pl.DataFrame:
     """
     missing = [name for name in REQUIRED if name not in history.columns]
     if missing or history.is_empty():
-        raise DataError(f"A forecast requires rows of {', '.join(REQUIRED)}; got {history.height} rows without {missing or 'data'}. Add them.")
+        raise DataError(
+            f"A forecast requires rows of {', '.join(REQUIRED)}; got {history.height} rows without {missing or 'data'}. Add them."
+        )
     config = loaded.model.config
     interval = timedelta(seconds=config.sample_interval_s)
     observations = history.select(
@@ -35,7 +37,8 @@ def forecast_frame(loaded: LoadedModel, history: pl.DataFrame) -> pl.DataFrame:
     )
     interval_us = interval // timedelta(microseconds=1)
     grids = observations.group_by("series_id").agg(
-        pl.lit(interval_us, pl.Int64).alias("sample_interval_us"), (pl.col("ts").last().dt.timestamp("us") % interval_us).alias("grid_offset_us")
+        pl.lit(interval_us, pl.Int64).alias("sample_interval_us"),
+        (pl.col("ts").last().dt.timestamp("us") % interval_us).alias("grid_offset_us"),
     )
     panel = to_panel(observations, grids)
     time_TB = panel.time_TB

@@ -22,7 +22,7 @@ from pipeline.forecast.rows import forecast_rows, status_of
 from pipeline.forecast.state import StreamState
 from pipeline.prepare.sequences import EPOCH, Panel, match_series, to_panel
 from pipeline.registry import LoadedModel, champion
-from pipeline.schemas import Forecasts, Observations
+from pipeline.schemas import Observations
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import append_forecasts
@@ -160,9 +160,7 @@ def _new_ticks(lake: Lake, state: StreamState, fleet: pl.DataFrame) -> Panel | N
 class _Run:
     """One advance of a fleet: which rows each series reads, and where its forecasts go."""
 
-    def __init__(
-        self, lake: Lake, model: LoadedModel, panel: Panel, state: StreamState, input_version: int, created_at: datetime
-    ) -> None:
+    def __init__(self, lake: Lake, model: LoadedModel, panel: Panel, state: StreamState, input_version: int, created_at: datetime) -> None:
         self.lake, self.model, self.state = lake, model, state
         self.input_version, self.created_at = input_version, created_at
         self.config: ForecasterConfig = model.model.config
@@ -210,17 +208,13 @@ class _Run:
                 created_at=self.created_at,
             )
             rows += append_forecasts(self.lake, frame)
-            newest = frame["origin"].max()
-            assert isinstance(newest, datetime), "a block holds at least one origin"
-            self.latest_origin = max(newest, self.latest_origin or newest)
+            self.latest_origin = max([*frame["origin"], *([self.latest_origin] if self.latest_origin else [])])
         self.state.carried.replace(slots, engine.carried)
         self.state.tick_B[self.slots_B[columns_B]] += target
         return rows
 
 
-def _targets(
-    panel: Panel, since_B: NDArray[np.int64], patience: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _targets(panel: Panel, since_B: NDArray[np.int64], patience: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return how many ticks each series reads, and which have stopped.
 
     The fleet's frontier is its newest observed tick. A series goes on to it through unobserved ticks, unless it has been

@@ -12,11 +12,13 @@ from pipeline.prepare.sequences import Panel
 from pipeline.schemas import Forecasts
 
 
-def status_of(values_TB: NDArray[np.float64], seen_B: NDArray[np.int64], config: ForecasterConfig, ends_B: NDArray[np.bool_]) -> NDArray[np.str_]:
+def status_of(
+    values_TB: NDArray[np.float64], seen_B: NDArray[np.int64], config: ForecasterConfig, ends_B: NDArray[np.bool_]
+) -> NDArray[np.str_]:
     """Name what each origin of a panel rests on (T, B).
 
-    `silent`: the series has stopped and the rest of the fleet has gone on · `cold_start`: fewer observations so far than the highway reads ·
-    `degraded`: under half of the last season (or 24 ticks) was observed · else `ok`.
+    `silent`: the series has stopped and the rest of the fleet has gone on · `cold_start`: fewer observations so far than the
+    highway reads · `degraded`: under half of the last season (or 24 ticks) was observed · else `ok`.
 
     Args:
         values_TB: NaN where not observed.

@@ -81,12 +81,16 @@ class StreamState:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
-                    raise StoreError(f"A snapshot requires format {FORMAT}; got {metadata.get('format')!r} in {path.name}. It will be rebuilt.")
+                    raise StoreError(
+                        f"A snapshot requires format {FORMAT}; got {metadata.get('format')!r} in {path.name}. It will be rebuilt."
+                    )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             carried = CarriedState(**{f.name: tensors[f.name] for f in fields(CarriedState)})
             return cls(metadata["model_version"], tuple(json.loads(metadata["series_ids"])), tensors["tick_B"].numpy(), carried)
         except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise StoreError(f"A snapshot requires a whole file; got {error} from {path.name}. It will be rebuilt from observations.") from error
+            raise StoreError(
+                f"A snapshot requires a whole file; got {error} from {path.name}. It will be rebuilt from observations."
+            ) from error
 
 
 def _fsync(path: Path) -> None:

@@ -40,7 +40,7 @@ class Panel:
 
     @property
     def observed_TB(self) -> NDArray[np.bool_]:
-        """Where a value was observed."""
+        """Where a value was observed (T, B)."""
         return ~np.isnan(self.values_TB)
 
     @property
@@ -62,7 +62,8 @@ class Panel:
     def rows_until(self, instant: datetime) -> NDArray[np.int64]:
         """Return for each series how many of its rows have a label at or before `instant` (B,)."""
         instant_us = (instant - EPOCH) // timedelta(microseconds=1)
-        return np.clip((instant_us - self.offset_us_B) // self.interval_us - self.first_tick_B + 1, 0, self.length_B)
+        rows_B: NDArray[np.int64] = (instant_us - self.offset_us_B) // self.interval_us - self.first_tick_B + 1
+        return np.minimum(np.maximum(rows_B, 0), self.length_B)
 
     def truncated(self, instant: datetime) -> Self:
         """Return the panel as it was at `instant`: no row with a later label, and no series that had not begun."""
@@ -111,7 +112,8 @@ def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dic
     )
     spans = rows.group_by("column").agg(pl.col("first").first(), length=pl.col("row").max() + 1)
     spans = used.join(spans, on="column", how="left", suffix="_seen").sort("column").with_columns(pl.col("length").fill_null(0))
-    values_TB = np.full((int(spans["length"].max() or 0), used.height), np.nan)  # type: ignore[call-overload]
+    longest = int(spans["length"].to_numpy().max(initial=0))
+    values_TB = np.full((longest, used.height), np.nan)
     values_TB[rows["row"].to_numpy(), rows["column"].to_numpy()] = rows["value"].to_numpy()
     return Panel(
         series_ids=tuple(used["series_id"]),

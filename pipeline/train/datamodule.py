@@ -68,7 +68,9 @@ def encode_history(panel: Panel, config: ForecasterConfig, *, pad: int, pad_afte
     return History(sequence, pad, torch.from_numpy(observed_TB.argmax(0)), torch.from_numpy(panel.length_B) + pad)
 
 
-def slice_batch(history: History, config: ForecasterConfig, starts_S: Tensor, columns_S: Tensor, num_ticks: int, origins_O: Tensor) -> TrainingBatch:
+def slice_batch(
+    history: History, config: ForecasterConfig, starts_S: Tensor, columns_S: Tensor, num_ticks: int, origins_O: Tensor
+) -> TrainingBatch:
     """Cut S segments of `num_ticks` ticks out of a history, with the targets of their origins.
 
     Args:

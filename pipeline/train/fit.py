@@ -71,13 +71,14 @@ def forecaster_config(settings: TrainSettings, interval: timedelta) -> Forecaste
 class KeepBest(Callback):
     """Remembers curves and the weights of the epoch with the lowest validation loss."""
 
+    forecaster: CausalForecaster
     progress: Progress | None
     best_loss: float = math.inf
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     curves: list[dict[str, float]] = field(default_factory=list)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
         """Note the epoch's losses, after its validation."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         train, validation = metrics.get("train/pinball", math.nan), metrics["validation/pinball"]
@@ -86,16 +87,13 @@ class KeepBest(Callback):
             {"epoch": trainer.current_epoch, "train/pinball": train, "validation/pinball": validation, "learning_rate": rate}
         )
         if validation < self.best_loss:
-            assert isinstance(pl_module, ForecasterTraining), "KeepBest watches a ForecasterTraining"
             self.best_loss, self.best_epoch = validation, trainer.current_epoch
-            self.best_weights = {k: v.detach().cpu().clone() for k, v in pl_module.forecaster.state_dict().items()}
+            self.best_weights = {k: v.detach().cpu().clone() for k, v in self.forecaster.state_dict().items()}
         if self.progress is not None:
             self.progress(trainer.current_epoch, train, validation)
 
 
-def fit(
-    panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSettings, progress: Progress | None = None
-) -> FitResult:
+def fit(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSettings, progress: Progress | None = None) -> FitResult:
     """Train a forecaster on a panel.
 
     Args:
@@ -117,7 +115,7 @@ def fit(
         weight_decay=settings.weight_decay,
         num_steps=settings.max_epochs * len(data.segments),
     )
-    best = KeepBest(progress)
+    best = KeepBest(forecaster, progress)
     trainer = _trainer(settings, best)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning")

@@ -1,0 +1,1 @@
+"""The laws: what must hold whatever changes; each test says how it was shown to fail."""

@@ -14,7 +14,9 @@ from pipeline.train.fit import fit, forecaster_config
 from tests.laws.panels import HOUR, START, daily_cycle, hourly_panel
 
 NUM_TICKS, HORIZON, TEST_START = 900, 6, 700
-SETTINGS = TrainSettings(horizon=HORIZON, max_epochs=4, network=NetworkConfig(hidden_size=16, num_layers=1), segment_length=128)
+SETTINGS = TrainSettings(
+    horizon=HORIZON, context_length=24, max_epochs=10, learning_rate=1e-2, network=NetworkConfig(hidden_size=16, num_layers=1)
+)  # enough training to come within 5 % of the last value on a random walk, where one tick of leak gains 8 %
 
 
 def skill(values_TB: NDArray[np.float64], naive_OBH: NDArray[np.float64]) -> tuple[float, float]:
@@ -40,7 +42,7 @@ def medians(values_TB: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_skill_over_the_last_value_on_random_walks(seed: int) -> None:
-    """Shown to fail by giving the panel the walk one tick early (values_TB[1:] as inputs of values_TB[:-1])."""
+    """Shown to fail by giving the forecaster every reading one tick early."""
     walks_TB = np.random.default_rng(seed).normal(size=(NUM_TICKS, 24)).cumsum(0)
     gain, error = skill(walks_TB, last_values(walks_TB))
     assert gain < 3 * error

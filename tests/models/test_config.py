@@ -8,7 +8,7 @@ from models.config import ForecasterConfig, NetworkConfig
 
 
 def test_bidirectional_is_refused_and_the_error_names_the_alternatives() -> None:
-    with pytest.raises(ValueError, match="read the target forward in time only.*gap filling in history"):
+    with pytest.raises(ValueError, match=r"read the target forward in time only.*gap filling in history"):
         NetworkConfig(bidirectional=True)
 
 

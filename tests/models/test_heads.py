@@ -5,9 +5,7 @@ import torch
 from models.config import ForecasterConfig, NetworkConfig
 from models.heads import CALENDAR_RANK, QuantileDecoder, to_metric_unit, to_normalised
 
-CONFIG = ForecasterConfig(
-    sample_interval_s=3600, horizon=5, context_length=10, seasons=(24,), network=NetworkConfig(hidden_size=4)
-)
+CONFIG = ForecasterConfig(sample_interval_s=3600, horizon=5, context_length=10, seasons=(24,), network=NetworkConfig(hidden_size=4))
 
 
 def test_quantiles_ascend_whatever_the_weights() -> None:
@@ -15,7 +13,9 @@ def test_quantiles_ascend_whatever_the_weights() -> None:
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.copy_(3 * torch.randn_like(parameter))
-    quantiles_NHQ = decoder(torch.randn(20, 4), torch.randn(20, 10), [torch.randn(20, 1), torch.randn(20, 5)], torch.randn(20, 5, CALENDAR_RANK))
+    quantiles_NHQ = decoder(
+        torch.randn(20, 4), torch.randn(20, 10), [torch.randn(20, 1), torch.randn(20, 5)], torch.randn(20, 5, CALENDAR_RANK)
+    )
     assert quantiles_NHQ.shape == (20, 5, 9)
     assert (quantiles_NHQ.diff(dim=-1) >= 0).all()
 

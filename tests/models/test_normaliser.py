@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from models.normaliser import Tracked, track
+from models.normaliser import Statistics, Tracked, track
 
 
 def tracked(values: list[float], observed: list[bool] | None = None, half_lives: tuple[float, ...] = (4.0,)) -> Tracked:
@@ -14,17 +14,8 @@ def tracked(values: list[float], observed: list[bool] | None = None, half_lives:
     observed_T1 = torch.ones_like(values_T1, dtype=torch.bool) if observed is None else torch.tensor(observed).unsqueeze(1)
     zeros_K1 = torch.zeros(len(half_lives) + 1, 1, dtype=torch.float64)
     count = torch.zeros(1, dtype=torch.int64)
-    return track(
-        values_T1,
-        observed_T1,
-        half_lives,
-        count_B=count,
-        mean_KB=zeros_K1,
-        variance_KB=zeros_K1.clone(),
-        last_B=torch.zeros(1, dtype=torch.float64),
-        since_B=count,
-        age_B=count - 1,
-    )
+    last = torch.zeros(1, dtype=torch.float64)
+    return track(values_T1, observed_T1, half_lives, Statistics(count, zeros_K1, zeros_K1.clone(), last, count, count - 1))
 
 
 def flat(tensor: Tensor) -> list[float]:
@@ -34,13 +25,13 @@ def flat(tensor: Tensor) -> list[float]:
 def test_lifetime_normaliser_is_the_population_mean_and_deviation() -> None:
     values = [3.0, 8.0, -1.0, 4.0, 4.5, 30.0]
     result = tracked(values)
-    assert math.isclose(float(result.mean_KB[-1]), sum(values) / 6)
-    assert math.isclose(float(result.variance_KB[-1].sqrt()), float(torch.tensor(values, dtype=torch.float64).std(correction=0)))
+    assert math.isclose(float(result.after.mean_KB[-1]), sum(values) / 6)
+    assert math.isclose(float(result.after.variance_KB[-1].sqrt()), float(torch.tensor(values, dtype=torch.float64).std(correction=0)))
 
 
 def test_old_readings_weigh_half_after_one_half_life() -> None:
-    long_ago, recent = tracked([0.0] * 40 + [1.0] * 4), float(tracked([0.0] * 40 + [1.0] * 8).mean_KB[0])
-    assert math.isclose(1 - float(long_ago.mean_KB[0]), 0.5, abs_tol=1e-3)
+    long_ago, recent = tracked([0.0] * 40 + [1.0] * 4), float(tracked([0.0] * 40 + [1.0] * 8).after.mean_KB[0])
+    assert math.isclose(1 - float(long_ago.after.mean_KB[0]), 0.5, abs_tol=1e-3)
     assert math.isclose(1 - recent, 0.25, abs_tol=1e-3)
 
 
@@ -54,7 +45,7 @@ def test_missing_ticks_change_nothing_but_the_time_since() -> None:
 def test_a_gap_makes_the_next_reading_weigh_more() -> None:
     long, short = [0.0] * 30 + [9.0] * 6 + [1.0], [0.0] * 30 + [1.0]
     after_gap = tracked(long, [True] * 30 + [False] * 6 + [True])
-    assert float(after_gap.mean_KB[0]) > float(tracked(short).mean_KB[0])
+    assert float(after_gap.after.mean_KB[0]) > float(tracked(short).after.mean_KB[0])
 
 
 def test_age_counts_from_the_first_observation() -> None:
