@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from models.config import ForecasterConfig
 from models.forecaster import CausalForecaster
 from pipeline.errors import DataError
 from pipeline.evaluate.baselines import last_value, seasonal_naive
@@ -104,17 +105,17 @@ def score_forecaster(forecaster: CausalForecaster, inputs: Panel, truth: Panel, 
     config = forecaster.config
     board = Scoreboard(config.horizon, config.quantile_levels)
     actuals_TB = _padded(truth.values_TB, inputs.values_TB.shape[0])
-    for columns_B, origins_O in _groups(inputs, period, config.horizon):
+    for columns_B, origins_O in origin_groups(inputs, period, config.horizon):
         targets_OH = origins_O[:, None] + np.arange(1, config.horizon + 1)
         board.num_origins += len(origins_O) * len(columns_B)
         for columns, rows_O, quantiles_OBHQ in _forecasts(forecaster, inputs, columns_B, origins_O, board):
             for b, column in enumerate(columns):
                 actual_OH = actuals_TB[rows_O[:, None] + np.arange(1, config.horizon + 1), column]
-                board.add(MODEL, actual_OH, quantiles_OBHQ[:, b], *_reference(truth, column, period.train_end, _season(config.seasons)))
+                board.add(MODEL, actual_OH, quantiles_OBHQ[:, b], *reference(truth, column, period, season_of(config)))
         for column in columns_B if baselines else ():
-            reference = _reference(truth, column, period.train_end, _season(config.seasons))
-            for name, quantiles_OHQ in _baselines(inputs.values_TB[:, column], origins_O, board, _season(config.seasons)):
-                board.add(name, actuals_TB[targets_OH, column], quantiles_OHQ, *reference)
+            against = reference(truth, column, period, season_of(config))
+            for name, quantiles_OHQ in _baselines(inputs.values_TB[:, column], origins_O, board, season_of(config)):
+                board.add(name, actuals_TB[targets_OH, column], quantiles_OHQ, *against)
     if not board.num_origins:
         raise DataError(
             f"A backtest requires origins with a horizon of {config.horizon} ticks between {period.start:%Y-%m-%d %H:%M} and "
@@ -123,11 +124,12 @@ def score_forecaster(forecaster: CausalForecaster, inputs: Panel, truth: Panel, 
     return board
 
 
-def _season(seasons: tuple[int, ...]) -> int:
-    return min(seasons, default=1)
+def season_of(config: ForecasterConfig) -> int:
+    """Return the season of the naive baseline and the scales: the shortest, or one tick where there is none."""
+    return min(config.seasons, default=1)
 
 
-def _groups(panel: Panel, period: Period, horizon: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def origin_groups(panel: Panel, period: Period, horizon: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield columns that share their origins, with these: rows from the period's start to a horizon before its end."""
     first_B = np.maximum(panel.rows_until(period.start) - 1, _first_observed(panel))
     last_B = np.minimum(panel.rows_until(period.end), panel.length_B) - 1 - horizon
@@ -170,9 +172,9 @@ def _baselines(values_T: Floats, origins_O: NDArray[np.int64], board: Scoreboard
     yield LAST_VALUE, last_value(values_T, origins, horizon=board.horizon, quantile_levels=levels)
 
 
-def _reference(truth: Panel, column: int, train_end: datetime, season: int) -> tuple[float, float, SeasonalScale]:
-    """Return mean, standard deviation and seasonal scale of a series before the train border (1 where there is no spread)."""
-    rows = int(truth.rows_until(train_end)[column])
+def reference(truth: Panel, column: int, period: Period, season: int) -> tuple[float, float, SeasonalScale]:
+    """Return mean, standard deviation (1 where there is no spread) and seasonal scale of a series before `period.train_end`."""
+    rows = int(truth.rows_until(period.train_end)[column])
     past_T = truth.values_TB[:rows, column]
     known = past_T[~np.isnan(past_T)]
     if len(known) < 2 or known.std() == 0:

@@ -59,6 +59,16 @@ class Panel:
         tick_us = (int(self.first_tick_B[column]) + row) * self.interval_us + int(self.offset_us_B[column])
         return EPOCH + timedelta(microseconds=tick_us)
 
+    @property
+    def start(self) -> datetime:
+        """The earliest label of any series."""
+        return min(self.label(b, 0) for b in range(len(self.series_ids)))
+
+    @property
+    def end(self) -> datetime:
+        """The latest label of any series."""
+        return max(self.label(b, int(length) - 1) for b, length in enumerate(self.length_B))
+
     def rows_until(self, instant: datetime) -> NDArray[np.int64]:
         """Return for each series how many of its rows have a label at or before `instant` (B,)."""
         instant_us = (instant - EPOCH) // timedelta(microseconds=1)

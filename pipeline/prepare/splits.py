@@ -4,9 +4,7 @@ Called by `pipeline.train`; the borders are stored with the model, so that a bac
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-
-import numpy as np
+from datetime import datetime
 
 from pipeline.errors import DataError
 from pipeline.prepare.sequences import Panel
@@ -43,12 +41,10 @@ def split_by_fraction(panel: Panel, *, validation_fraction: float, test_fraction
             f"A split requires validation_fraction + test_fraction < 1; got {validation_fraction} + {test_fraction}. "
             "Leave something to train on."
         )
-    columns = range(len(panel.series_ids))
-    start = min(panel.label(b, 0) for b in columns)
-    end = max(panel.label(b, int(panel.length_B[b]) - 1) for b in columns)
+    start, end = panel.start, panel.end
     num_ticks = (end - start) // panel.interval
 
     def border(fraction: float) -> datetime:
-        return start + int(np.floor(num_ticks * fraction)) * timedelta(microseconds=panel.interval_us)
+        return start + int(num_ticks * fraction) * panel.interval
 
     return Split(border(1 - validation_fraction - test_fraction), border(1 - test_fraction))

@@ -25,8 +25,8 @@ from pipeline.train.datamodule import SegmentDataModule
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, float, float], None]
-"""Called after every epoch with its number, the training loss and the validation loss."""
+Progress = Callable[[int, int, float, float], None]
+"""Told of every epoch: its number, the most there can be, the training loss and the validation loss."""
 
 DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
 LONGEST_SEASON = 2016  # ticks a state may have to hold: a week of five minutes
@@ -90,7 +90,7 @@ class KeepBest(Callback):
             self.best_loss, self.best_epoch = validation, trainer.current_epoch
             self.best_weights = {k: v.detach().cpu().clone() for k, v in self.forecaster.state_dict().items()}
         if self.progress is not None:
-            self.progress(trainer.current_epoch, train, validation)
+            self.progress(trainer.current_epoch, int(trainer.max_epochs or 0), train, validation)
 
 
 def fit(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSettings, progress: Progress | None = None) -> FitResult:

@@ -1,0 +1,59 @@
+"""A panel holds each value at its own tick, whatever the order of the rows and the offset of the grid."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline.errors import DataError
+from pipeline.prepare.sequences import match_series, to_panel
+from pipeline.schemas import UTC_US
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+GRIDS = pl.DataFrame({"series_id": ["a/x", "b/x", "c/y"], "sample_interval_us": [3_600_000_000] * 3, "grid_offset_us": [0, 120_000_000, 0]})
+
+
+def rows(*entries: tuple[str, datetime, float | None]) -> pl.DataFrame:
+    """Return observations of (series, label, value)."""
+    return pl.DataFrame(entries, schema={"series_id": pl.String, "ts": UTC_US, "value": pl.Float64}, orient="row")
+
+
+def test_rows_land_on_their_ticks_and_gaps_are_nan() -> None:
+    panel = to_panel(rows(("b/x", START + timedelta(minutes=62), 3.0), ("a/x", START + 2 * HOUR, 2.0), ("a/x", START, 1.0)), GRIDS)
+    assert panel.series_ids == ("a/x", "b/x")
+    np.testing.assert_array_equal(panel.values_TB, [[1.0, 3.0], [np.nan, np.nan], [2.0, np.nan]])
+    assert panel.label(1, 0) == START + timedelta(minutes=62)
+    assert panel.length_B.tolist() == [3, 1]
+
+
+def test_asked_series_are_there_without_observations() -> None:
+    first = int(START.timestamp()) // 3600 + 1
+    panel = to_panel(rows(("a/x", START, 1.0), ("a/x", START + HOUR, 2.0)), GRIDS, since_tick={"a/x": first, "c/y": first})
+    assert panel.series_ids == ("a/x", "c/y")
+    assert panel.length_B.tolist() == [1, 0]
+    np.testing.assert_array_equal(panel.values_TB, [[2.0, np.nan]])
+
+
+def test_truncating_forgets_later_rows_and_series_that_had_not_begun() -> None:
+    panel = to_panel(rows(("a/x", START, 1.0), ("a/x", START + HOUR, 2.0), ("c/y", START + 5 * HOUR, 9.0)), GRIDS)
+    before = panel.truncated(START)
+    assert before.series_ids == ("a/x",)
+    np.testing.assert_array_equal(before.values_TB, [[1.0]])
+
+
+def test_series_of_two_intervals_are_refused_by_name_of_the_intervals() -> None:
+    mixed = GRIDS.with_columns(sample_interval_us=pl.Series([3_600_000_000, 60_000_000, 60_000_000]))
+    with pytest.raises(DataError, match=r"one sample interval; got 0:01:00, 1:00:00"):
+        to_panel(rows(("a/x", START, 1.0), ("b/x", START, 1.0)), mixed)
+
+
+@pytest.mark.parametrize(("pattern", "found"), [("a/x", ["a/x"]), ("*/x", ["a/x", "b/x"]), ("?/y", ["c/y"])])
+def test_patterns_are_globs(pattern: str, found: list[str]) -> None:
+    assert match_series(GRIDS, [pattern])["series_id"].to_list() == found
+
+
+def test_a_pattern_that_finds_nothing_says_what_there_is() -> None:
+    with pytest.raises(DataError, match="There are a/x, b/x, c/y"):
+        match_series(GRIDS, ["a.x"])
