@@ -16,7 +16,7 @@ from pipeline.evaluate.scoring import Period, Scoreboard, origin_groups, season_
 from pipeline.forecast.engine import StreamEngine
 from pipeline.prepare.sequences import Panel
 
-CONTEXT_HORIZONS = 3  # ticks shown before the origin, in horizons; at least two seasons
+CONTEXT_HORIZONS = 3  # ticks shown before the origin, in horizons: a forecast must not drown in its past
 
 
 def illustrate(
@@ -66,7 +66,7 @@ def _fan(forecaster: CausalForecaster, inputs: Panel, truth: Panel, column: int,
     until = slice(0, row + 1)
     engine = StreamEngine(forecaster, forecaster.initial_state(1))
     (block,) = list(engine.advance(inputs.values_TB[until, [column]], inputs.time_TB[until, [column]]))
-    shown = max(CONTEXT_HORIZONS * config.horizon, 2 * max(config.seasons, default=0) if config.horizon >= 24 else 0, 24)
+    shown = max(CONTEXT_HORIZONS * config.horizon, season_of(config))
     naive = seasonal_naive(inputs.values_TB[until, column], [row], horizon=config.horizon, season=season_of(config), quantile_levels=(0.5,))
     return Fan(
         series_id=inputs.series_ids[column],

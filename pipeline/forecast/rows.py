@@ -11,6 +11,8 @@ from pipeline.forecast.engine import Block
 from pipeline.prepare.sequences import Panel
 from pipeline.schemas import Forecasts
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 def status_of(
     values_TB: NDArray[np.float64], seen_B: NDArray[np.int64], config: ForecasterConfig, ends_B: NDArray[np.bool_]
@@ -67,12 +69,13 @@ def forecast_rows(
     """
     num_origins, num_series = block.quantiles_OBHQ.shape[:2]
     columns = columns_B[block.columns_B]
-    flat_NHQ = block.quantiles_OBHQ.reshape(num_origins * num_series, -1).astype(np.float32)
+    with np.errstate(over="ignore"):  # what does not fit single precision becomes infinite, and so a fallback
+        flat_NHQ = block.quantiles_OBHQ.reshape(num_origins * num_series, -1).astype(np.float32)
     status_N = status_TB[block.origins_O][:, columns].ravel()
     is_finite_N = np.isfinite(flat_NHQ).all(axis=1)
     if not is_finite_N.all():
-        last_TB = _filled(panel.values_TB[:, columns])
-        flat_NHQ[~is_finite_N] = np.nan_to_num(last_TB[block.origins_O].ravel()[~is_finite_N, None]).astype(np.float32)
+        last_N1 = _filled(panel.values_TB[:, columns])[block.origins_O].reshape(-1, 1)
+        flat_NHQ[~is_finite_N] = np.nan_to_num(last_N1[~is_finite_N]).clip(-LARGEST, LARGEST)
         status_N = np.where(is_finite_N, status_N, "fallback_last_value")
     ticks_OB = panel.first_tick_B[columns] + block.origins_O[:, None]
     origin_us_N = (ticks_OB * panel.interval_us + panel.offset_us_B[columns]).ravel()
@@ -86,7 +89,7 @@ def forecast_rows(
     ).with_columns(
         horizon=pl.lit(config.horizon),
         sample_interval_us=pl.lit(panel.interval_us),
-        quantile_levels=pl.lit(pl.Series([config.quantile_levels], dtype=pl.List(pl.Float32))),
+        quantile_levels=pl.lit(list(config.quantile_levels), dtype=pl.List(pl.Float32)),
         model_version=pl.lit(model_version),
         input_version=pl.lit(input_version),
         created_at=pl.lit(created_at),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import polars as pl
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from pipeline.forecast.once import forecast_frame
 from pipeline.registry import load_model
@@ -22,21 +22,23 @@ class Forecaster(PythonModel):
         """Load weights and card from where MLflow has put them."""
         self.loaded = load_model(Path(context.artifacts["weights"]).parent)
 
-    def predict(self, context: PythonModelContext, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002 (MLflow reads type hints as a schema)
+    def predict(
+        self,
+        context: PythonModelContext,  # noqa: ARG002 (MLflow's signature)
+        model_input: pd.DataFrame,
+        params: dict[str, object] | None = None,  # noqa: ARG002 (MLflow's signature)
+    ) -> pd.DataFrame:
         """Forecast from the end of each series.
 
         Args:
             context: unused.
-            model_input: history in long form: unique_id, ds (naive, UTC), y; a pandas frame, which is what MLflow hands on.
+            model_input: history in long form: unique_id, ds (naive, UTC), y.
             params: unused.
 
         Returns:
             A pandas frame with unique_id, cutoff, ds (naive, UTC) and the quantiles q0.1 … q0.9 in the unit of y.
         """
-        history = pl.from_pandas(pd.DataFrame(model_input)).select(
-            pl.col("unique_id").cast(pl.String), pl.col("ds").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"), pl.col("y").cast(pl.Float64)
-        )
-        forecast = forecast_frame(self.loaded, history)
+        forecast = forecast_frame(self.loaded, pl.from_pandas(model_input))
         return forecast.with_columns(pl.col("cutoff", "ds").dt.replace_time_zone(None)).to_pandas()
 
 

@@ -1,0 +1,54 @@
+"""The command `tidecast`: the verbs are the stages of the river, and this module is the list of them.
+
+Each verb lives in a `flows.cli_*` module and imports what it needs when it is called: `tidecast --help` loads typer and nothing heavy.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flows.cli_data import data_app, maintain, simulate
+from flows.cli_demo import demo
+from flows.cli_query import query
+from flows.cli_services import serve, ui
+from flows.cli_stages import backtest, forecast, ingest, train
+
+app = typer.Typer(
+    name="tidecast",
+    help="Rolling probabilistic forecasts for streams of IoT readings, by causal stacked LSTMs whose state is carried.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for verb in (demo, simulate, ingest, train, backtest, forecast, query, serve, ui, maintain):
+    app.command()(verb)
+app.add_typer(data_app, name="data")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"tidecast {version('tidecast')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def tidecast(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Rolling probabilistic forecasts for streams of IoT readings, by causal stacked LSTMs whose state is carried."""
+
+
+def main() -> None:
+    """Run the command line: a fault that the user can mend is one sentence on stderr and exit code 1, wrong usage is exit code 2."""
+    from pipeline.errors import TidecastError
+
+    try:
+        app()
+    except (TidecastError, OSError) as error:
+        from flows.console import fail
+
+        fail(str(error))
+        sys.exit(1)

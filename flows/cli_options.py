@@ -1,0 +1,76 @@
+"""The options that several verbs share, and how their words are read; typer alone is imported, so that `--help` is quick."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|min|s|m|h|d|w)")
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a duration such as `30min`, `1h`, `7d` or `1h30min`.
+
+    >>> parse_duration("1h30min")
+    datetime.timedelta(seconds=5400)
+
+    Raises:
+        typer.BadParameter: where a part is not a number with a unit.
+    """
+    parts = _PART.findall(text.strip().lower())
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip().lower():
+        raise typer.BadParameter(f"A duration requires numbers with units (ms, s, min, h, d, w); got {text!r}. Write 30min, 1h or 7d.")
+    return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+
+
+def parse_instant(text: str) -> datetime:
+    """Read an ISO 8601 instant; one without an offset is UTC.
+
+    >>> parse_instant("2018-02-20T02:00+02:00")
+    datetime.datetime(2018, 2, 20, 0, 0, tzinfo=datetime.timezone.utc)
+
+    Raises:
+        typer.BadParameter: where it is not ISO 8601.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"An instant requires ISO 8601; got {text!r}. Write 2018-02-20 or 2018-02-20T13:00+01:00.") from None
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+Lake = Annotated[str | None, typer.Option("--lake", help="The lake: a folder or an s3:// URI. Wins over TIDECAST_LAKE and tidecast.toml.")]
+SettingsFile = Annotated[Path | None, typer.Option("--settings", metavar="FILE", help="Read this file instead of ./tidecast.toml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+NoOrchestrator = Annotated[bool, typer.Option("--no-orchestrator", help="Call the stage directly, without Prefect.")]
+Series = Annotated[
+    list[str] | None,
+    typer.Option("--series", metavar="PATTERN", help="Only series whose id matches, as 'pump-*/flow'; repeatable."),
+]
+
+
+def instant_option(name: str, explanation: str) -> object:
+    """Make an option that reads an instant."""
+    return typer.Option(name, parser=parse_instant, metavar="INSTANT", help=explanation)
+
+
+def duration_option(name: str, explanation: str) -> object:
+    """Make an option that reads a duration."""
+    return typer.Option(name, parser=parse_duration, metavar="DURATION", help=explanation)
+
+
+def read_settings(path: Path | None, lake: str | None, **overrides: object) -> "Settings":
+    """Read the settings once, with what the command line overrides.
+
+    Raises:
+        SettingsError: naming each offending knob.
+    """
+    from pipeline.settings import load_settings
+
+    return load_settings(path, **({"lake": lake} if lake is not None else {}), **overrides)

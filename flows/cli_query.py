@@ -1,0 +1,105 @@
+"""The verb `query`: forecasts out of the lake, as a table or a file. Imports neither Prefect nor torch nor MLflow."""
+
+import io
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from flows.cli_options import AsJson, Lake, NoOrchestrator, Series, SettingsFile, duration_option, instant_option, read_settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Format = Literal["table", "json", "csv", "parquet", "nixtla"]
+
+
+def query(  # noqa: PLR0913 (one option for each way to narrow a query)
+    *,
+    series: Series = None,
+    device: Annotated[str | None, typer.Option(help="Only this device; * and ? match.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Only this metric; * and ? match.")] = None,
+    latest: Annotated[
+        bool | None, typer.Option("--latest/--every-origin", help="The newest origin of each series [default], or every one.")
+    ] = None,
+    start: Annotated[datetime | None, instant_option("--from", "First origin; with --to it asks for every origin between.")] = None,
+    end: Annotated[datetime | None, instant_option("--to", "Last origin.")] = None,
+    step: Annotated[int | None, typer.Option(min=1, help="Only this step, 1 is the first tick after the origin.")] = None,
+    lead_time: Annotated[timedelta | None, duration_option("--lead-time", "Only the target this far from its origin.")] = None,
+    as_of: Annotated[datetime | None, instant_option("--as-of", "What the lake said at this instant.")] = None,
+    with_actuals: Annotated[bool, typer.Option("--with-actuals", help="Add what came true.")] = False,
+    format: Annotated[Format | None, typer.Option(help="[default: table, or by the ending of FILE] nixtla: CSV for its tools.")] = None,  # noqa: A002 (the flag's name)
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of stdout.")] = None,
+    lake: Lake = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+    no_orchestrator: NoOrchestrator = False,  # noqa: ARG001 (a query never uses Prefect)
+) -> None:
+    """Read forecasts: one row for each target time, with a column for each quantile."""
+    from pipeline.query.frames import query_forecasts
+
+    settings = read_settings(settings_file, lake)
+    frame = query_forecasts(
+        settings.lake,
+        series=series,
+        device=device,
+        metric=metric,
+        latest=latest if latest is not None else start is None and end is None,
+        start=start,
+        end=end,
+        step=step,
+        lead_time=lead_time,
+        as_of=as_of,
+        with_actuals=with_actuals,
+    )
+    _write(frame, "json" if as_json else format, output)
+
+
+def _write(frame: "pl.DataFrame", form: Format | None, output: Path | None) -> None:
+    """Write a frame to a file or to stdout.
+
+    Raises:
+        SettingsError: where binary data would reach a terminal, or a file cannot be written.
+    """
+    from pipeline.errors import SettingsError
+    from pipeline.query.exports import write_frame
+
+    if output is not None and form is None:
+        write_frame(frame, output)
+    elif output is not None:
+        try:
+            output.write_bytes(_content(frame, form or "csv"))
+        except OSError as error:
+            raise SettingsError(f"--output requires a place that can be written; got {output}: {error}. Choose another.") from error
+    elif form is None or form == "table":
+        _draw(frame)
+    elif form == "parquet" and sys.stdout.isatty():
+        raise SettingsError("--format parquet requires a file; got a terminal. Add --output FILE.")
+    else:
+        sys.stdout.buffer.write(_content(frame, form))
+        sys.stdout.flush()
+
+
+def _draw(frame: "pl.DataFrame") -> None:
+    from flows.console import note, stdout
+    from pipeline.query.exports import to_table
+
+    if frame.is_empty():
+        note("No forecast matches. `tidecast query` without options shows the newest of every series; `tidecast forecast` makes them.")
+    else:
+        stdout().print(to_table(frame))
+
+
+def _content(frame: "pl.DataFrame", form: Format) -> bytes:
+    """Return what a file of this format holds; a table in a file is CSV."""
+    from pipeline.query.exports import to_csv, to_json, to_nixtla
+
+    if form == "json":
+        return to_json(frame).encode() + b"\n"
+    if form == "parquet":
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
+        return buffer.getvalue()
+    return to_csv(to_nixtla(frame) if form == "nixtla" else frame).encode()

@@ -1,0 +1,251 @@
+"""The verbs that are the stages: `ingest`, `train`, `forecast`, `backtest`; each a flow run, or with `--no-orchestrator` a plain call."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, get_args
+
+import typer
+
+from flows.cli_options import AsJson, Lake, NoOrchestrator, Series, SettingsFile, duration_option, instant_option, read_settings
+
+if TYPE_CHECKING:
+    from flows.direct import IngestOutcome
+    from pipeline.evaluate.backtest import BacktestReport, BacktestRequest
+    from pipeline.forecast.rolling import ForecastReport
+    from pipeline.ingest.ingest import IngestOptions
+    from pipeline.settings import Aggregation, Settings
+    from pipeline.train.train import TrainReport, TrainRequest
+
+EpochUnit = Literal["s", "ms", "us", "ns"]
+FileFormat = Literal["csv", "ndjson", "parquet"]
+
+
+class Stages(Protocol):
+    """The four stages, however they are run; `flows.direct` and `flows.orchestrated` are two such modules."""
+
+    def ingest(self, paths: list[Path], options: "IngestOptions", settings: "Settings") -> "IngestOutcome":
+        """Ingest files and folders."""
+
+    def train(self, request: "TrainRequest", settings: "Settings") -> "TrainReport":
+        """Train a model."""
+
+    def forecast(self, origins: int, settings: "Settings") -> "ForecastReport":
+        """Forecast from the newest closed ticks."""
+
+    def backtest(self, request: "BacktestRequest", settings: "Settings") -> "BacktestReport":
+        """Backtest the champion."""
+
+
+def stages(no_orchestrator: bool) -> Stages:
+    """Return the stages as plain calls or as flow runs; Prefect is imported for the latter only."""
+    if no_orchestrator:
+        from flows import direct
+
+        return direct
+    from flows import orchestrated
+
+    return orchestrated
+
+
+def ingest(  # noqa: PLR0913 (a verb's options are its signature)
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="CSV, NDJSON or Parquet files, or folders of them.")],
+    *,
+    ts: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="The stamp; give several to put a date and a time together.")
+    ] = None,
+    value: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="The value; several make a wide file.")] = None,
+    series_id: Annotated[str | None, typer.Option(metavar="COLUMN", help="The whole series id.")] = None,
+    device_id: Annotated[str | None, typer.Option(metavar="COLUMN", help="The device.")] = None,
+    metric: Annotated[str | None, typer.Option(metavar="COLUMN", help="What was measured.")] = None,
+    unit: Annotated[str | None, typer.Option(metavar="COLUMN", help="The unit of the value.")] = None,
+    received_at: Annotated[str | None, typer.Option(metavar="COLUMN", help="When the reading was first seen.")] = None,
+    seq: Annotated[str | None, typer.Option(metavar="COLUMN", help="The device's sequence number.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Device of files that name none.  [default: the file's name]")] = None,
+    time_zone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="Zone of stamps without an offset, as UTC or Europe/Berlin.")
+    ] = None,
+    epoch_unit: Annotated[EpochUnit | None, typer.Option(help="Unit of stamps that are numbers.  [default: by magnitude]")] = None,
+    format: Annotated[FileFormat | None, typer.Option(help="Format of every file.  [default: by its name]")] = None,  # noqa: A002 (the flag's name)
+    aggregation: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC=KIND", help="How readings of a metric become one value: mean, last, sum, counter.")
+    ] = None,
+    sample_interval: Annotated[
+        timedelta | None, duration_option("--sample-interval", "Spacing of the grid.  [default: inferred for each series]")
+    ] = None,
+    lake: Lake = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+    no_orchestrator: NoOrchestrator = False,
+) -> None:
+    """Read files into the lake; run again, it changes nothing.
+
+    Columns are recognised by their usual names; the options name those that are not.
+    """
+    from flows.console import busy, write_json
+    from pipeline.ingest.ingest import IngestOptions
+    from pipeline.ingest.mapping import ColumnMapping
+
+    settings = read_settings(settings_file, lake, **_given(prepare=_given(sample_interval=sample_interval) or None))
+    mapping = ColumnMapping(
+        ts=tuple(ts or ()),
+        value=tuple(value or ()),
+        series_id=series_id,
+        device_id=device_id,
+        metric=metric,
+        unit=unit,
+        received_at=received_at,
+        seq=seq,
+    )
+    options = IngestOptions(
+        mapping=mapping,
+        device=device,
+        time_zone=time_zone,
+        epoch_unit=epoch_unit,
+        format=format,
+        aggregation=_aggregations(aggregation or []),
+    )
+    with busy(f"ingesting {', '.join(map(str, paths))}"):
+        outcome = stages(no_orchestrator).ingest(paths, options, settings)
+    if as_json:
+        write_json(outcome.to_dict())
+    else:
+        _show_ingest(outcome)
+
+
+def _aggregations(assignments: Sequence[str]) -> "dict[str, Aggregation]":
+    """Read `METRIC=KIND` pairs.
+
+    >>> _aggregations(["energy=counter"])
+    {'energy': 'counter'}
+
+    Raises:
+        typer.BadParameter: where one is no pair, or its kind is unknown.
+    """
+    from pipeline.settings import Aggregation
+
+    kinds: tuple[Aggregation, ...] = get_args(Aggregation)
+    pairs = [assignment.rpartition("=") for assignment in assignments]
+    known = {metric: kind for metric, _, said in pairs for kind in kinds if metric and kind == said}
+    if len(known) < len(pairs):
+        got = ", ".join(map(repr, assignments))
+        raise typer.BadParameter(f"--aggregation requires METRIC=KIND, each metric once, KIND one of {', '.join(kinds)}; got {got}.")
+    return known
+
+
+def _show_ingest(outcome: "IngestOutcome") -> None:
+    from flows.console import note, stdout, table
+
+    out, done = stdout(), outcome.ingested
+    counts = ("read", "accepted", "duplicate", "late", "quarantined")
+    out.print("  ".join(f"{name} [bold]{getattr(done, name):,}[/bold]" for name in counts), highlight=False)
+    for sentence in done.notes:
+        note(sentence)
+    if done.reasons:
+        out.print(table([{"quarantined because": reason, "rows": rows} for reason, rows in done.reasons.items()]))
+
+
+def train(  # noqa: PLR0913 (a verb's options are its signature)
+    *,
+    series: Series = None,
+    horizon: Annotated[int | None, typer.Option(min=1, help="Steps to forecast from every origin.")] = None,
+    train_end: Annotated[
+        datetime | None, instant_option("--train-end", "Targets up to here train.  [default: by the settings' fractions]")
+    ] = None,
+    validation_end: Annotated[
+        datetime | None, instant_option("--validation-end", "Origins from there to here choose; later ones stay unseen.")
+    ] = None,
+    promote: Annotated[bool, typer.Option("--promote/--no-promote", help="Make the model the champion, which forecasts.")] = True,
+    max_seconds: Annotated[float | None, typer.Option(min=1, help="Stop training after this long.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Decides everything that is random.")] = None,
+    num_layers: Annotated[int | None, typer.Option(min=1, help="Depth of the stack.")] = None,
+    hidden_size: Annotated[int | None, typer.Option(min=1, help="Width of every layer.")] = None,
+    cell: Annotated[Literal["lstm", "gru"] | None, typer.Option(help="Recurrent cell.")] = None,
+    wiring: Annotated[Literal["residual", "plain"] | None, typer.Option(help="plain is the textbook stack.")] = None,
+    bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Refused, with the reason: it would read the future.")] = False,
+    lake: Lake = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+    no_orchestrator: NoOrchestrator = False,
+) -> None:
+    """Train a causal stacked LSTM on the lake's observations and register it."""
+    from flows.console import watch_training, write_json
+
+    network = _given(num_layers=num_layers, hidden_size=hidden_size, cell=cell, wiring=wiring, bidirectional=bidirectional or None)
+    section = _given(horizon=horizon, max_seconds=max_seconds, seed=seed, network=network or None)
+    settings = read_settings(settings_file, lake, **_given(train=section or None))
+    from pipeline.train.train import TrainRequest
+
+    patterns = tuple(series) if series else None
+    request = TrainRequest(series=patterns, train_end=train_end, validation_end=validation_end, promote=promote)
+    with watch_training(settings.train.max_seconds):
+        report = stages(no_orchestrator).train(request, settings)
+    if as_json:
+        write_json(report.to_dict())
+    else:
+        show_markdown(report.to_markdown())
+
+
+def _given(**options: object) -> dict[str, object]:
+    """Keep the options that the user gave; the others are left to the settings.
+
+    >>> _given(horizon=None, seed=0)
+    {'seed': 0}
+    """
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def show_markdown(text: str) -> None:
+    """Draw a report on stdout."""
+    from rich.markdown import Markdown
+
+    from flows.console import stdout
+
+    stdout().print(Markdown(text))
+
+
+def forecast(
+    origins: Annotated[
+        int, typer.Option(min=1, help="How many of the newest ticks to forecast from for a series that is new to the model.")
+    ] = 1,
+    lake: Lake = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+    no_orchestrator: NoOrchestrator = False,
+) -> None:
+    """Advance every series through the ticks that have closed and write forecasts; run again, it does nothing."""
+    from flows.console import busy, stdout, write_json
+
+    settings = read_settings(settings_file, lake)
+    with busy("forecasting"):
+        report = stages(no_orchestrator).forecast(origins, settings)
+    if as_json:
+        write_json(report.to_dict())
+        return
+    stdout().print(
+        f"{report.rows_written:,} forecasts written for {report.series:,} series by model {report.model_version}.", highlight=False
+    )
+
+
+def backtest(
+    start: Annotated[datetime | None, instant_option("--start", "First origin.  [default: the first that training did not see]")] = None,
+    end: Annotated[datetime | None, instant_option("--end", "Last origin.  [default: the last that has come true]")] = None,
+    stride: Annotated[int, typer.Option(min=1, help="Take every n-th origin.")] = 1,
+    statistical: Annotated[bool, typer.Option("--statistical", help="Fit a statistical baseline too (the extra `stats`).")] = False,
+    lake: Lake = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+    no_orchestrator: NoOrchestrator = False,
+) -> None:
+    """Forecast past origins with the engine that runs live, and score it beside the baselines."""
+    from flows.console import busy, write_json
+    from pipeline.evaluate.backtest import BacktestRequest
+
+    settings = read_settings(settings_file, lake)
+    request = BacktestRequest(start=start, end=end, stride=stride, statistical=statistical)
+    with busy("backtesting"):
+        report = stages(no_orchestrator).backtest(request, settings)
+    if as_json:
+        write_json(report.to_dict())
+    else:
+        show_markdown(report.to_markdown())

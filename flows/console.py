@@ -1,0 +1,165 @@
+"""What the command line writes: results on stdout (with `--json` exactly one document), everything else on stderr.
+
+Called by the verbs in `flows.cli_*` and by `flows.cli.main`.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+def jsonable(value: object) -> Json:
+    """Turn a report into what `json` can write.
+
+    Instants become ISO 8601, durations seconds, paths strings; numbers that JSON does not have (NaN, infinities) become null.
+
+    >>> jsonable({"at": timedelta(minutes=1), "mase": float("nan"), "picture": Path("fan.png")})
+    {'at': 60.0, 'mase': None, 'picture': 'fan.png'}
+    """
+    if isinstance(value, Mapping):
+        return {str(name): jsonable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else _word(value)
+
+
+def _word(value: object) -> float | str:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value.isoformat() if isinstance(value, date) else str(value)  # a datetime is a date
+
+
+def write_json(document: object) -> None:
+    """Write one JSON document and a line end to stdout, at once: `ui` and `serve` go on after it."""
+    sys.stdout.write(json.dumps(jsonable(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def stderr() -> "Console":
+    """Return a console on stderr, as it is now (a test may have replaced the stream)."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def stdout() -> "Console":
+    """Return a console on stdout that does not cut columns where nobody looks: 160 characters wide unless a terminal says otherwise."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def note(sentence: str) -> None:
+    """Write a remark for a person to stderr."""
+    from rich.text import Text
+
+    stderr().print(Text(sentence, style="dim"), soft_wrap=True)
+
+
+def fail(sentence: str) -> None:
+    """Write an error to stderr: one line, red on a terminal."""
+    from rich.text import Text
+
+    stderr().print(Text(sentence, style="red"), soft_wrap=True)
+
+
+def table(rows: Sequence[Mapping[str, object]], *, title: str | None = None) -> "RenderableType":
+    """Lay rows out as a table; columns are those of the first row, numbers are set to the right."""
+    from rich.table import Table
+
+    drawn = Table(title=title, title_justify="left", header_style="bold")
+    for name, value in (rows[0] if rows else {}).items():
+        drawn.add_column(name, justify="right" if isinstance(value, int | float) else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(cell(value) for value in row.values()))
+    return drawn
+
+
+def cell(value: object) -> str:
+    """Write one value for a table.
+
+    >>> [cell(value) for value in (None, 0.123456, 19495, 12345.678, "mean")]
+    ['–', '0.1235', '19,495', '12,346', 'mean']
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+@contextmanager
+def busy(doing: str) -> Iterator[None]:
+    """Show on a terminal's stderr that work goes on, with the time it has taken; elsewhere show nothing."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = stderr()
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        progress.add_task(doing, total=None)
+        yield
+
+
+EpochListener = Callable[[int, int, float, float], None]
+_epoch_listener: ContextVar[EpochListener | None] = ContextVar("epoch_listener", default=None)
+
+
+def report_epoch(epoch: int, max_epochs: int, train_loss: float, validation_loss: float) -> None:
+    """Tell whoever watches that a training epoch has ended.
+
+    A context variable carries the watcher past Prefect, whose flows take only what can be stored as JSON.
+    """
+    listener = _epoch_listener.get()
+    if listener is not None:
+        listener(epoch, max_epochs, train_loss, validation_loss)
+
+
+@contextmanager
+def watch_training(max_seconds: float) -> Iterator[None]:
+    """Show on a terminal's stderr how training goes: the time used of `max_seconds`, the epoch and the losses."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = stderr()
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("preparing to train", total=max_seconds)
+
+        def show(epoch: int, max_epochs: int, train_loss: float, validation_loss: float) -> None:
+            losses = f"epoch {epoch} of at most {max_epochs} · loss {train_loss:.4f} · validation {validation_loss:.4f}"
+            progress.update(bar, description=losses, completed=progress.tasks[0].elapsed or 0.0)
+
+        token = _epoch_listener.set(show)
+        try:
+            yield
+        finally:
+            _epoch_listener.reset(token)
+
+
+@contextmanager
+def downloading(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a download on a terminal's stderr.
+
+    Yields:
+        What to call with the bytes so far and the bytes in all.
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = stderr()
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -1,0 +1,50 @@
+"""The flow `forecast`, the tick: due ticks are closed, every series' state advances through them, forecasts are written.
+
+It works from what was last committed, so late, doubled and missed runs come to the same tables. Asynchronous, because a synchronous
+flow run takes Prefect a second at the least.
+"""
+
+import asyncio
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.console import jsonable
+from flows.tasks import BACKOFF, JITTER, RETRIES, apublish, is_transient, settings_of_run
+from pipeline.clock import SystemClock
+from pipeline.forecast.rolling import ForecastReport
+from pipeline.forecast.rolling import forecast as advance_and_forecast
+from pipeline.prepare.regularise import RegulariseReport, regularise
+from pipeline.settings import Settings
+
+
+@task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+async def close_ticks(settings: Settings) -> RegulariseReport:
+    """Write the observations of the ticks that have closed by now, in a thread, so that the run's heartbeat goes on."""
+    return await asyncio.to_thread(regularise, settings, SystemClock())
+
+
+@task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+async def advance(settings: Settings, origins: int) -> ForecastReport:
+    """Advance every series and write its forecasts, in a thread too."""
+    return await asyncio.to_thread(advance_and_forecast, settings, SystemClock(), origins=origins)
+
+
+@flow(name="forecast")
+async def forecast(origins: int = 1, settings: Settings | None = None) -> ForecastReport:
+    """Forecast from the newest closed ticks; where none has closed since the last run, do nothing.
+
+    Args:
+        origins: how many of the newest origins to write.
+        settings: by default those of the process the run is in.
+    """
+    settings = settings_of_run(settings)
+    await close_ticks(settings)
+    report = await advance(settings, origins)
+    facts = [{"fact": name, "value": jsonable(value)} for name, value in report.to_dict().items()]
+    await apublish("forecast", _markdown(report), facts)
+    return report
+
+
+def _markdown(report: ForecastReport) -> str:
+    return f"# Forecast\n\nModel {report.model_version}: {report.rows_written} forecasts written for {report.series} series."

@@ -1,0 +1,61 @@
+"""The flow `ingest`: files become readings, readings become observations; run again, it changes nothing."""
+
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.console import jsonable
+from flows.direct import IngestOutcome
+from flows.tasks import BACKOFF, JITTER, RETRIES, is_transient, publish, settings_of_run
+from pipeline.clock import SystemClock
+from pipeline.ingest.ingest import IngestOptions, IngestReport, ingest_paths
+from pipeline.prepare.regularise import RegulariseReport, regularise
+from pipeline.settings import Settings
+
+EVERY_DEFAULT = IngestOptions()
+
+
+@task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+def ingest_files(settings: Settings, paths: list[Path], options: IngestOptions) -> IngestReport:
+    """Read files into the readings table."""
+    return ingest_paths(settings, paths, options, SystemClock())
+
+
+@task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+def regularise_readings(settings: Settings) -> RegulariseReport:
+    """Bring the observations up to the readings."""
+    return regularise(settings, SystemClock())
+
+
+@flow(name="ingest")
+def ingest(paths: list[Path], options: IngestOptions = EVERY_DEFAULT, settings: Settings | None = None) -> IngestOutcome:
+    """Ingest files and folders, then bring the observations up to them.
+
+    Args:
+        paths: files, or folders of files.
+        options: how columns are named and times are read.
+        settings: by default those of the process the run is in.
+    """
+    settings = settings_of_run(settings)
+    ingested = ingest_files(settings, paths, options)
+    outcome = IngestOutcome(ingested, regularise_readings(settings))
+    publish("ingest", _markdown(outcome), [{"reason": reason, "rows": rows} for reason, rows in ingested.reasons.items()])
+    return outcome
+
+
+@flow(name="ingest-landing")
+def ingest_landing(folder: Path, settings: Settings | None = None) -> IngestOutcome | None:
+    """Ingest whatever lies in a landing folder; that nothing does is no fault.
+
+    Args:
+        folder: where files are dropped; they stay, and count as duplicates from then on.
+        settings: by default those of the process the run is in.
+    """
+    has_files = any(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*"))
+    return ingest.fn([folder], EVERY_DEFAULT, settings) if has_files else None
+
+
+def _markdown(outcome: IngestOutcome) -> str:
+    lines = [f"| {name} | {jsonable(value)} |" for name, value in outcome.to_dict().items() if isinstance(value, int)]
+    return "\n".join(["# Ingest", "", "| readings | rows |", "|---|---:|", *lines])

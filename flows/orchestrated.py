@@ -1,0 +1,56 @@
+"""The four stages as Prefect flow runs, called from the command line; `flows.direct` offers the same functions without Prefect.
+
+Without PREFECT_API_URL, Prefect starts a server for the length of the process (some 15 s), with the database that `tidecast ui` shows.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.direct import IngestOutcome
+
+if TYPE_CHECKING:
+    from pipeline.evaluate.backtest import BacktestReport, BacktestRequest
+    from pipeline.forecast.rolling import ForecastReport
+    from pipeline.ingest.ingest import IngestOptions
+    from pipeline.settings import Settings
+    from pipeline.train.train import TrainReport, TrainRequest
+
+
+def _keep_run_logs_off_the_terminal() -> None:
+    """Leave the logs of runs to the run's page: the command line prints the error itself, as one sentence without a traceback."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).propagate = False
+
+
+def ingest(paths: list[Path], options: "IngestOptions", settings: "Settings") -> IngestOutcome:
+    """Ingest files and folders, then bring the observations up to them."""
+    from flows.ingest import ingest as flow
+
+    _keep_run_logs_off_the_terminal()
+    return flow(paths, options, settings)
+
+
+def train(request: "TrainRequest", settings: "Settings") -> "TrainReport":
+    """Train a model on the lake's observations."""
+    from flows.train import train as flow
+
+    _keep_run_logs_off_the_terminal()
+    return flow(request, settings)
+
+
+def forecast(origins: int, settings: "Settings") -> "ForecastReport":
+    """Forecast from the newest closed ticks."""
+    from flows.forecast import forecast as flow
+
+    _keep_run_logs_off_the_terminal()
+    return asyncio.run(flow(origins, settings))
+
+
+def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestReport":
+    """Backtest the champion."""
+    from flows.backtest import backtest as flow
+
+    _keep_run_logs_off_the_terminal()
+    return flow(request, settings)

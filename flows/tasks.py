@@ -1,0 +1,43 @@
+"""What the flows share: when a task is tried again, the settings a run works with, and how a report reaches the run's page."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from prefect import Task
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+from pipeline.settings import Settings, load_settings
+
+RETRIES = 3
+BACKOFF = exponential_backoff(2)  # 2, 4, 8 seconds
+JITTER = 0.5  # so that runs which failed together do not come back together
+
+_USERS_TO_MEND = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+def is_transient(task: Task[..., object], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (Prefect's signature)
+    """Tell whether trying again may help: a disk, a network or a lock; never what the user has to mend."""
+    fault = state.data
+    return isinstance(fault, OSError | sqlite3.OperationalError) and not isinstance(fault, _USERS_TO_MEND)
+
+
+def settings_of_run(settings: Settings | None) -> Settings:
+    """Return the settings a run was given, else those of the process it runs in."""
+    return settings if settings is not None else load_settings()
+
+
+Rows = Sequence[Mapping[str, object]]
+
+
+def publish(key: str, markdown: str, rows: Rows) -> None:
+    """Put a report on the run's page as two artifacts, `<key>-summary` and `<key>-table`."""
+    create_markdown_artifact(markdown, key=f"{key}-summary")
+    create_table_artifact([dict(row) for row in rows], key=f"{key}-table")
+
+
+async def apublish(key: str, markdown: str, rows: Rows) -> None:
+    """Do as `publish`, in an asynchronous flow."""
+    await acreate_markdown_artifact(markdown, key=f"{key}-summary")
+    await acreate_table_artifact([dict(row) for row in rows], key=f"{key}-table")

@@ -1,0 +1,199 @@
+"""The small state that changes in place, in one SQLite file: the series registry, snapshot pointers and source positions.
+
+Delta holds what only grows; what is overwritten belongs here. Every call opens its own connection and is one transaction
+that is on disk (`synchronous=FULL`) when the call returns, so threads and processes may share a state folder freely.
+Called by ingest (series, positions), prepare (grids) and forecast (series, snapshots).
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.errors import StoreError
+from pipeline.schemas import UTC_US
+
+FILE_NAME = "catalog.db"
+BUSY_TIMEOUT_S = 30.0
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+SERIES_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "series_id": pl.String,  # device_id/metric
+    "device_id": pl.String,
+    "metric": pl.String,
+    "unit": pl.String,  # canonical, null where none is known
+    "aggregation": pl.String,  # mean, last, sum, counter; null until decided
+    "sample_interval_us": pl.Int64,  # null until the grid is inferred
+    "grid_offset_us": pl.Int64,
+    "first_ts": UTC_US,  # oldest and newest event time of an accepted reading
+    "last_ts": UTC_US,
+}
+INSTANTS = ("first_ts", "last_ts")
+
+# One tuple of statements for each version of the file; append to it, never edit what was released.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        CREATE TABLE series (
+            series_id TEXT PRIMARY KEY, device_id TEXT NOT NULL, metric TEXT NOT NULL, unit TEXT, aggregation TEXT,
+            sample_interval_us INTEGER, grid_offset_us INTEGER, first_ts INTEGER, last_ts INTEGER
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE snapshots (
+            model_version TEXT PRIMARY KEY, path TEXT NOT NULL, observations_version INTEGER NOT NULL, updated_at INTEGER
+        ) STRICT
+        """,
+        "CREATE TABLE positions (source TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT",
+    ),
+)
+
+# What is known stays known, and the span of a series only widens (SQLite's min and max are null when either side is).
+UPSERT_SERIES = """
+    INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (series_id) DO UPDATE SET
+        unit = coalesce(excluded.unit, unit),
+        aggregation = coalesce(excluded.aggregation, aggregation),
+        sample_interval_us = coalesce(excluded.sample_interval_us, sample_interval_us),
+        grid_offset_us = coalesce(excluded.grid_offset_us, grid_offset_us),
+        first_ts = coalesce(min(first_ts, excluded.first_ts), first_ts, excluded.first_ts),
+        last_ts = coalesce(max(last_ts, excluded.last_ts), last_ts, excluded.last_ts)
+"""
+UPSERT_SNAPSHOT = """
+    INSERT INTO snapshots VALUES (?, ?, ?, ?)
+    ON CONFLICT (model_version) DO UPDATE SET
+        path = excluded.path, observations_version = excluded.observations_version, updated_at = excluded.updated_at
+"""
+UPSERT_POSITION = "INSERT INTO positions VALUES (?, ?) ON CONFLICT (source) DO UPDATE SET position = excluded.position"
+
+
+@dataclass(frozen=True)
+class SnapshotPointer:
+    """Where the newest good state of a model is, and how far into the observations it has read.
+
+    Attributes:
+        model_version: the registered version whose state it is.
+        path: the snapshot file.
+        observations_version: Delta version of `observations` that the state has consumed.
+        updated_at: when it was written, for people to read; None where nobody said.
+    """
+
+    model_version: str
+    path: Path
+    observations_version: int
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The SQLite file in the state folder; made on first use.
+
+    Attributes:
+        state_dir: a local folder (SQLite's locks do not hold on a network share).
+    """
+
+    state_dir: Path
+
+    def series(self) -> pl.DataFrame:
+        """Return all registered series by `series_id`, in the columns of `SERIES_COLUMNS`."""
+        with self._transaction() as connection:
+            rows = connection.execute("SELECT * FROM series ORDER BY series_id").fetchall()
+        stored = {**SERIES_COLUMNS, **dict.fromkeys(INSTANTS, pl.Int64)}
+        return pl.DataFrame(rows, schema=stored, orient="row").cast(pl.Schema(SERIES_COLUMNS))
+
+    def upsert_series(self, frame: pl.DataFrame) -> None:
+        """Register series or add to what is known of them.
+
+        A null never replaces a value, another value does; `first_ts` and `last_ts` only widen.
+
+        Args:
+            frame: `series_id, device_id, metric` and any other column of `SERIES_COLUMNS`; a missing column counts as null.
+        """
+        unknown = set(frame.columns) - set(SERIES_COLUMNS)
+        assert not unknown, f"upsert_series takes the columns of SERIES_COLUMNS; got {sorted(unknown)}"  # noqa: S101 (our own invariant)
+        columns = [
+            pl.col(name).cast(dtype, strict=True) if name in frame.columns else pl.lit(None, dtype).alias(name)
+            for name, dtype in SERIES_COLUMNS.items()
+        ]
+        rows = frame.select(columns).with_columns(pl.col(INSTANTS).dt.epoch("us")).sort("series_id")
+        with self._transaction() as connection:
+            connection.executemany(UPSERT_SERIES, rows.iter_rows())
+
+    def snapshot_pointer(self, model_version: str) -> SnapshotPointer | None:
+        """Return where the state of one model version is; None before its first snapshot."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT * FROM snapshots WHERE model_version = ?", (model_version,)).fetchone()
+        if row is None:
+            return None
+        _, path, observations_version, updated_us = row
+        updated_at = None if updated_us is None else EPOCH + timedelta(microseconds=updated_us)
+        return SnapshotPointer(model_version, Path(path), observations_version, updated_at)
+
+    def set_snapshot_pointer(
+        self, model_version: str, path: Path | str, observations_version: int, *, updated_at: datetime | None = None
+    ) -> None:
+        """Point to a snapshot that is already on disk; the state and the input position move together or not at all.
+
+        Args:
+            model_version: the registered version whose state it is.
+            path: the snapshot file, written and fsynced before.
+            observations_version: Delta version of `observations` that the state has consumed.
+            updated_at: the caller's clock, UTC.
+        """
+        updated_us = None if updated_at is None else (updated_at - EPOCH) // timedelta(microseconds=1)
+        with self._transaction() as connection:
+            connection.execute(UPSERT_SNAPSHOT, (model_version, str(path), observations_version, updated_us))
+
+    def position(self, source: str) -> int | None:
+        """Return how far a source has been read, in the source's own count; None when it was never read."""
+        with self._transaction() as connection:
+            row = connection.execute("SELECT position FROM positions WHERE source = ?", (source,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def set_position(self, source: str, position: int) -> None:
+        """Record how far a source has been read; call it after the commit of what was read, never before."""
+        with self._transaction() as connection:
+            connection.execute(UPSERT_POSITION, (source, position))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Open the file at its newest schema and run the block as one transaction, committed unless it raises."""
+        try:
+            self.state_dir.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.state_dir / FILE_NAME, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                _migrate(connection)
+                connection.execute("BEGIN")
+                with connection:
+                    yield connection
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"The catalog requires a readable, writable SQLite file; got {self.state_dir / FILE_NAME}: {error}. "
+                "Check the folder, its permissions and the space left; `tidecast ingest` rebuilds the registry from its sources."
+            ) from error
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to the newest schema, one transaction for all that is missing."""
+    if _user_version(connection) == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        have = _user_version(connection)  # again, now that no other process can be at it
+        if have > len(MIGRATIONS):
+            raise StoreError(
+                f"The catalog requires a file of version {len(MIGRATIONS)} or older; got {have}. Use the tidecast that wrote it."
+            )
+        for statements in MIGRATIONS[have:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def _user_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -1,0 +1,69 @@
+"""The forecasts table: one row for each series, origin and model version, written once and never rewritten.
+
+Called by `pipeline.forecast` (append), `pipeline.evaluate` and `pipeline.query` (scan).
+"""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+import polars as pl
+
+from pipeline.schemas import Forecasts
+from pipeline.store.lake import Lake, append_new
+
+
+def append_forecasts(lake: Lake, frame: pl.DataFrame) -> int:
+    """Append the forecasts that were not issued before; one commit, and one fence, for each model version.
+
+    An issued forecast stands: a row whose (series_id, origin, model_version) is stored is left out, whatever it says. Any number of
+    processes may write the same origins at once.
+
+    Args:
+        lake: the lake.
+        frame: rows of `Forecasts`.
+
+    Returns:
+        How many rows were appended.
+
+    Raises:
+        StoreError: when a commit fails or meets conflicts without end.
+    """
+    models = frame.partition_by("model_version", as_dict=True, maintain_order=True)
+    return sum(append_new(lake, Forecasts, rows, app_id=f"forecast/{version}") for (version,), rows in models.items())
+
+
+def scan_forecasts(
+    lake: Lake,
+    *,
+    series: Collection[str] | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    model_version: str | None = None,
+) -> pl.LazyFrame:
+    """Return stored forecasts lazily; collect them with `pipeline.store.lake.read`.
+
+    Args:
+        lake: the lake.
+        series: series ids; None for all.
+        start: first origin, inclusive, of any time zone.
+        end: last origin, inclusive, of any time zone.
+        model_version: one version; None for all.
+
+    Returns:
+        Rows of `Forecasts` in no particular order.
+
+    Raises:
+        StoreError: when the table is missing or its log is damaged.
+    """
+    scan = lake.scan(Forecasts)
+    if series is not None:
+        scan = scan.filter(pl.col("series_id").is_in(list(series)))
+    if start is not None:  # the date names the partition, the instant the rows in it; file statistics compare in UTC only
+        first = start.astimezone(UTC)
+        scan = scan.filter(pl.col("origin_date") >= first.date(), pl.col("origin") >= first)
+    if end is not None:
+        last = end.astimezone(UTC)
+        scan = scan.filter(pl.col("origin_date") <= last.date(), pl.col("origin") <= last)
+    if model_version is not None:
+        scan = scan.filter(pl.col("model_version") == model_version)
+    return scan

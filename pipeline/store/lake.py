@@ -1,0 +1,288 @@
+"""The lake: one Delta table for each schema, opened fresh, read at one version and appended to behind a fence.
+
+Every other module of `pipeline.store` reads and writes through `Lake`; nothing else imports deltalake. Three measured
+facts decide its shape. delta-rs does not enforce its own idempotency record: only a commit through a handle that was
+loaded *before* the record was checked is a fence. A handle that is kept grows slower with every commit, so each use opens
+its own. And a torn Parquet file panics in Rust, past any `except Exception`: `read` turns that into a `StoreError`.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from polars.exceptions import ComputeError, PanicException
+
+from pipeline.errors import StoreError
+from pipeline.schemas import TABLES, Readings, TableSchema
+
+T = TypeVar("T")
+
+# A conflict means that somebody else's commit won, so ten rounds are lost only to ten other commits.
+MAX_ATTEMPTS = 10
+FIRST_BACK_OFF_S = 0.01
+# Rows are sorted by key inside a file, so the statistics of small row groups let a point query skip most of it.
+WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=32_768)
+S3_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ALLOW_HTTP",
+)
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Where the tables are: a local folder or an `s3://` URI; holds no connection and no handle.
+
+    Attributes:
+        uri: folder or URI above the tables' own folders.
+    """
+
+    uri: str
+
+    @property
+    def storage_options(self) -> dict[str, str] | None:
+        """The object store's credentials and place, from the usual `AWS_…` variables; None for a local folder."""
+        if "://" not in self.uri:
+            return None
+        return {name: os.environ[name] for name in S3_VARIABLES if name in os.environ}
+
+    def table_uri(self, schema: type[TableSchema]) -> str:
+        """Return the place of one table: an absolute folder or a URI."""
+        if "://" in self.uri:
+            return f"{self.uri.rstrip('/')}/{schema.name}"
+        return str(Path(self.uri).absolute() / schema.name)
+
+    def exists(self) -> bool:
+        """Return whether the lake holds every table."""
+        return all(self._has(schema) for schema in TABLES)
+
+    def create_all(self) -> None:
+        """Create the tables that are not there yet; harmless to repeat, also from several processes at once.
+
+        Raises:
+            StoreError: when the place cannot be written.
+        """
+        for schema in TABLES:
+            if not self._has(schema):
+                self._create(schema)
+
+    def open(self, schema: type[TableSchema], version: int | None = None) -> DeltaTable:
+        """Return a fresh handle on one table.
+
+        Args:
+            schema: which table.
+            version: the table version to see; None for the newest.
+
+        Raises:
+            StoreError: when the table is missing, its log is damaged, or it has no such version any more.
+        """
+        try:
+            return DeltaTable(self.table_uri(schema), version=version, storage_options=self.storage_options)
+        except TableNotFoundError as error:
+            raise StoreError(
+                f"A lake requires the table {schema.name}; got {self.uri!r}, which has none. "
+                "Run `tidecast ingest` first, or point TIDECAST_LAKE at a lake."
+            ) from error
+        except DeltaError as error:
+            wanted = "its newest version" if version is None else f"version {version}"
+            raise StoreError(
+                f"The table {schema.name} requires a readable log for {wanted}; got {_first_line(error)}. "
+                f"Look at the last files of {self.table_uri(schema)}/_delta_log."
+            ) from error
+
+    def version(self, schema: type[TableSchema]) -> int:
+        """Return the newest version of one table; 0 is the empty table that was created."""
+        return self.open(schema).version()
+
+    def last_seq(self, schema: type[TableSchema], app_id: str) -> int | None:
+        """Return the last sequence number that `app_id` has committed to one table; None before its first."""
+        return self.open(schema).transaction_version(app_id)
+
+    def scan(self, schema: type[TableSchema], version: int | None = None) -> pl.LazyFrame:
+        """Return one table lazily, pinned to the version that is newest now (or to `version`); collect it with `read`."""
+        return pl.scan_delta(self.open(schema, version))
+
+    def append(self, schema: type[TableSchema], frame: pl.DataFrame, *, app_id: str, seq: int) -> bool:
+        """Append rows once for each `(app_id, seq)`, whatever is repeated or raced; an empty frame records the seq alone.
+
+        Args:
+            schema: which table.
+            frame: rows that `schema.conform` accepts.
+            app_id: the source of the batch; numbers of one source only rise.
+            seq: the batch's number in its source.
+
+        Returns:
+            False when that number, or a later one, was committed before: nothing was written.
+
+        Raises:
+            StoreError: when the commit fails or meets conflicts without end.
+        """
+        rows = _sorted(schema, frame)
+
+        def attempt(handle: DeltaTable) -> bool:
+            last = handle.transaction_version(app_id)
+            if last is not None and last >= seq:
+                return False
+            append_through(handle, rows, app_id=app_id, seq=seq)
+            return True
+
+        return self.commit(schema, attempt)
+
+    def commit(self, schema: type[TableSchema], attempt: Callable[[DeltaTable], T]) -> T:
+        """Run `attempt` on a fresh handle, and again on another fresh one while its commit conflicts.
+
+        This is the one correct pattern for a write that depends on what is stored: check and write through the
+        handle given, so that a commit of the same `app_id` in between makes this one fail and look again.
+
+        Args:
+            schema: which table.
+            attempt: reads through the handle it is given and writes with `append_through` on the same handle.
+
+        Returns:
+            What `attempt` returned.
+
+        Raises:
+            StoreError: after `MAX_ATTEMPTS` conflicts, or at once for any other failure of the store.
+        """
+        for number in range(MAX_ATTEMPTS):
+            try:
+                return attempt(self.open(schema))
+            except CommitFailedError as error:
+                conflict = error
+                time.sleep(random.uniform(0.5, 1.0) * FIRST_BACK_OFF_S * 2**number)  # noqa: S311 (spreads rivals, guards nothing)
+            except DeltaError as error:
+                raise StoreError(
+                    f"The table {schema.name} requires a commit that succeeds; got {_first_line(error)}. Nothing was written."
+                ) from error
+        raise StoreError(
+            f"The table {schema.name} requires a commit within {MAX_ATTEMPTS} attempts; got {_first_line(conflict)}. "
+            "Look for another writer of the same source, then run it again: nothing was written."
+        ) from conflict
+
+    def _has(self, schema: type[TableSchema]) -> bool:
+        return DeltaTable.is_deltatable(self.table_uri(schema), self.storage_options)
+
+    def _create(self, schema: type[TableSchema]) -> None:
+        try:
+            DeltaTable.create(
+                self.table_uri(schema),
+                schema=schema.polars(),
+                mode="error",
+                name=schema.name,
+                partition_by=[schema.partition_by],
+                configuration=_properties(schema),
+                storage_options=self.storage_options,
+                # A retried creation commits the table a second time, as version 1: the loser of a race must lose.
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except (DeltaError, OSError) as error:
+            if not self._has(schema):  # else another process was quicker, with the same properties
+                raise StoreError(
+                    f"A lake requires a place that can be written; got {self.uri!r}: {_first_line(error)}. "
+                    "Check the path, its permissions and the space left."
+                ) from error
+
+
+def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq: int) -> None:
+    """Append rows through a handle that was loaded before the caller's check, and record `(app_id, seq)` with them.
+
+    Args:
+        handle: as `Lake.commit` gives it.
+        frame: rows in the table's own schema and order.
+        app_id: the fence; a commit of the same one since the handle was loaded makes this one fail.
+        seq: the number to record.
+
+    Raises:
+        CommitFailedError: on a conflict; `Lake.commit` catches it and tries again.
+    """
+    write_deltalake(
+        handle,
+        frame,
+        mode="append",
+        writer_properties=WRITER,
+        commit_properties=CommitProperties(app_transactions=[Transaction(app_id, seq)]),
+    )
+
+
+def append_new(lake: Lake, schema: type[TableSchema], frame: pl.DataFrame, *, app_id: str) -> int:
+    """Append the rows whose key is not stored yet; of rows with one key the first counts, here and in the table.
+
+    Writers that share `app_id` may race: the look and the write are one, and the loser of a race looks again.
+
+    Args:
+        lake: the lake.
+        schema: which table; only the partitions of `frame` are looked at.
+        frame: rows that `schema.conform` accepts.
+        app_id: shared by all who may write the same keys.
+
+    Returns:
+        How many rows were appended.
+
+    Raises:
+        StoreError: when the commit fails or meets conflicts without end.
+    """
+    rows = _sorted(schema, frame.unique(schema.key, keep="first", maintain_order=True))
+
+    def attempt(handle: DeltaTable) -> int:
+        new = rows.join(_stored_keys(handle, schema, rows), on=schema.key, how="anti", maintain_order="left")
+        if not new.is_empty():
+            append_through(handle, new, app_id=app_id, seq=(handle.transaction_version(app_id) or 0) + 1)
+        return new.height
+
+    return lake.commit(schema, attempt)
+
+
+def read(scan: pl.LazyFrame) -> pl.DataFrame:
+    """Collect a scan of the lake.
+
+    Raises:
+        StoreError: when a data file is missing, torn or not Parquet.
+    """
+    try:
+        return scan.collect()
+    except (PanicException, ComputeError, OSError) as error:  # a torn file panics, and that is no Exception
+        raise StoreError(
+            f"A read of the lake requires whole Parquet files; got {_first_line(error)}. "
+            "A file was damaged or removed under the table: restore it from a copy, or ingest its source into a new lake."
+        ) from error
+
+
+def _stored_keys(handle: DeltaTable, schema: type[TableSchema], rows: pl.DataFrame) -> pl.DataFrame:
+    """Read the keys of `rows` that are stored; the ranges let file and row-group statistics skip the rest."""
+    if rows.is_empty():
+        return rows.select(schema.key)
+    within = [pl.col(name).is_between(pl.lit(rows[name].min()), pl.lit(rows[name].max())) for name in schema.key]
+    in_partitions = pl.col(schema.partition_by).is_in(rows[schema.partition_by].unique().to_list())
+    stored = pl.scan_delta(handle).filter(in_partitions, *within).select(schema.key)
+    return read(stored.join(rows.lazy().select(schema.key), on=schema.key, how="semi"))
+
+
+def _sorted(schema: type[TableSchema], frame: pl.DataFrame) -> pl.DataFrame:
+    return schema.conform(frame).sort(schema.key)
+
+
+def _properties(schema: type[TableSchema]) -> dict[str, str | None]:
+    properties: dict[str, str | None] = {
+        "delta.checkpointInterval": "20",  # 25 ms a commit after 1,000 of them; 150 ms and rising without
+        "delta.logRetentionDuration": "interval 7 days",  # how far back a version can be read
+        "delta.deletedFileRetentionDuration": "interval 1 days",  # longer than any reader; never longer than the log's
+        "delta.appendOnly": "true" if schema.append_only else "false",
+    }
+    if schema is Readings:  # preparation asks which readings came after the version it has seen
+        properties["delta.enableChangeDataFeed"] = "true"
+    return properties
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

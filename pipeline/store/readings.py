@@ -1,0 +1,137 @@
+"""The readings and quarantine tables: what came in, once each, and which of it came after a version somebody has seen.
+
+Readings are never changed: a correction is a further row of the same series and stamp, and of the rows of one stamp the greatest by
+(received_at, source_seq, value) counts. Asking what counted at an earlier instant must therefore give the same answer whatever was
+delivered twice or out of order, and that decides what a duplicate is here. Called by ingest (append) and prepare (changes).
+"""
+
+import logging
+
+import polars as pl
+from deltalake.exceptions import DeltaError
+from polars.exceptions import ComputeError
+
+from pipeline.schemas import Quarantine, Readings
+from pipeline.store.lake import Lake, read
+
+logger = logging.getLogger(__name__)
+
+STAMP = ("series_id", "ts")
+ARRIVAL = ("received_at", "source_seq", "value")
+CHANGED_COLUMNS = ("series_id", "device_id", "metric", "ts")
+
+
+def append_readings(lake: Lake, frame: pl.DataFrame, *, source: str, seq: int) -> bool:
+    """Append a batch of readings once.
+
+    Args:
+        lake: the lake.
+        frame: rows of `Readings`; take duplicates out with `split_duplicates` before.
+        source: whose numbers `seq` counts; sources do not hold each other up.
+        seq: the batch's number in its source; it only rises.
+
+    Returns:
+        False when this number, or a later one, was committed before: nothing was written.
+
+    Raises:
+        StoreError: when the commit fails.
+    """
+    return lake.append(Readings, frame, app_id=f"ingest/{source}", seq=seq)
+
+
+def append_quarantine(lake: Lake, frame: pl.DataFrame, *, source: str, seq: int) -> bool:
+    """Append a batch of payloads that could not be used once; as `append_readings`, with numbers of its own."""
+    return lake.append(Quarantine, frame, app_id=f"ingest/{source}", seq=seq)
+
+
+def split_duplicates(lake: Lake, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split a batch into what says something new and what repeats, against the table and against itself.
+
+    A reading is a duplicate when its value is the one that counted for its stamp just before it arrived, by the order
+    (received_at, source_seq, value). So the same event again is a duplicate, whenever and however often it comes; another value is a
+    correction; and the first value again, received after a correction, corrects it back.
+
+    An arrival time that was only assumed (equal to `ts` for imported history, to `ingested_at` for the rest) cannot tell a correction
+    back from an old file read again. Such a reading is a duplicate of any stored one with its stamp and value, unless its own source
+    has given it a greater `source_seq` than all that is stored from there for that stamp.
+
+    Assumes: a repeated value is not overtaken by an older correction (A at 1, A at 3, and only then B at 2): the repetition was taken
+    for a duplicate when it came, so B would count; reading the source of A once more mends it.
+
+    Args:
+        lake: the lake; only the stamps of the frame are read.
+        frame: rows of `Readings`.
+
+    Returns:
+        (fresh, duplicate): every row of the frame in one of the two, in its order, in the columns of `Readings`.
+
+    Raises:
+        StoreError: when the table cannot be read.
+    """
+    rows = Readings.conform(frame).with_row_index("row")
+    stored = _stored_at_stamps(lake, rows)
+    candidates = rows.join(_replayed(rows, stored), on="row", how="anti", maintain_order="left")
+    arrivals = (
+        pl.concat([stored.with_columns(row=pl.lit(None, pl.UInt32)), candidates.select(*stored.columns, "row")])
+        .sort(*STAMP, *ARRIVAL, "row")  # of two equal ones the stored one, whose row is null, comes first
+        .filter(~_same_as_previous(*STAMP, "value"))
+    )
+    fresh = rows.join(arrivals.select("row"), on="row", how="semi", maintain_order="left")
+    duplicate = rows.join(fresh.select("row"), on="row", how="anti", maintain_order="left")
+    return fresh.drop("row"), duplicate.drop("row")
+
+
+def changed_since(lake: Lake, readings_version: int) -> pl.DataFrame:
+    """Return the stamps of the readings that were appended after a version of the table.
+
+    Compaction moves rows and changes none, so it does not count. Where the log or the files of that time are gone (after the
+    table's retention), all stamps are returned: more work for the caller, never less truth.
+
+    Args:
+        lake: the lake.
+        readings_version: the Delta version that the caller has taken in.
+
+    Returns:
+        Distinct series_id, device_id, metric, ts, sorted by series and stamp.
+
+    Raises:
+        StoreError: when the table cannot be read.
+    """
+    handle = lake.open(Readings)
+    if readings_version == handle.version():
+        return Readings.empty().select(CHANGED_COLUMNS)
+    try:
+        # Without allow_out_of_range: with it, a version whose log is gone counts as no change at all.
+        changes = pl.DataFrame(handle.load_cdf(starting_version=readings_version + 1, columns=list(CHANGED_COLUMNS)))
+    except (DeltaError, ComputeError) as error:
+        logger.warning("readings changes unknown, taking all since_version=%d reason=%s", readings_version, str(error).splitlines()[0])
+        changes = read(lake.scan(Readings))
+    return changes.select(CHANGED_COLUMNS).unique().sort(STAMP)
+
+
+def _stored_at_stamps(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
+    """Read what is stored for the stamps of `rows`; the ranges let file and row-group statistics skip the rest."""
+    wanted = [*STAMP, *ARRIVAL, "source"]
+    if rows.is_empty():
+        return Readings.empty().select(wanted)
+    within = [pl.col(name).is_between(pl.lit(rows[name].min()), pl.lit(rows[name].max())) for name in STAMP]
+    stamps = rows.lazy().select(STAMP).unique()
+    return read(lake.scan(Readings).filter(within).select(wanted).join(stamps, on=STAMP, how="semi"))
+
+
+def _replayed(rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
+    """Return `row` of the readings of assumed arrival whose value is stored, unless their source has moved on since."""
+    is_assumed = (pl.col("received_at") == pl.col("ts")) | (pl.col("received_at") == pl.col("ingested_at"))
+    last = stored.group_by(*STAMP, "source").agg(last_seq=pl.col("source_seq").max())
+    return (
+        rows.filter(is_assumed)
+        .join(stored, on=[*STAMP, "value"], how="semi", nulls_equal=True)
+        .join(last, on=[*STAMP, "source"], how="left", nulls_equal=True)
+        .filter((pl.col("source_seq") <= pl.col("last_seq")).fill_null(value=True))
+        .select("row")
+    )
+
+
+def _same_as_previous(*columns: str) -> pl.Expr:
+    """Whether a row equals the one above it in these columns; null equals null, the first row equals none."""
+    return pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in columns) & (pl.int_range(pl.len()) > 0)

@@ -1,0 +1,153 @@
+"""Each flow leaves what the plain call leaves, and a page in Prefect that says so."""
+
+import gc
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import polars as pl
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Failed
+from prefect.testing.utilities import prefect_test_harness
+
+from flows import direct, orchestrated
+from flows.ingest import ingest_files, ingest_landing
+from flows.tasks import is_transient
+from models.config import NetworkConfig
+from pipeline.errors import DataError, ModelError
+from pipeline.evaluate.backtest import BacktestReport, BacktestRequest
+from pipeline.forecast.rolling import ForecastReport
+from pipeline.ingest.fleet import FaultSpec, FleetSpec
+from pipeline.ingest.ingest import IngestOptions
+from pipeline.ingest.simulate import write_fleet
+from pipeline.schemas import Forecasts, Observations, Readings, TableSchema
+from pipeline.settings import Settings, TrainSettings
+from pipeline.store.lake import Lake
+from pipeline.train.train import TrainReport, TrainRequest
+
+pytestmark = [
+    pytest.mark.slow,
+    # Prefect leaves the sockets of an asynchronous flow's clients to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+TINY = TrainSettings(
+    horizon=6,
+    max_epochs=1,
+    segment_length=48,
+    burn_in=12,
+    seasons=(24,),
+    context_length=24,
+    network=NetworkConfig(hidden_size=4, num_layers=1),
+)
+WHEN = {"ingested_at", "created_at", "received_at", "available_at", "ingest_date"}  # by the clock of the run
+
+
+@dataclass(frozen=True)
+class River:
+    """What one run of all four stages left."""
+
+    settings: Settings
+    ingested: direct.IngestOutcome
+    trained: TrainReport
+    forecast: ForecastReport
+    again: ForecastReport
+    backtested: BacktestReport
+
+    def table(self, schema: type[TableSchema]) -> pl.DataFrame:
+        """Return a table without what the clock decides, in the order of its key."""
+        return Lake(self.settings.lake).scan(schema).drop(WHEN & schema.columns.keys()).collect().sort("series_id", *set(schema.key) - WHEN)
+
+
+def run_river(stages: ModuleType, readings: Path, lake: Path) -> River:
+    """Run the four stages, the tick twice."""
+    settings = Settings(lake=str(lake), train=TINY)
+    ingested = stages.ingest([readings], IngestOptions(), settings)
+    trained = stages.train(TrainRequest(), settings)
+    ticks = [stages.forecast(2, settings) for _ in range(2)]
+    return River(settings, ingested, trained, *ticks, stages.backtest(BacktestRequest(stride=6), settings))
+
+
+@pytest.fixture(scope="module")
+def prefect_server() -> Iterator[str]:
+    """Start one Prefect server for all flow tests."""
+    with prefect_test_harness(server_startup_timeout=120):
+        yield PREFECT_API_URL.value()
+    gc.collect()  # here, where what Prefect left open is excused
+
+
+@pytest.fixture(scope="module")
+def readings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty clean days of two series."""
+    folder = tmp_path_factory.mktemp("fleet")
+    write_fleet(FleetSpec(num_devices=1, days=20, faults=FaultSpec.none(), metrics=("temperature", "humidity")), folder)
+    return folder / "readings.ndjson"
+
+
+@pytest.fixture(scope="module")
+def plain(readings: Path, tmp_path_factory: pytest.TempPathFactory) -> River:
+    return run_river(direct, readings, tmp_path_factory.mktemp("plain") / "lake")
+
+
+@pytest.fixture(scope="module")
+def flowing(prefect_server: str, readings: Path, tmp_path_factory: pytest.TempPathFactory) -> River:
+    return run_river(orchestrated, readings, tmp_path_factory.mktemp("flowing") / "lake")
+
+
+def test_the_ingest_flow_leaves_what_the_call_leaves(plain: River, flowing: River) -> None:
+    assert flowing.ingested.to_dict() == plain.ingested.to_dict()
+    assert flowing.table(Readings).drop("source").equals(plain.table(Readings).drop("source"))
+    assert flowing.table(Observations).equals(plain.table(Observations))
+
+
+def test_the_train_flow_leaves_what_the_call_leaves(plain: River, flowing: River) -> None:
+    assert flowing.trained.metrics == pytest.approx(plain.trained.metrics, nan_ok=True)
+    assert (flowing.trained.model_version, flowing.trained.promoted) == (plain.trained.model_version, plain.trained.promoted)
+
+
+def test_the_forecast_flow_leaves_what_the_call_leaves(plain: River, flowing: River) -> None:
+    assert flowing.forecast.to_dict() == plain.forecast.to_dict()
+    assert flowing.table(Forecasts).equals(plain.table(Forecasts))
+
+
+def test_a_second_tick_writes_nothing(flowing: River) -> None:
+    assert flowing.forecast.rows_written > 0
+    assert flowing.again.rows_written == 0
+
+
+def test_the_backtest_flow_reports_what_the_call_reports(plain: River, flowing: River) -> None:
+    assert flowing.backtested.overall == plain.backtested.overall
+    assert flowing.backtested.origins == plain.backtested.origins > 0
+
+
+def test_each_flow_has_a_summary_and_a_table_on_its_page(flowing: River) -> None:
+    with get_client(sync_client=True) as client:
+        keys = {artifact.key for artifact in client.read_artifacts()}
+    assert keys == {f"{flow}-{kind}" for flow in ("ingest", "train", "forecast", "backtest") for kind in ("summary", "table")}
+
+
+def test_an_empty_landing_folder_is_no_fault(prefect_server: str, tmp_path: Path) -> None:
+    assert ingest_landing(tmp_path, Settings(lake=str(tmp_path / "lake"))) is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "again"), [(OSError("disk"), True), (FileNotFoundError("x"), False), (DataError("x"), False), (ModelError("x"), False)]
+)
+def test_only_what_may_mend_itself_is_tried_again(fault: Exception, again: bool) -> None:
+    """Shown to fail by returning True for every fault."""
+    assert is_transient(ingest_files, None, Failed(data=fault)) is again
+
+
+def test_a_fault_inside_a_flow_is_one_sentence_and_no_traceback(prefect_server: str, tmp_path: Path) -> None:
+    """Shown to fail by leaving the logs of runs on the terminal."""
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "ingest", "nothing.csv", "--json", "--lake", str(tmp_path)]
+    environment = {**os.environ, "PREFECT_API_URL": prefect_server}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "ingest requires a file, a folder or a pattern that exists; got nothing.csv, which does not. Check the path.\n"

@@ -1,0 +1,74 @@
+"""`tidecast ui` starts two real servers, says where they are, and stops them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from flows.ui import HOST, Page, free_port, mlflow_page, running
+from pipeline.errors import SettingsError, TidecastError
+from pipeline.settings import Settings, TrackingSettings
+
+COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "ui", "--json"]
+
+
+def is_open(url: str) -> bool:
+    """Whether anybody listens at a page's address."""
+    port = int(url.rsplit(":", 1)[1])
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def fetch(url: str) -> str:
+    """Return a page."""
+    with urllib.request.urlopen(url, timeout=30) as response:
+        return str(response.read(), "utf-8", "replace")
+
+
+@pytest.mark.slow
+def test_both_pages_answer_until_interrupted(tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
+    command = [*COMMAND, "--lake", str(tmp_path / "lake")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        assert process.stdout is not None
+        printed = "".join(iter(process.stdout.readline, "}\n")) + "}"
+        addresses = json.loads(printed)
+        assert "<title>Prefect" in fetch(addresses["prefect"])
+        assert "<title>MLflow" in fetch(addresses["mlflow"])
+        assert addresses["prefect_api_url"] == f"{addresses['prefect']}/api"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    assert not is_open(addresses["prefect"])
+    assert not is_open(addresses["mlflow"])
+
+
+def test_a_busy_port_is_named() -> None:
+    with socket.create_server((HOST, 0)) as holder:
+        port = holder.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"--mlflow-port requires a free port; got {port}"):
+            free_port(port, 5000, "--mlflow-port")
+
+
+def test_a_busy_default_gives_way_to_a_free_port() -> None:
+    with socket.create_server((HOST, 0)) as holder:
+        taken = holder.getsockname()[1]
+        assert free_port(None, taken, "--prefect-port") != taken
+
+
+def test_a_server_that_ends_is_named_with_its_last_words(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", "raise SystemExit('no such database')")
+    page = Page("MLflow", "http://127.0.0.1:9", command, tmp_path / "logs" / "mlflow.log", "http://127.0.0.1:9/health")
+    with pytest.raises(TidecastError, match=r"got exit code 1 \(no such database\)\. Read .+mlflow\.log"), running([page]):
+        pass
+
+
+def test_a_tracking_server_that_stands_is_not_started_again() -> None:
+    settings = Settings(tracking=TrackingSettings(uri="http://mlflow:5000"))
+    with pytest.raises(SettingsError, match="got the server http://mlflow:5000"):
+        mlflow_page(settings, None)

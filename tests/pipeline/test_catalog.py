@@ -1,0 +1,135 @@
+"""What the catalog promises: what is known stays known, spans only widen, and threads and processes may share one folder."""
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import StoreError
+from pipeline.store.catalog import FILE_NAME, MIGRATIONS, SERIES_COLUMNS, Catalog, SnapshotPointer
+from tests.rivals import race
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+KNOWN = {"unit": "degC", "aggregation": "mean", "sample_interval_us": 60_000_000, "grid_offset_us": 0}
+
+
+def series(series_id: str = "pump/heat", **columns: object) -> pl.DataFrame:
+    device_id, metric = series_id.split("/")
+    row = {"series_id": series_id, "device_id": device_id, "metric": metric, **columns}
+    return pl.DataFrame([row], schema={name: SERIES_COLUMNS[name] for name in row})
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog(tmp_path / "lake" / "state")
+
+
+def test_new_catalog_has_the_columns_and_no_series(catalog: Catalog) -> None:
+    assert catalog.series().equals(pl.DataFrame(schema=SERIES_COLUMNS))
+    assert catalog.series().schema == pl.Schema(SERIES_COLUMNS)
+
+
+def test_series_come_back_as_they_were_put_in(catalog: Catalog) -> None:
+    put = pl.concat([series(f"pump/{metric}", **KNOWN, first_ts=NOON - HOUR, last_ts=NOON) for metric in ("flow", "heat")])
+    catalog.upsert_series(put.reverse())
+    assert catalog.series().equals(put)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_null_never_replaces_what_is_known_and_a_value_does(catalog: Catalog, name: str) -> None:
+    """Shown to fail by `excluded.…` in place of `coalesce(excluded.…, …)`."""
+    catalog.upsert_series(series(**KNOWN))
+    catalog.upsert_series(series(**{name: None}))
+    assert catalog.series()[name].to_list() == [KNOWN[name]]
+    catalog.upsert_series(series(**{name: "other" if isinstance(KNOWN[name], str) else 7}))
+    assert catalog.series()[name].to_list() != [KNOWN[name]]
+
+
+instants = st.one_of(st.none(), st.integers(-5, 5).map(lambda hours: NOON + hours * HOUR))
+
+
+@settings(max_examples=25, deadline=None)
+@given(spans=st.lists(st.tuples(instants, instants), min_size=1, max_size=5))
+def test_span_of_a_series_covers_all_that_was_ever_said(tmp_path_factory, spans) -> None:
+    """Shown to fail by SQLite's `min` and `max` without `coalesce`: they are null when either side is."""
+    catalog = Catalog(tmp_path_factory.mktemp("state"))
+    for first_ts, last_ts in spans:
+        catalog.upsert_series(series(first_ts=first_ts, last_ts=last_ts))
+    firsts, lasts = ([instant for instant in side if instant is not None] for side in zip(*spans, strict=True))
+    stored = catalog.series().row(0, named=True)
+    assert stored["first_ts"] == min(firsts, default=None)
+    assert stored["last_ts"] == max(lasts, default=None)
+
+
+def test_failed_upsert_leaves_no_trace(catalog: Catalog) -> None:
+    both = pl.concat([series("pump/flow"), series("pump/heat").with_columns(device_id=pl.lit(None, pl.String))])
+    with pytest.raises(StoreError, match="NOT NULL"):
+        catalog.upsert_series(both)
+    assert catalog.series().is_empty()
+
+
+def test_snapshot_pointer_is_the_last_one_set(catalog: Catalog) -> None:
+    assert catalog.snapshot_pointer("3") is None
+    catalog.set_snapshot_pointer("3", Path("old"), 1)
+    catalog.set_snapshot_pointer("3", Path("new"), 9, updated_at=NOON)
+    catalog.set_snapshot_pointer("4", "other", 2)
+    assert catalog.snapshot_pointer("3") == SnapshotPointer("3", Path("new"), 9, NOON)
+    assert catalog.snapshot_pointer("4") == SnapshotPointer("4", Path("other"), 2, None)
+
+
+def test_positions_are_kept_by_source(catalog: Catalog) -> None:
+    catalog.set_position("mqtt", 5)
+    catalog.set_position("mqtt", 8)
+    assert (catalog.position("mqtt"), catalog.position("file")) == (8, None)
+
+
+def test_writes_are_durable_when_the_call_returns(catalog: Catalog) -> None:
+    with catalog._transaction() as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_threads_share_one_catalog(catalog: Catalog) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: catalog.upsert_series(series(f"pump/{number}")), range(40)))
+    assert catalog.series().height == 40
+
+
+def test_processes_may_make_and_fill_one_catalog_at_once(catalog: Catalog) -> None:
+    """Shown to fail by migrating outside a transaction: the second process then finds its tables made already."""
+    race(
+        "import os, sys; from pathlib import Path; from pipeline.store.catalog import Catalog",
+        "[Catalog(Path(sys.argv[1])).set_position(f'{os.getpid()} {number}', number) for number in range(20)]",
+        str(catalog.state_dir),
+    )
+    with catalog._transaction() as connection:
+        assert connection.execute("SELECT count(*) FROM positions").fetchone() == (60,)
+
+
+def test_file_of_a_newer_tidecast_is_refused(catalog: Catalog) -> None:
+    catalog.set_position("mqtt", 5)
+    with sqlite3.connect(catalog.state_dir / FILE_NAME) as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    with pytest.raises(StoreError, match="Use the tidecast that wrote it"):
+        catalog.position("mqtt")
+
+
+def test_file_that_is_no_database_is_told(catalog: Catalog) -> None:
+    catalog.state_dir.mkdir(parents=True)
+    (catalog.state_dir / FILE_NAME).write_text("this is not a database, whatever its name says")
+    with pytest.raises(StoreError, match=r"got .*catalog.db: file is not a database"):
+        catalog.series()
+
+
+def test_hundred_thousand_series_go_in_and_come_out(catalog: Catalog) -> None:
+    numbers = pl.int_range(100_000, eager=True).cast(pl.String)
+    fleet = pl.DataFrame({"series_id": "pump/" + numbers, "metric": numbers}).with_columns(device_id=pl.lit("pump"), last_ts=pl.lit(NOON))
+    catalog.upsert_series(fleet)
+    assert catalog.series()["last_ts"].eq(NOON).sum() == 100_000

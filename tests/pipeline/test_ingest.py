@@ -1,0 +1,217 @@
+"""From files to tables: every reading is accounted for, and nothing that is repeated, interrupted or doubled changes that."""
+
+import gzip
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from pipeline.clock import ReplayClock
+from pipeline.errors import DataError
+from pipeline.ingest.ingest import IngestOptions, ingest_paths
+from pipeline.ingest.mapping import ColumnMapping
+from pipeline.schemas import Quarantine, Readings
+from pipeline.settings import load_settings
+from pipeline.store.catalog import Catalog
+from pipeline.store.lake import Lake
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+KEY = ["series_id", "ts", "received_at", "value"]
+MESSY = [
+    '{"device_id":"d","metric":"t","ts":"2026-05-01T00:00:00Z","value":20.5,"unit":"degC","seq":1}',
+    '{"device_id":"d","metric":"t","ts":"2026-05-01T01:00:00Z","value":69.8,"unit":"degF","seq":2}',
+    '{"device_id":"d","metric":"t","ts":"2026-05-01T01:00:00Z","value":69.8,"unit":"degF","seq":2}',
+    '{"device_id":"d","metric":"t","ts":"2026-05-01T02:00:00Z","value":3.0,"unit":"bar","seq":3}',
+    '{"device_id":"d","metric":"t","ts":"2026-05-01T03:00:00Z","value":null,"seq":4}',
+    '{"device_id":"d","metric":"t","ts":"2036-05-01T03:00:00Z","value":1.0,"seq":5}',
+    '{"device_id":"d","metric":"t"',
+]
+
+
+class Site:
+    """A lake, a clock and a folder of files."""
+
+    def __init__(self, folder, **changes):
+        self.folder = folder
+        self.settings = load_settings(lake=str(folder / "lake"), **changes)
+        self.clock = ReplayClock(NOON)
+
+    def write(self, name, *lines):
+        """Write a file of text lines, packed where its name says so."""
+        path = self.folder / name
+        content = "\n".join(lines)
+        path.write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
+        return path
+
+    def ingest(self, *paths, **options):
+        """Ingest with the options that are not the defaults."""
+        return ingest_paths(self.settings, paths, IngestOptions(**options), self.clock)
+
+    def table(self, schema=Readings):
+        """Read one whole table."""
+        return Lake(self.settings.lake).scan(schema).collect()
+
+    def versions(self):
+        """Return the versions of the tables that ingest writes."""
+        return [Lake(self.settings.lake).version(schema) for schema in (Readings, Quarantine)]
+
+    def series(self):
+        """Read the catalog."""
+        return Catalog(self.settings.state_dir).series()
+
+
+@pytest.fixture
+def site(tmp_path):
+    return Site(tmp_path)
+
+
+def hourly(*values, start=0, header="timestamp,value"):
+    return [header, *(f"{NOON + (start + i) * HOUR - timedelta(days=9):%Y-%m-%dT%H:%M:%SZ},{value}" for i, value in enumerate(values))]
+
+
+def counts(report):
+    return (report.read, report.accepted, report.duplicate, report.late, report.quarantined)
+
+
+def test_every_reading_is_accounted_for(site):
+    report = site.ingest(site.write("x.ndjson", *MESSY))
+    assert counts(report) == (7, 2, 1, 0, 4)
+    assert report.reasons == {"unknown_unit": 1, "missing_value": 1, "future_timestamp": 1, "unparseable_line": 1}
+    assert site.table().sort("ts").select("series_id", "value", "unit").rows() == [
+        ("d/t", 20.5, "degC"),
+        ("d/t", pytest.approx(21.0), "degC"),
+    ]
+    assert set(site.table(Quarantine)["payload"].to_list()) == {line.encode() for line in MESSY[3:]}
+
+
+def test_ingesting_again_changes_nothing(site):
+    path = site.write("x.ndjson", *MESSY)
+    first, versions = site.ingest(path), site.versions()
+    site.clock.advance(HOUR)
+    again = site.ingest(path)
+    assert counts(again) == (7, 0, 3, 0, 4)
+    assert (again.reasons, site.versions()) == (first.reasons, versions)
+
+
+def test_a_file_that_grew_adds_only_what_is_new(site):
+    site.ingest(site.write("x.ndjson", *MESSY))
+    report = site.ingest(site.write("x.ndjson", *MESSY, "garbage", MESSY[0].replace("T00:", "T05:")))
+    assert counts(report) == (9, 1, 3, 0, 5)
+    assert (len(site.table()), len(site.table(Quarantine))) == (3, 5)
+
+
+def test_a_stamp_from_the_future_is_accepted_once_its_time_has_come(site):
+    path = site.write("x.ndjson", *MESSY)
+    site.ingest(path)
+    site.clock.advance(timedelta(days=3653))
+    assert counts(site.ingest(path)) == (7, 1, 3, 0, 3)
+
+
+def test_a_run_that_stopped_half_way_is_completed_by_the_next(tmp_path):
+    """A torn gzip stops the first run after some commits."""
+    site = Site(tmp_path, ingest={"batch_rows": 4000})
+    lines = hourly(*range(20_000), start=-20_000)
+    path = site.write("x.csv.gz", *lines)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 9 // 10])
+    with pytest.raises(DataError, match="whole gzip file"):
+        site.ingest(path)
+    stored = len(site.table())
+    path.write_bytes(whole)
+    site.clock.advance(HOUR)
+    assert 0 < stored < 20_000
+    assert counts(site.ingest(path)) == (20_000, 20_000 - stored, stored, 0, 0)
+    assert (site.table()["received_at"] == site.table()["ts"]).all()
+
+
+def test_two_runs_at_once_store_each_reading_once(tmp_path):
+    site = Site(tmp_path, ingest={"batch_rows": 3})
+    path = site.write("x.ndjson", *MESSY)
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda _: site.ingest(path), range(2)))
+    assert sum(report.accepted for report in reports) == 2
+    assert (len(site.table()), len(site.table(Quarantine))) == (2, 4)
+
+
+def test_history_arrives_when_it_was_measured_and_what_is_behind_arrives_now(site):
+    site.ingest(site.write("s.csv", *hourly(1, 2, 3)))
+    site.clock.advance(HOUR)
+    report = site.ingest(site.write("s.csv", *hourly(1, 9, 3, 4)))
+    corrected, newer = site.table().filter(pl.col("value").is_in([9.0, 4.0])).sort("ts").rows(named=True)
+    assert counts(report) == (4, 2, 2, 1, 0)
+    assert (corrected["received_at"], corrected["is_late"]) == (NOON + HOUR, True)
+    assert (newer["received_at"], newer["is_late"]) == (newer["ts"], False)
+
+
+@given(st.permutations(hourly(1, 2, 3, 4, 5)[1:]), st.integers(1, 3))
+@hypothesis_settings(max_examples=8, deadline=None)
+def test_any_order_of_rows_files_and_batches_gives_the_same_history(tmp_path_factory, rows, batch_rows):
+    site = Site(tmp_path_factory.mktemp("order"), ingest={"batch_rows": batch_rows})
+    paths = [site.write(f"{part}.csv", "timestamp,value", *rows[part::2]) for part in range(2)]
+    site.ingest(*paths, device="s")
+    expected = [("s", NOON - timedelta(days=9) + i * HOUR, NOON - timedelta(days=9) + i * HOUR, i + 1.0) for i in range(5)]
+    assert site.table().sort("ts").select(KEY).rows() == expected
+
+
+def test_a_wide_file_becomes_a_series_for_each_column(site):
+    report = site.ingest(site.write("plant.csv", *hourly("1,NW,", "2,SE,5", header="date,load,wind,temp")))
+    assert (counts(report), report.empty, report.skipped_columns) == ((3, 3, 0, 0, 0), 1, ("wind",))
+    assert site.series()["series_id"].to_list() == ["plant/load", "plant/temp"]
+
+
+def test_the_catalog_knows_what_was_ingested(tmp_path):
+    site = Site(tmp_path, metrics={"rain": {"aggregation": "sum", "unit": "mm"}})
+    path = site.write("p.csv", *hourly("1,2,3", "4,5,6", header="ts,rain,energy,temp"))
+    site.ingest(path, aggregation={"energy": "counter"})
+    site.ingest(path)
+    catalog = site.series().select("metric", "unit", "aggregation", "first_ts", "last_ts")
+    span = (NOON - timedelta(days=9), NOON - timedelta(days=9) + HOUR)
+    assert catalog.rows() == [("energy", None, "counter", *span), ("rain", "mm", "sum", *span), ("temp", None, "mean", *span)]
+
+
+def test_columns_zone_and_device_can_be_declared(site):
+    path = site.write("x.csv", "when;who;how much", "2026-05-01 02:00;a;1", "2026-05-01 03:00;b;2")
+    mapping = ColumnMapping(ts=("when",), series_id="who", value=("how much",))
+    site.ingest(path, mapping=mapping, time_zone="Europe/Berlin")
+    assert site.table().sort("ts").select("series_id", "ts").row(0) == ("a", datetime(2026, 5, 1, tzinfo=UTC))
+
+
+def test_the_inferred_unit_of_epoch_numbers_is_reported(site):
+    report = site.ingest(site.write("x.csv", "ts,value", "1746057600000,1"))
+    assert report.notes == ("x.csv: its epoch numbers are read as ms (median below 1e11: s, below 1e14: ms, below 1e17: us, else ns).",)
+    assert site.table()["ts"][0] == datetime(2025, 5, 1, tzinfo=UTC)
+
+
+def test_a_folder_leaves_out_what_is_no_reading_and_says_so(site):
+    data = site.folder / "data"
+    data.mkdir()
+    for name, lines in {"a.csv": hourly(1), "sites.csv": ["site,town", "1,Bonn"], "README.md": ["hello"]}.items():
+        site.write(f"data/{name}", *lines)
+    report = site.ingest(data)
+    assert (report.files, report.accepted) == (1, 1)
+    assert [note.split(":")[0] for note in report.notes] == ["sites.csv", "README.md"]
+
+
+def test_naive_stamps_without_a_zone_are_refused_before_anything_is_stored(site):
+    paths = [site.write("a.csv", *hourly(1)), site.write("b.csv", "ts,value", "2026-05-01 00:00:00,1")]
+    with pytest.raises(
+        DataError, match=r"^b\.csv requires stamps with an offset, or a declared zone; got .*'2026-05-01 00:00:00'\. Declare .*--time-zone"
+    ):
+        site.ingest(*paths)
+    assert not (site.folder / "lake").exists()
+
+
+def test_a_file_without_rows_is_no_error(site):
+    report = site.ingest(site.write("x.csv", "ts,value"))
+    assert (counts(report), report.notes) == ((0, 0, 0, 0, 0), ("x.csv has a header and no rows.",))
+
+
+def test_the_report_is_one_json_object(site):
+    printed = json.loads(site.ingest(site.write("x.ndjson", *MESSY)).to_json())
+    assert {"read": 7, "accepted": 2, "duplicate": 1, "late": 0, "quarantined": 4}.items() <= printed.items()

@@ -1,0 +1,103 @@
+"""What maintenance promises: fewer files, the same rows, and nothing deleted that somebody may still read."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline.errors import StoreError
+from pipeline.schemas import Observations, Quarantine
+from pipeline.store.lake import Lake, read
+from pipeline.store.maintenance import MaintenanceReport, compact, vacuum
+from pipeline.store.observations import write_observations
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def payload(text: str) -> pl.DataFrame:
+    row = {"connector": "test", "position": text, "payload": b"", "error_code": "", "error_text": "", "received_at": NOON}
+    return pl.DataFrame([{**row, "ingest_date": NOON.date()}])
+
+
+def files(lake: Lake) -> int:
+    return len(list(Path(lake.table_uri(Quarantine)).glob("ingest_date=*/*.parquet")))
+
+
+def forget_at_once(lake: Lake) -> None:
+    """Let vacuum delete what left the table a moment ago."""
+    lake.open(Quarantine).alter.set_table_properties({"delta.deletedFileRetentionDuration": "interval 0 seconds"})
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    made = Lake(str(tmp_path / "lake"))
+    made.create_all()
+    for seq in range(1, 6):
+        made.append(Quarantine, payload(str(seq)), app_id="s", seq=seq)
+    return made
+
+
+def test_compaction_makes_one_file_of_a_partition_and_changes_no_row(lake: Lake) -> None:
+    before = read(lake.scan(Quarantine)).sort("position")
+    report = compact(lake)
+    assert (report.files_removed, report.files_added, report.tables) == (5, 1, {"quarantine": 5})
+    assert len(lake.open(Quarantine).file_uris()) == 1
+    assert read(lake.scan(Quarantine)).sort("position").equals(before)
+
+
+def test_compaction_keeps_the_numbers_of_its_sources(lake: Lake) -> None:
+    compact(lake)
+    assert lake.last_seq(Quarantine, "s") == 5
+
+
+def test_compaction_of_a_compact_lake_commits_nothing(lake: Lake) -> None:
+    compact(lake)
+    version = lake.version(Quarantine)
+    assert compact(lake) == MaintenanceReport()
+    assert lake.version(Quarantine) == version
+
+
+def test_vacuum_keeps_what_an_older_version_reads_for_a_day(lake: Lake) -> None:
+    """Shown to fail by `retention_hours=0` with `enforce_retention_duration=False`."""
+    version = lake.version(Quarantine)
+    compact(lake)
+    assert vacuum(lake) == MaintenanceReport()
+    assert read(lake.scan(Quarantine, version)).height == 5
+
+
+def test_vacuum_deletes_what_left_the_table_longer_ago_and_changes_no_row(lake: Lake) -> None:
+    compact(lake)
+    forget_at_once(lake)
+    assert vacuum(lake) == MaintenanceReport(files_removed=5, tables={"quarantine": 5})
+    assert files(lake) == 1
+    assert read(lake.scan(Quarantine)).height == 5
+
+
+def test_vacuum_leaves_files_that_no_commit_named(lake: Lake) -> None:
+    """A file without a commit may belong to a commit in progress."""
+    forget_at_once(lake)
+    in_progress = Path(lake.table_uri(Quarantine), "ingest_date=2026-01-01", "in-progress.parquet")
+    payload("6").write_parquet(in_progress)
+    vacuum(lake)
+    assert in_progress.exists()
+
+
+def test_report_is_one_line_and_json_ready(lake: Lake) -> None:
+    report = compact(lake)
+    assert str(report) == "5 files removed (quarantine 5), 1 written"
+    assert report.to_dict() == {"files_removed": 5, "files_added": 1, "tables": {"quarantine": 5}}
+
+
+def test_rewritten_table_is_compacted_too(lake: Lake) -> None:
+    row = {"series_id": "a", "value": 1.0, "observed": True, "n_obs": 1, "revision": 1, "event_date": NOON.date()}
+    for minute in range(3):
+        label = NOON + timedelta(minutes=minute)
+        write_observations(lake, Observations.conform(pl.DataFrame([{**row, "ts": label, "available_at": label}])), readings_version=minute)
+    assert compact(lake).tables["observations"] == 3
+    assert read(lake.scan(Observations)).height == 3
+
+
+def test_lake_without_tables_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="Run `tidecast ingest` first"):
+        compact(Lake(str(tmp_path)))

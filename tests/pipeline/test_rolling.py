@@ -1,0 +1,178 @@
+"""Rolling forecasts: every closed tick once, whatever is repeated, killed, late or damaged."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline.errors import ModelError
+from pipeline.forecast import rolling
+from pipeline.forecast.rolling import forecast
+from pipeline.schemas import Forecasts
+from pipeline.store.catalog import Catalog
+from pipeline.store.lake import Lake
+from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
+
+READINGS = hourly_readings(100)
+KEY = ["series_id", "origin"]
+
+
+def until(hours: int, readings: pl.DataFrame = READINGS) -> pl.DataFrame:
+    return readings.filter(pl.col("ts") < START + hours * HOUR)
+
+
+def issued(lake: TestLake) -> pl.DataFrame:
+    """Return all forecasts, sorted by key."""
+    return Lake(lake.settings.lake).scan(Forecasts).collect().sort(*KEY)
+
+
+def assert_same_forecasts(left: pl.DataFrame, right: pl.DataFrame) -> None:
+    assert left.select(KEY).equals(right.select(KEY))
+    np.testing.assert_allclose(np.stack(left["quantiles"].to_list()), np.stack(right["quantiles"].to_list()), rtol=1e-5)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> TestLake:
+    """A champion and the first 90 hours."""
+    lake = TestLake.at(tmp_path)
+    lake.register(random_weights())
+    lake.ingest(until(90))
+    return lake
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    """Forecasts of the last ten ticks, made in one run over everything."""
+    lake = TestLake.at(tmp_path_factory.mktemp("undisturbed"))
+    lake.register(random_weights())
+    lake.ingest(READINGS)
+    forecast(lake.settings, lake.clock, origins=11)
+    return issued(lake)
+
+
+def test_first_run_forecasts_every_series_from_its_last_tick(lake: TestLake) -> None:
+    report = forecast(lake.settings, lake.clock)
+    assert (report.series, report.ticks, report.rows_written) == (2, 180, 2)
+    assert issued(lake)["origin"].unique().to_list() == [START + 89 * HOUR]
+    assert issued(lake)["quantiles"].list.len().to_list() == [54, 54]
+
+
+def test_second_run_does_nothing(lake: TestLake) -> None:
+    forecast(lake.settings, lake.clock)
+    version = Lake(lake.settings.lake).version(Forecasts)
+    assert forecast(lake.settings, lake.clock).rows_written == 0
+    assert Lake(lake.settings.lake).version(Forecasts) == version
+
+
+def test_new_ticks_continue_the_state_and_equal_one_run_over_everything(lake: TestLake, undisturbed: pl.DataFrame) -> None:
+    forecast(lake.settings, lake.clock)
+    lake.ingest(until(95))
+    forecast(lake.settings, lake.clock)
+    lake.ingest(READINGS)
+    report = forecast(lake.settings, lake.clock)
+    assert (report.ticks, report.rows_written) == (10, 10)
+    assert_same_forecasts(issued(lake), undisturbed)
+
+
+def test_a_run_that_dies_before_its_snapshot_is_repeated_without_a_trace(
+    lake: TestLake, undisturbed: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forecast(lake.settings, lake.clock)
+    lake.ingest(READINGS)
+    monkeypatch.setattr(rolling, "_save", _killed)
+    with pytest.raises(KeyboardInterrupt):
+        forecast(lake.settings, lake.clock)
+    monkeypatch.undo()
+    assert forecast(lake.settings, lake.clock).rows_written == 0
+    assert_same_forecasts(issued(lake), undisturbed)
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_damaged_snapshot_is_rebuilt_from_observations(lake: TestLake, undisturbed: pl.DataFrame) -> None:
+    version = forecast(lake.settings, lake.clock).model_version
+    pointer = Catalog(lake.settings.state_dir).snapshot_pointer(version)
+    assert pointer is not None
+    pointer.path.write_bytes(pointer.path.read_bytes()[:100])
+    lake.ingest(READINGS)
+    forecast(lake.settings, lake.clock, origins=11)
+    assert_same_forecasts(issued(lake), undisturbed)
+
+
+def test_a_late_reading_replays_its_series_and_leaves_issued_forecasts_alone(lake: TestLake) -> None:
+    gap = until(90).filter((pl.col("ts") != START + 80 * HOUR) | (pl.col("series_id") != "north/temperature"))
+    other = TestLake.at(lake.folder / "other")
+    other.register(random_weights())
+    other.ingest(gap)
+    forecast(other.settings, other.clock)
+    before = issued(other)
+    other.ingest(until(90).with_columns(received_at=pl.col("ts") + 10 * HOUR))
+    other.ingest(until(91))
+    assert forecast(other.settings, other.clock).replayed == 1
+    lake.ingest(until(91))
+    forecast(lake.settings, lake.clock, origins=2)
+    assert issued(other).filter(origin=START + 89 * HOUR).equals(before)
+    assert_same_forecasts(issued(other).filter(origin=START + 90 * HOUR), issued(lake).filter(origin=START + 90 * HOUR))
+
+
+def test_a_series_that_pauses_is_forecast_on_and_one_that_stopped_is_not(tmp_path: Path) -> None:
+    lake = TestLake.at(tmp_path)
+    lake.register(random_weights())
+    pauses, stopped = READINGS.filter(pl.col("series_id").str.starts_with("north")), hourly_readings(100, ("west/temperature",))
+    south = READINGS.filter(pl.col("series_id").str.starts_with("south"))
+    lake.ingest(pl.concat([until(80, pauses), until(20, stopped), south]))
+    forecast(lake.settings, lake.clock)
+    found = dict(issued(lake).select("series_id", pl.struct("origin", "status")).iter_rows())
+    assert found["north/temperature"] == {"origin": START + 99 * HOUR, "status": "degraded"}
+    assert found["west/temperature"] == {"origin": START + 19 * HOUR, "status": "silent"}
+    assert found["south/temperature"] == {"origin": START + 99 * HOUR, "status": "ok"}
+
+
+def test_a_new_series_is_forecast_from_its_first_reading_as_a_cold_start(lake: TestLake) -> None:
+    forecast(lake.settings, lake.clock)
+    late_comer = hourly_readings(3, ("east/temperature",)).with_columns(pl.col("ts", "received_at") + 88 * HOUR)
+    lake.ingest(late_comer)
+    forecast(lake.settings, lake.clock)
+    row = issued(lake).filter(series_id="east/temperature").row(0, named=True)
+    assert (row["origin"], row["status"]) == (START + 90 * HOUR, "cold_start")
+
+
+def test_a_new_champion_starts_anew_and_both_forecasts_stay(lake: TestLake) -> None:
+    forecast(lake.settings, lake.clock)
+    lake.register(random_weights(seed=1))
+    report = forecast(lake.settings, lake.clock)
+    assert (report.model_version, report.rows_written) == ("2", 2)
+    assert issued(lake)["model_version"].to_list().count("1") == 2
+
+
+def test_an_absurd_reading_makes_a_named_fallback_for_its_series_alone(lake: TestLake) -> None:
+    absurd = (
+        until(91)
+        .filter(pl.col("ts") == START + 90 * HOUR)
+        .with_columns(value=pl.when(pl.col("series_id").str.starts_with("north")).then(1e200).otherwise("value"))
+    )
+    lake.ingest(absurd)
+    forecast(lake.settings, lake.clock)
+    assert dict(issued(lake).select("series_id", "status").iter_rows()) == {
+        "north/temperature": "fallback_last_value",
+        "south/temperature": "ok",
+    }
+
+
+def test_without_a_champion_the_error_says_to_train(tmp_path: Path) -> None:
+    lake = TestLake.at(tmp_path)
+    lake.ingest(until(10))
+    with pytest.raises(ModelError, match="Run `tidecast train` first"):
+        forecast(lake.settings, lake.clock)
+
+
+def test_ticks_that_have_not_closed_wait(tmp_path: Path) -> None:
+    lake = TestLake.at(tmp_path, now=START + 50 * HOUR + timedelta(seconds=30))
+    lake.register(random_weights())
+    lake.ingest(until(51))
+    forecast(lake.settings, lake.clock)
+    assert issued(lake)["origin"].unique().to_list() == [START + 49 * HOUR]

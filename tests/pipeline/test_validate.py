@@ -1,0 +1,131 @@
+"""Every row becomes a reading or a rejected one with its reason; none is dropped, none is both."""
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.ingest.mapping import ColumnMapping
+from pipeline.ingest.raw import BROKEN_SCHEMA, ORIGIN_SCHEMA, RawBatch
+from pipeline.ingest.timestamps import StampRules
+from pipeline.ingest.validate import Rules, validate
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+LONG = ColumnMapping(
+    ts=("ts",), value=("value",), device_id="device", metric="metric", seq="seq", quality="quality", received_at="received", layout="long"
+)
+WIDE = ColumnMapping(ts=("ts",), value=("a", "b"), layout="wide")
+GOOD = {"ts": "2026-05-01T00:00:00Z", "value": "1.5", "device": "d", "metric": "m", "seq": "7", "quality": "0", "received": None}
+
+texts = st.one_of(
+    st.none(), st.sampled_from(["", "NA", "1.5", " 2 ", "NaN", "-inf", "abc", "1e400", "2026-05-01T00:00:00Z", "1970-01-01T00:00:00Z"])
+)
+
+
+def batch(*rows):
+    frame = pl.DataFrame(list(rows), schema=dict.fromkeys(rows[0], pl.String))
+    origins = [(index + 1, None, f"line {index + 1}".encode()) for index in range(len(frame))]
+    return RawBatch("x.csv", frame, pl.DataFrame(origins, schema=ORIGIN_SCHEMA, orient="row"), BROKEN_SCHEMA.to_frame())
+
+
+def judge(raw, mapping, device="plant"):
+    rules = Rules(NOW, timedelta(minutes=5), 2001, device, StampRules(epoch_unit="s"))
+    return validate(raw, mapping, rules)
+
+
+def verdict(mapping=LONG, **changes):
+    return judge(batch({**GOOD, **changes}), mapping)
+
+
+def test_a_good_row_becomes_a_typed_reading():
+    (reading,) = verdict().accepted.rows(named=True)
+    expected = {"device_id": "d", "metric": "m", "series_id": "d/m", "value": 1.5, "source_seq": 7, "quality": 0, "received_at": None}
+    assert expected.items() <= reading.items()
+    assert reading["ts"] == datetime(2026, 5, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"ts": None}, "missing_timestamp"),
+        ({"ts": "soon"}, "unparseable_timestamp"),
+        ({"ts": "2026-05-01 00:00:00"}, "naive_timestamp"),
+        ({"ts": "1970-01-01T00:10:00Z"}, "implausible_timestamp"),
+        ({"ts": "0"}, "implausible_timestamp"),
+        ({"ts": "2026-06-01T00:06:00Z"}, "future_timestamp"),
+        ({"ts": "2026-05-01T00:06:00Z", "received": "2026-05-01T00:00:00Z"}, "future_timestamp"),
+        ({"ts": "2099-01-01T00:00:00Z", "received": "2099-01-01T00:00:00Z"}, "future_timestamp"),
+        ({"device": ""}, "missing_series"),
+        ({"metric": None}, "missing_series"),
+        ({"value": None}, "missing_value"),
+        ({"value": "NA"}, "missing_value"),
+        ({"value": "ERR 04"}, "not_a_number"),
+        ({"value": "true"}, "not_a_number"),
+        ({"value": "NaN"}, "nan_or_infinite"),
+        ({"value": "1e400"}, "nan_or_infinite"),
+        ({"received": "yesterday"}, "invalid_received_at"),
+        ({"seq": "seven"}, "invalid_seq"),
+        ({"quality": "good"}, "invalid_quality"),
+        ({"quality": "70000"}, "invalid_quality"),
+    ],
+)
+def test_a_bad_row_is_rejected_with_its_reason_place_and_bytes(changes, code):
+    found = verdict(**changes)
+    assert found.accepted.is_empty()
+    assert found.rejected.select("position", "payload", "error_code").rows() == [("x.csv:1", b"line 1", code)]
+
+
+def test_the_error_text_shows_the_offending_value_and_no_more_than_a_line_of_it():
+    assert verdict(value="ERR 04").rejected["error_text"][0] == "A value requires a number; got ERR 04."
+    assert len(verdict(value="x" * 9_999).rejected["error_text"][0]) < 140
+
+
+def test_what_lies_within_max_future_is_accepted():
+    assert len(verdict(ts="2026-06-01T00:05:00Z").accepted) == 1
+
+
+@pytest.mark.parametrize(
+    ("given_id", "device_id", "metric"), [("a/b/c", "a/b", "c"), ("plain", "plain", "value"), ("a/", "a/", "value"), (" d/m ", "d", "m")]
+)
+def test_a_given_series_id_is_kept_and_taken_apart_at_its_last_slash(given_id, device_id, metric):
+    found = judge(
+        batch({"id": given_id, "ts": GOOD["ts"], "value": "1"}), ColumnMapping(ts=("ts",), value=("value",), series_id="id", layout="long")
+    )
+    assert found.accepted.select("series_id", "device_id", "metric").row(0) == (given_id.strip(), device_id, metric)
+
+
+def test_a_file_without_ids_is_one_series_named_after_it():
+    found = judge(batch({"ts": GOOD["ts"], "value": "1"}), ColumnMapping(ts=("ts",), value=("value",), layout="long"))
+    assert found.accepted.select("series_id", "device_id", "metric").row(0) == ("plant", "plant", "value")
+
+
+def test_a_wide_row_is_as_many_readings_as_it_has_full_cells():
+    rows = [{"ts": "soon", "a": "7", "b": "8"}, {"ts": GOOD["ts"], "a": "1", "b": ""}, {"ts": GOOD["ts"], "a": "NaN", "b": "oops"}]
+    found = judge(batch(*rows), WIDE)
+    assert found.accepted.select("series_id", "value", "source_seq").rows() == [("plant/a", 1.0, 2)]
+    assert found.rejected.select("position", "error_code").rows() == [("x.csv:1", "unparseable_timestamp"), ("x.csv:3:b", "not_a_number")]
+    assert found.num_empty == 2
+
+
+def test_a_wide_table_of_floats_is_empty_where_it_is_nan():
+    table = pl.DataFrame({"ts": [1_700_000_000] * 2, "a": [1.0, None], "b": [float("nan"), float("inf")]})
+    origins = pl.DataFrame({"line": [1, 2], "item": None, "payload": None}, schema=ORIGIN_SCHEMA)
+    found = judge(RawBatch("x.parquet", table, origins, BROKEN_SCHEMA.to_frame()), WIDE)
+    assert (found.accepted["value"].to_list(), found.num_empty) == ([1.0], 2)
+    assert found.rejected.select("position", "error_code").rows() == [("x.parquet:2:b", "nan_or_infinite")]
+
+
+@given(st.lists(st.tuples(texts, texts, texts), min_size=1, max_size=12))
+def test_no_long_row_is_lost_or_counted_twice(rows):
+    found = judge(batch(*[{**GOOD, "ts": ts, "value": value, "device": device} for ts, value, device in rows]), LONG)
+    lines = [f"x.csv:{row + 1}" for row in found.accepted["row"]] + found.rejected["position"].to_list()
+    assert sorted(lines) == sorted(f"x.csv:{index + 1}" for index in range(len(rows)))
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=12))
+def test_no_wide_cell_is_lost_or_counted_twice(cells):
+    found = judge(batch(*[{"ts": GOOD["ts"], "a": a, "b": b} for a, b in cells]), WIDE)
+    assert len(found.accepted) + len(found.rejected) + found.num_empty == 2 * len(cells)
+    assert found.rejected["position"].n_unique() == len(found.rejected)

@@ -1,0 +1,177 @@
+"""The command `tidecast` as a user meets it: help, results on stdout, faults as one sentence on stderr, exit codes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from flows.cli import app
+from pipeline.schemas import Forecasts
+from pipeline.store.forecasts import append_forecasts
+from pipeline.store.lake import Lake
+
+ROOT = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-c", "from flows.cli import main; main()"]
+VERBS = ["demo", "simulate", "ingest", "train", "backtest", "forecast", "query", "serve", "ui", "maintain", "data list", "data get"]
+ORIGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def tidecast(*arguments: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command, without Prefect where a verb would use it."""
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with two origins of two series, horizon 2, three quantiles."""
+    folder = tmp_path_factory.mktemp("lake")
+    Lake(str(folder)).create_all()
+    rows = [
+        {
+            "series_id": series,
+            "origin": ORIGIN + timedelta(hours=hour),
+            "horizon": 2,
+            "sample_interval_us": 3_600_000_000,
+            "quantile_levels": [0.1, 0.5, 0.9],
+            "quantiles": [hour + 1.0, hour + 2.0, hour + 3.0, hour + 4.0, hour + 5.0, hour + 6.0],
+            "model_version": "1",
+            "input_version": 1,
+            "status": "ok",
+            "created_at": ORIGIN + timedelta(hours=hour),
+            "origin_date": ORIGIN.date(),
+        }
+        for series in ("pump-1/flow", "pump-2/flow")
+        for hour in (0, 1)
+    ]
+    append_forecasts(Lake(str(folder)), pl.DataFrame(rows, schema=Forecasts.polars()))
+    return folder
+
+
+def test_help_lists_every_verb_within_a_second() -> None:
+    """Shown to fail by importing prefect at the top of flows/cli_stages.py."""
+    started = time.perf_counter()
+    shown = tidecast("--help")
+    assert time.perf_counter() - started < 1.0
+    assert shown.returncode == 0
+    assert [verb for verb in VERBS if verb.split()[0] not in shown.stdout] == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_and_takes_the_common_options(verb: str) -> None:
+    shown = CliRunner().invoke(app, [*verb.split(), "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+    assert shown.exit_code == 0
+    assert re.search(r"^ [A-Z].+\.", shown.stdout.split("Usage:")[1], re.MULTILINE), "a sentence that says what it does"
+    assert [option for option in ("--json", "--no-orchestrator") if option not in shown.stdout] == []
+
+
+def test_every_verb_of_the_command_is_tested_here() -> None:
+    group = get_command(app)
+    assert sorted({verb.split()[0] for verb in VERBS}) == sorted(group.commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_in_the_readme(verb: str) -> None:
+    assert f"tidecast {verb}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    from importlib.metadata import version
+
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"tidecast {version('tidecast')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["query", "--lake", "gs://bucket"], "lake requires a folder, a file:// or an s3:// URI"),
+        (["query", "--settings", "nowhere.toml"], "--settings requires a TOML file; got nowhere.toml"),
+        (["train", "--bidirectional", "--no-orchestrator"], "reads? the target forward in time only"),
+        (["ingest", "nothing.csv", "--no-orchestrator", "--json"], "got nothing.csv, which does not"),
+        (["data", "get", "moon"], "tidecast data get requires one of"),
+        (["demo", "--sample", "nowhere"], "--sample requires a folder with readings"),
+        (["serve", "--no-orchestrator"], "tidecast serve requires Prefect"),
+        (["serve"], "tidecast serve requires the address of a standing Prefect server"),
+    ],
+)
+def test_a_fault_of_the_user_is_one_sentence_on_stderr(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    """Shown to fail by letting `main` catch nothing."""
+    done = tidecast(*arguments, cwd=tmp_path, PREFECT_HOME=str(tmp_path), TIDECAST_STATE=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(sentence, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["query", "--from", "yesterday"], ["query", "--lead-time", "1"], ["ingest"], ["ingest", "x.csv", "--aggregation", "power"], ["sing"]],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
+def test_query_prints_an_array_of_rows(lake: Path) -> None:
+    rows = json.loads(tidecast("query", "--lake", lake, "--series", "pump-1/*", "--json").stdout)
+    assert [(row["series_id"], row["step"], row["ts"], row["q0.5"]) for row in rows] == [
+        ("pump-1/flow", 1, "2026-01-01T02:00:00Z", 3.0),
+        ("pump-1/flow", 2, "2026-01-01T03:00:00Z", 6.0),
+    ]
+
+
+def test_query_by_range_and_lead_time(lake: Path) -> None:
+    arguments = ["query", "--lake", str(lake), "--from", "2026-01-01", "--to", "2026-01-02", "--lead-time", "2h", "--json"]
+    rows = json.loads(CliRunner().invoke(app, arguments).stdout)
+    assert [(row["series_id"], row["origin"]) for row in rows] == [
+        (series, f"2026-01-01T0{hour}:00:00Z") for series in ("pump-1/flow", "pump-2/flow") for hour in (0, 1)
+    ]
+
+
+def test_query_writes_the_same_rows_in_every_format(lake: Path, tmp_path: Path) -> None:
+    def written(name: str) -> Path:
+        done = CliRunner().invoke(app, ["query", "--lake", str(lake), "--output", str(tmp_path / name)])
+        assert (done.exit_code, done.stdout) == (0, "")
+        return tmp_path / name
+
+    frames = [pl.read_csv(written("a.csv")), pl.read_parquet(written("a.parquet")), pl.DataFrame(json.loads(written("a.json").read_text()))]
+    assert len({tuple(frame["q0.5"].to_list()) for frame in frames}) == 1
+
+
+def test_query_draws_a_table(lake: Path) -> None:
+    shown = CliRunner().invoke(app, ["query", "--lake", str(lake)])
+    assert shown.exit_code == 0
+    assert "pump-2/flow" in shown.stdout
+
+
+def test_nothing_found_is_an_empty_array_and_no_error(lake: Path) -> None:
+    done = CliRunner().invoke(app, ["query", "--lake", str(lake), "--series", "pump-9/flow", "--json"])
+    assert (done.exit_code, json.loads(done.stdout)) == (0, [])
+
+
+def test_simulate_then_ingest_tells_what_became_of_every_reading(tmp_path: Path) -> None:
+    made = json.loads(tidecast("simulate", tmp_path / "fleet", "--devices", "1", "--days", "3", "--json").stdout)
+    ingest = ["ingest", tmp_path / "fleet" / "readings.ndjson", "--lake", tmp_path / "lake", "--no-orchestrator", "--json"]
+    first, again = (json.loads(tidecast(*ingest).stdout) for _ in range(2))
+    assert first["read"] == made["lines"] == first["accepted"] + first["duplicate"] + first["quarantined"]
+    assert (again["read"], again["accepted"]) == (first["read"], 0)
+
+
+def test_data_list_names_licences() -> None:
+    listed = json.loads(CliRunner().invoke(app, ["data", "list", "--json"]).stdout)
+    assert all(dataset["licence"] and dataset["sha256"] for dataset in listed)
+
+
+def test_maintain_reports_what_it_did(lake: Path) -> None:
+    done = CliRunner().invoke(app, ["maintain", "--lake", str(lake), "--json"])
+    assert done.exit_code == 0
+    assert set(json.loads(done.stdout)) == {"compacted", "vacuumed"}
