@@ -17,11 +17,11 @@ from models.config import ForecasterConfig, NetworkConfig
 from models.forecaster import CausalForecaster
 from pipeline.clock import ReplayClock
 from pipeline.ingest.ingest import IngestOptions, IngestReport, ingest_paths
-from pipeline.model_card import ModelCard, TrainedSeries
 from pipeline.prepare.regularise import regularise
-from pipeline.provenance import SourceRevision
-from pipeline.registry import register, save_model
 from pipeline.settings import Settings, TrackingSettings
+from pipeline.tracking.model_card import ModelCard, TrainedSeries
+from pipeline.tracking.provenance import SourceRevision
+from pipeline.tracking.registry import register, save_model
 
 HOUR = timedelta(hours=1)
 START = datetime(2026, 3, 2, tzinfo=UTC)

@@ -21,21 +21,12 @@ ARROWS = {
     "pipeline.store": LEAVES,
     "pipeline.ingest": LEAVES | {"pipeline.store"},
     "pipeline.prepare": LEAVES | {"pipeline.store", "models.batch"},
-    "pipeline.provenance": LEAVES,
-    "pipeline.mlflow_store": LEAVES | {"pipeline.provenance"},
-    "pipeline.model_card": LEAVES | {"pipeline.provenance", "models.config"},
-    "pipeline.packaging": LEAVES | {"models.config"},
-    "pipeline.registry": LEAVES | {"pipeline.mlflow_store", "pipeline.model_card", "pipeline.packaging", "pipeline.provenance", "models"},
-    "pipeline.train.mlflow_model": {"pipeline.forecast.once", "pipeline.registry"},  # run by MLflow, imported by nobody
-    "pipeline.train.track": LEAVES | {"pipeline.mlflow_store", "pipeline.provenance"},
-    "pipeline.train": LEAVES
-    | {"pipeline.prepare", "pipeline.store", "pipeline.registry", "pipeline.model_card", "pipeline.provenance", "models"}
+    "pipeline.tracking": LEAVES | {"models"},
+    "pipeline.tracking.mlflow_model": {"pipeline.forecast.once", "pipeline.tracking.registry"},  # run by MLflow, imported by nobody
+    "pipeline.forecast": LEAVES | {"pipeline.prepare", "pipeline.store", "pipeline.tracking", "models"},
+    "pipeline.evaluate": LEAVES | {"pipeline.forecast", "pipeline.prepare", "pipeline.store", "pipeline.tracking", "models"},
     # the scores and pictures of a training are those of a backtest
-    | {"pipeline.evaluate.metrics", "pipeline.evaluate.scoring", "pipeline.evaluate.pictures", "pipeline.evaluate.illustrate"},
-    "pipeline.forecast": LEAVES | {"pipeline.prepare", "pipeline.store", "pipeline.registry", "models"},
-    "pipeline.evaluate.metrics": LEAVES,
-    "pipeline.evaluate": LEAVES
-    | {"pipeline.forecast", "pipeline.prepare", "pipeline.registry", "pipeline.store", "pipeline.train.track", "models"},
+    "pipeline.train": LEAVES | {"pipeline.evaluate", "pipeline.prepare", "pipeline.store", "pipeline.tracking", "models"},
     "pipeline.query": LEAVES | {"pipeline.store", "models.config"},
     "flows": {"pipeline", "models"},
 }

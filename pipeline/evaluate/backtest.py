@@ -19,13 +19,13 @@ from pipeline.evaluate.baselines import statistical
 from pipeline.evaluate.illustrate import illustrate
 from pipeline.evaluate.scoring import MODEL, Period, Scoreboard, origin_groups, reference, score_forecaster, season_of
 from pipeline.prepare.sequences import Panel, match_series, to_panel
-from pipeline.registry import LoadedModel, champion
 from pipeline.schemas import Observations
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
 from pipeline.store.observations import read_observations
-from pipeline.train.track import tracked_run
+from pipeline.tracking.registry import LoadedModel, champion
+from pipeline.tracking.run import tracked_run
 
 logger = logging.getLogger(__name__)
 

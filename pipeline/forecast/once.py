@@ -1,4 +1,4 @@
-"""One forecast from a frame alone, without a lake: what the MLflow model answers. Called by `pipeline.train.mlflow_model`."""
+"""One forecast from a frame alone, without a lake: what the MLflow model answers. Called by `pipeline.tracking.mlflow_model`."""
 
 from datetime import timedelta
 
@@ -7,7 +7,7 @@ import polars as pl
 from pipeline.errors import DataError
 from pipeline.forecast.engine import StreamEngine
 from pipeline.prepare.sequences import to_panel
-from pipeline.registry import LoadedModel
+from pipeline.tracking.registry import LoadedModel
 
 REQUIRED = ("unique_id", "ds", "y")
 

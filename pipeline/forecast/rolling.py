@@ -21,13 +21,13 @@ from pipeline.forecast.engine import StreamEngine
 from pipeline.forecast.rows import forecast_rows, status_of
 from pipeline.forecast.state import StreamState
 from pipeline.prepare.sequences import EPOCH, Panel, match_series, to_panel
-from pipeline.registry import LoadedModel, champion
 from pipeline.schemas import Observations
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import append_forecasts
 from pipeline.store.lake import Lake
 from pipeline.store.observations import changed_observations, read_observations
+from pipeline.tracking.registry import LoadedModel, champion
 
 logger = logging.getLogger(__name__)
 

@@ -16,18 +16,18 @@ from pipeline.clock import Clock
 from pipeline.errors import DataError
 from pipeline.evaluate.illustrate import illustrate
 from pipeline.evaluate.scoring import MODEL, Period, Scoreboard, score_forecaster
-from pipeline.model_card import ModelCard, TrainedSeries
 from pipeline.prepare.sequences import Panel, match_series, to_panel
 from pipeline.prepare.splits import Split, split_by_fraction
-from pipeline.provenance import recorded_settings, source_revision, tidecast_version
-from pipeline.registry import register, save_model
 from pipeline.schemas import Observations, Readings
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
 from pipeline.store.observations import read_observations
+from pipeline.tracking.model_card import ModelCard, TrainedSeries
+from pipeline.tracking.provenance import recorded_settings, source_revision, tidecast_version
+from pipeline.tracking.registry import register, save_model
+from pipeline.tracking.run import Run, tracked_run
 from pipeline.train.fit import FitResult, Progress, fit, forecaster_config
-from pipeline.train.track import Run, tracked_run
 
 logger = logging.getLogger(__name__)
 

@@ -24,11 +24,11 @@ arrivals = st.lists(
     st.builds(
         lambda series, minute, value, delay: (series, START + minute * MINUTE, value, START + (minute + delay) * MINUTE),
         st.sampled_from(SERIES),
-        st.integers(0, 30),
+        st.integers(0, 20),
         st.floats(-1e3, 1e3),
-        st.sampled_from([0, 0, 1, 2, 3, 8, 20]),
+        st.sampled_from([0, 1, 2, 3, 8, 20]),
     ),
-    min_size=2,
+    min_size=12,
     max_size=25,
 )
 
@@ -46,9 +46,10 @@ def known(lake: Settings, **how: datetime | timedelta | None) -> pl.DataFrame:
     return read_observations(Lake(lake.lake), **how).filter("observed")
 
 
-@settings(max_examples=12, deadline=None)
-@given(readings=arrivals, aggregation=st.sampled_from(["mean", "last", "sum", "counter"]), minute=st.integers(0, 60))
-def test_what_was_known_then_is_what_a_lake_of_that_time_would_say(tmp_path_factory, readings, aggregation, minute):
+@pytest.mark.parametrize("aggregation", ["mean", "counter"])
+@settings(max_examples=8, deadline=None)
+@given(readings=arrivals, minute=st.integers(5, 30))
+def test_what_was_known_then_is_what_a_lake_of_that_time_would_say(tmp_path_factory, aggregation, readings, minute):
     """Replay: reading as of an instant equals regularising, at that instant, only what had been received by then.
 
     Shown to fail by giving a first revision the label as its `available_at`; by counting a late reading of a tick that already has
@@ -61,7 +62,7 @@ def test_what_was_known_then_is_what_a_lake_of_that_time_would_say(tmp_path_fact
 
 
 @settings(max_examples=8, deadline=None)
-@given(readings=arrivals, minute=st.integers(5, 40), more=arrivals)
+@given(readings=arrivals, minute=st.integers(10, 30), more=arrivals)
 def test_readings_received_later_change_nothing_that_was_known(tmp_path_factory, readings, minute, more):
     """The same table, before and after late readings and corrections, in the as-of and in the on-time view.
 

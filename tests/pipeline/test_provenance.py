@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from pipeline.provenance import SourceRevision, recorded_settings, settings_hash, source_revision, without_password
 from pipeline.settings import Settings
+from pipeline.tracking.provenance import SourceRevision, recorded_settings, settings_hash, source_revision, without_password
 
 
 @pytest.fixture

@@ -20,11 +20,21 @@ from models.forecaster import CausalForecaster
 from pipeline.clock import ReplayClock
 from pipeline.errors import ModelError
 from pipeline.forecast.once import forecast_frame
-from pipeline.mlflow_store import connect
-from pipeline.model_card import ModelCard, TrainedSeries
-from pipeline.provenance import SourceRevision
-from pipeline.registry import CARD, WEIGHTS, champion, champion_version, load_model, promote_version, register, save_model, set_alias
 from pipeline.settings import Settings
+from pipeline.tracking.mlflow_store import connect
+from pipeline.tracking.model_card import ModelCard, TrainedSeries
+from pipeline.tracking.provenance import SourceRevision
+from pipeline.tracking.registry import (
+    CARD,
+    WEIGHTS,
+    champion,
+    champion_version,
+    load_model,
+    promote_version,
+    register,
+    save_model,
+    set_alias,
+)
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CONFIG = ForecasterConfig(

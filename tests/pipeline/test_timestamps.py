@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import SettingsError
@@ -73,9 +73,10 @@ def test_what_is_no_instant_says_why(stamp, error):
     assert read(pl.Series([stamp], dtype=pl.String), time_zone="Europe/Berlin").row(0) == (None, error)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(instants, st.sampled_from(["s", "ms", "us", "ns"]), st.booleans())
 def test_epoch_numbers_are_exact_to_the_microsecond(instant, unit, is_text):
-    """Shown to fail by reading all numbers as Float64: 2047-01-01 plus 51 us, in ns, came out 1 us late."""
+    """Shown to fail by multiplying nanoseconds by 0.001: 2047-01-01 plus 51 us came out 1 us late."""
     micros = (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     number = micros * FACTORS[unit] // 1_000_000
     stamp = only(str(number) if is_text else number, epoch_unit=unit)[0]

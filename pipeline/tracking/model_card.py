@@ -1,6 +1,6 @@
 """What a saved model is and what it was made from: the JSON beside the weights.
 
-Called by `pipeline.train`, which fills it in, and `pipeline.registry`, which saves and reads it.
+Called by `pipeline.train`, which fills it in, and `pipeline.tracking.registry`, which saves and reads it.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from math import isfinite, nan
 from typing import Any, Self
 
 from models.config import ForecasterConfig
-from pipeline.provenance import SourceRevision, fingerprint
+from pipeline.tracking.provenance import SourceRevision, fingerprint
 
 INSTANTS = ("train_end", "validation_end", "data_end", "created_at")
 

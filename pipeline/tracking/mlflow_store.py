@@ -1,6 +1,6 @@
 """The way to MLflow: one quiet client for the store the settings name, and errors that say what to do.
 
-Called by `pipeline.registry` and `pipeline.train.track`. MLflow is imported in the functions: it takes a second.
+Called by `pipeline.tracking.registry` and `pipeline.tracking.run`. MLflow is imported in the functions: it takes a second.
 """
 
 import fcntl
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.errors import SettingsError, StoreError
-from pipeline.provenance import without_password
 from pipeline.settings import Settings
+from pipeline.tracking.provenance import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

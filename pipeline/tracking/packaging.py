@@ -1,6 +1,6 @@
 """A saved model as an MLflow model: a script that loads it, the files it loads, and the tables it takes and gives.
 
-Called by `pipeline.registry`. The package can be served (`mlflow models serve`) and loaded by `mlflow.pyfunc.load_model`
+Called by `pipeline.tracking.registry`. The package can be served (`mlflow models serve`) and loaded by `mlflow.pyfunc.load_model`
 wherever tidecast is installed; it holds no pickle.
 """
 
@@ -18,7 +18,7 @@ from models.config import ForecasterConfig
 if TYPE_CHECKING:
     from mlflow.models import Model, ModelSignature
 
-SCRIPT = Path(__file__).parent / "train" / "mlflow_model.py"
+SCRIPT = Path(__file__).parent / "mlflow_model.py"
 # tidecast itself is not among them: the name on a package index need not be ours, so an environment made from this list asks for it.
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "polars", "pyarrow", "pydantic-settings", "safetensors", "torch")
 EXAMPLE_TICKS = 12

@@ -1,6 +1,6 @@
 """The code that MLflow stores with every model and runs to load it: safetensors and JSON in, no pickle.
 
-A script in MLflow's models-from-code form: `pipeline.packaging` names it by path, and `mlflow.pyfunc.load_model` runs the copy.
+A script in MLflow's models-from-code form: `pipeline.tracking.packaging` names it by path, and `mlflow.pyfunc.load_model` runs the copy.
 Nothing of ours imports it. It requires tidecast in the process that loads it.
 """
 
@@ -12,7 +12,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from pipeline.forecast.once import forecast_frame
-from pipeline.registry import load_model
+from pipeline.tracking.registry import load_model
 
 
 class Forecaster(PythonModel):

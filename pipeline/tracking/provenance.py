@@ -1,6 +1,6 @@
 """Which code and which settings made a thing: what a model card and a tracked run are signed with.
 
-Called by `pipeline.train` and `pipeline.registry`; reads the checkout tidecast runs from, where there is one, and nothing else.
+Called by `pipeline.train` and `pipeline.tracking.registry`; reads the checkout tidecast runs from, where there is one, and nothing else.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.settings import Settings
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 CODE = ("pipeline", "models", "flows")  # changes elsewhere in the checkout (data, docs) leave what is computed alone
 PLACES = {"lake", "state", "tracking"}  # settings that say where, not what
 GIT_TIMEOUT_S = 10

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.clock import Clock
-from pipeline.mlflow_store import connect, experiment_id, store_errors
-from pipeline.provenance import flattened, recorded_settings, settings_hash, source_revision, tidecast_version
 from pipeline.settings import Settings
+from pipeline.tracking.mlflow_store import connect, experiment_id, store_errors
+from pipeline.tracking.provenance import flattened, recorded_settings, settings_hash, source_revision, tidecast_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

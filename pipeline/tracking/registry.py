@@ -22,11 +22,11 @@ from torch import Tensor
 from models.forecaster import CausalForecaster
 from pipeline.clock import Clock
 from pipeline.errors import ModelError
-from pipeline.mlflow_store import bound, connect, experiment_id, local_database, store_errors
-from pipeline.model_card import ModelCard
-from pipeline.packaging import write_package
-from pipeline.provenance import flattened
 from pipeline.settings import Settings
+from pipeline.tracking.mlflow_store import bound, connect, experiment_id, local_database, store_errors
+from pipeline.tracking.model_card import ModelCard
+from pipeline.tracking.packaging import write_package
+from pipeline.tracking.provenance import flattened
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.clock import ReplayClock
 from pipeline.errors import SettingsError, StoreError
-from pipeline.mlflow_store import connect, experiment_id
 from pipeline.settings import Settings
-from pipeline.train.track import FLUSH_EVERY, tracked_run
+from pipeline.tracking.mlflow_store import connect, experiment_id
+from pipeline.tracking.run import FLUSH_EVERY, tracked_run
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -173,7 +173,7 @@ TRACK_FIFTY_BATCHES = """
 import sys
 from pipeline.clock import SystemClock
 from pipeline.settings import Settings
-from pipeline.train.track import tracked_run
+from pipeline.tracking.run import tracked_run
 with tracked_run(Settings(lake=sys.argv[1]), "run", SystemClock()) as run:
     for epoch in range(50):
         run.log_metrics({f"metric_{k}": float(epoch) for k in range(10)}, epoch)

@@ -1,0 +1,1 @@
+"""MLflow: tracked runs, saved models and the registry whose champion serves."""
