@@ -170,12 +170,16 @@ def train(  # noqa: PLR0913 (a verb's options are its signature)
 ) -> None:
     """Train a causal stacked LSTM on the lake's observations and register it."""
     from flows.console import watch_training, write_json
+    from models.config import BIDIRECTIONAL_REFUSED
+    from pipeline.errors import CausalityError
 
-    network = _given(num_layers=num_layers, hidden_size=hidden_size, cell=cell, wiring=wiring, bidirectional=bidirectional or None)
+    if bidirectional:
+        raise CausalityError(BIDIRECTIONAL_REFUSED)
+    from pipeline.train.train import TrainRequest  # after the refusal: it takes Lightning's seconds
+
+    network = _given(num_layers=num_layers, hidden_size=hidden_size, cell=cell, wiring=wiring)
     section = _given(horizon=horizon, max_seconds=max_seconds, seed=seed, network=network or None)
     settings = read_settings(settings_file, lake, **_given(train=section or None))
-    from pipeline.train.train import TrainRequest
-
     patterns = tuple(series) if series else None
     request = TrainRequest(series=patterns, train_end=train_end, validation_end=validation_end, promote=promote)
     with watch_training(settings.train.max_seconds):

@@ -23,8 +23,8 @@ def jsonable(value: object) -> Json:
 
     Instants become ISO 8601, durations seconds, paths strings; numbers that JSON does not have (NaN, infinities) become null.
 
-    >>> jsonable({"at": timedelta(minutes=1), "mase": float("nan"), "picture": Path("fan.png")})
-    {'at': 60.0, 'mase': None, 'picture': 'fan.png'}
+    >>> jsonable({"took": timedelta(minutes=1), "mase": float("nan"), "levels": (0.1, 0.9)})
+    {'took': 60.0, 'mase': None, 'levels': [0.1, 0.9]}
     """
     if isinstance(value, Mapping):
         return {str(name): jsonable(item) for name, item in value.items()}

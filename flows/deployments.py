@@ -17,10 +17,6 @@ from prefect.schedules import Cron, Interval, Schedule
 from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
-from flows.backtest import backtest
-from flows.forecast import forecast
-from flows.ingest import ingest_landing
-from flows.train import train
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings
 
@@ -39,6 +35,11 @@ def deployments(settings: Settings, landing: Path) -> list[RunnerDeployment]:
             `tracking.uri`: MLflow and object stores take theirs from the environment, which the runs inherit.
         landing: folder whose files are ingested.
     """
+    from flows.backtest import backtest
+    from flows.forecast import forecast
+    from flows.ingest import ingest_landing
+    from flows.train import train  # here, because Lightning comes with it: `require_server` refuses before that
+
     tick = settings.prepare.sample_interval or DEFAULT_TICK
     given = {"settings": _as_parameter(settings)}
     return [

@@ -5,6 +5,7 @@ nothing is global and no display is needed; Matplotlib is imported when somethin
 told apart by readers with any colour vision; lines also differ in width and dash.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -225,6 +226,7 @@ def _styled() -> AbstractContextManager[None]:
             "grid.color": GRID,
             "grid.linewidth": 0.7,
             "text.color": INK,
+            "text.parse_math": False,  # a dollar sign in a series id is a dollar sign
             "xtick.color": GREY,
             "ytick.color": GREY,
             "xtick.labelcolor": INK,
@@ -252,5 +254,7 @@ def _legend(figure: "Figure") -> None:
 
 def _save(figure: "Figure", path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the box in the picture says it
+        figure.savefig(path, format="png")
     return path

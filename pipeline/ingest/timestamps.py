@@ -134,12 +134,14 @@ def _judge(frame: pl.DataFrame, stamp: pl.Expr, error: pl.Expr) -> pl.DataFrame:
 
 
 def _from_epoch(number: pl.Expr, unit: EpochUnit | None) -> pl.Expr:
-    """Read numbers as time since 1970, to the microsecond (Float64 holds these exactly until 2255); beyond the year 9999 as null."""
+    """Read numbers as time since 1970; whole ones exactly (nanoseconds need more digits than Float64 has), beyond the year 9999 as null."""
     if unit is None:
         return pl.lit(None, UTC_US)
     times, per = _MICROSECONDS[unit]
-    micros = number.cast(pl.Float64, strict=False) * times / per  # not times 0.001, which is not exact
-    return pl.when(micros.abs() <= _YEAR_9999_US).then(micros.round().cast(pl.Int64, strict=False)).cast(UTC_US)
+    real, whole = number.cast(pl.Float64, strict=False), number.cast(pl.Int64, strict=False)
+    about = real * times / per
+    micros = pl.when(whole == real).then(whole * times // per).otherwise(about.round().cast(pl.Int64, strict=False))
+    return pl.when(about.abs() <= _YEAR_9999_US).then(micros).cast(UTC_US)
 
 
 def _localise(wall: pl.Expr, zone: str | None) -> tuple[pl.Expr, pl.Expr]:

@@ -33,14 +33,14 @@ def observe(
         Rows of `Observations` sorted by (series_id, ts, revision).
     """
     numbered = series.sort("series_id").with_row_index("slot")
-    moments = (
+    closes = (
         ticks.join(numbered, on="series_id")
         .select("slot", "tick", at=label_expr() + allowed_lateness)
         .filter(pl.col("at") <= closed_until)
         .sort(TICK)
     )
-    runs = _runs(_events(readings, numbered, moments))
-    values = moments.join(_aggregate(runs), on=MOMENT, how="full", coalesce=True)
+    known = _aggregate(_runs(_events(readings, numbered, closes)))
+    values = closes.join(known, on=MOMENT, how="full", coalesce=True)  # a tick that closed with nothing in it is a gap
     return _as_observations(values.sort(MOMENT), numbered)
 
 
@@ -75,9 +75,9 @@ def _runs(events: pl.DataFrame) -> pl.DataFrame:
     and where order matters (last, counter) a stamp behind those known. Nearly every tick is one epoch with one instant, its close.
     Without epochs, a device that sends a long buffer message by message would cost the square of its length.
     """
-    open_ticks = events.filter(pl.col("at") > pl.col("close")).select(TICK).unique()
-    settled = events.join(open_ticks, on=TICK, how="anti").with_columns(epoch=pl.lit(0, pl.UInt32))
-    unsettled = events.join(open_ticks, on=TICK, how="semi").sort(*MOMENT, "ts")
+    revised = events.filter(pl.col("at") > pl.col("close")).select(TICK).unique()
+    settled = events.join(revised, on=TICK, how="anti").with_columns(epoch=pl.lit(0, pl.UInt32))
+    unsettled = events.join(revised, on=TICK, how="semi").sort(*MOMENT, "ts")
     is_behind = (pl.col("ts") <= pl.col("ts").cum_max().shift(1)).over(TICK).fill_null(value=False)
     breaks = pl.when(pl.col("aggregation").is_in(["mean", "sum"])).then("replaces").otherwise(is_behind)
     moments = (

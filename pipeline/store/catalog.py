@@ -7,10 +7,11 @@ Called by ingest (series, positions), prepare (grids) and forecast (series, snap
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
@@ -162,10 +163,11 @@ class Catalog:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Open the file at its newest schema and run the block as one transaction, committed unless it raises."""
+        path = self.state_dir / FILE_NAME
         try:
-            self.state_dir.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.state_dir / FILE_NAME, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
+            if not path.exists():
+                _make(path)
+            with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
                 connection.execute("PRAGMA synchronous = FULL")
                 _migrate(connection)
                 connection.execute("BEGIN")
@@ -173,9 +175,23 @@ class Catalog:
                     yield connection
         except (sqlite3.Error, OSError) as error:
             raise StoreError(
-                f"The catalog requires a readable, writable SQLite file; got {self.state_dir / FILE_NAME}: {error}. "
+                f"The catalog requires a readable, writable SQLite file; got {path}: {error}. "
                 "Check the folder, its permissions and the space left; `tidecast ingest` rebuilds the registry from its sources."
             ) from error
+
+
+def _make(path: Path) -> None:
+    """Put an empty file in WAL mode in its place in one step; harmless when another process was quicker.
+
+    The mode is set on a draft of our own, because SQLite gives up at once, whatever its busy timeout, when two processes change it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix="catalog-") as folder:
+        draft = Path(folder) / path.name
+        with closing(sqlite3.connect(draft)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

@@ -116,11 +116,11 @@ def test_processes_that_write_the_same_origins_leave_one_row_for_each_key(lake: 
 
 
 def test_look_at_the_keys_opens_only_the_days_of_the_batch(lake: Lake) -> None:
-    """Shown to fail by leaving the condition on origin_date out: the torn file of the other day is then met."""
-    append_forecasts(lake, forecasts("a", range(2)))
-    for file in Path(lake.table_uri(Forecasts)).rglob("origin_date=2026-01-01/*.parquet"):
-        file.write_bytes(b"")
-    assert append_forecasts(lake, forecasts("a", range(24, 26))) == 2
+    """Shown to fail by leaving the condition on origin_date out: the torn file of the day between is then met."""
+    append_forecasts(lake, forecasts("a", range(30, 32)))
+    (file,) = Path(lake.table_uri(Forecasts)).rglob("origin_date=2026-01-02/*.parquet")
+    file.write_bytes(b"")
+    assert append_forecasts(lake, forecasts("a", range(0, 72, 48))) == 2
 
 
 def test_scan_keeps_what_was_asked_for_and_both_ends(lake: Lake) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import DataError, SettingsError
 from pipeline.ingest.formats import discover, open_source
 
-CHARACTERS = st.characters(codec="utf-8", exclude_characters="\r\n")
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0\r\n")
 ROWS = st.lists(st.lists(st.text(CHARACTERS, max_size=8), min_size=2, max_size=2), max_size=9)
 DEEP = b"[" * 20_000
 JUNK = [b"{", b'{"ts": 1', b"[1, 2", b"\xff\xfe", b"null", b"3", b'"x"', b"WARN \x00", b'{"ts":1}}', DEEP, b'{"ts":' + b"9" * 5_000 + b"}"]

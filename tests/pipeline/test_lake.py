@@ -62,7 +62,7 @@ def test_creating_again_changes_nothing(lake: Lake) -> None:
 
 
 def test_processes_that_create_at_once_make_each_table_once(tmp_path: Path) -> None:
-    """Shown to fail by creating with mode="ignore": a loser then commits the table again, as version 1, or raises."""
+    """Shown to fail by letting delta-rs retry a creation: a loser then commits the table again, as version 1."""
     lake = Lake(str(tmp_path))
     race("from pipeline.store.lake import Lake", "Lake(sys.argv[1]).create_all()", lake.uri)
     assert [lake.version(schema) for schema in TABLES] == [0] * len(TABLES)

@@ -59,7 +59,7 @@ def test_compaction_of_a_compact_lake_commits_nothing(lake: Lake) -> None:
 
 
 def test_vacuum_keeps_what_an_older_version_reads_for_a_day(lake: Lake) -> None:
-    """Shown to fail by `retention_hours=0` with `enforce_retention_duration=False`."""
+    """Shown to fail by a vacuum that sets a retention of its own, of 0 hours."""
     version = lake.version(Quarantine)
     compact(lake)
     assert vacuum(lake) == MaintenanceReport()
@@ -75,7 +75,8 @@ def test_vacuum_deletes_what_left_the_table_longer_ago_and_changes_no_row(lake: 
 
 
 def test_vacuum_leaves_files_that_no_commit_named(lake: Lake) -> None:
-    """A file without a commit may belong to a commit in progress."""
+    """Such a file may belong to a commit in progress. Shown to fail by `full=True`."""
+    compact(lake)
     forget_at_once(lake)
     in_progress = Path(lake.table_uri(Quarantine), "ingest_date=2026-01-01", "in-progress.parquet")
     payload("6").write_parquet(in_progress)

@@ -56,7 +56,7 @@ def test_one_to_six_series_share_a_picture(tmp_path: Path, num_fans: int, expect
         {"context": np.array([])},
         {"context": np.full(5, np.nan)},
         {"quantiles": np.zeros((1, 1)), "quantile_levels": (0.5,)},
-        {"series_id": "$a_b$/" + "long/" * 40 + "温度"},
+        {"series_id": "$\\frac$/" + "long/" * 40 + "温度"},
         {"quantile_levels": np.float32(LEVELS).tolist()},
     ],
 )

@@ -136,12 +136,18 @@ def test_range_of_origins_includes_both_ends(fleet: Lake) -> None:
         ({"device": "pump-2"}, ["pump-2/flow"]),
         ({"device": "pump-*", "metric": "flow"}, ["pump-1/flow", "pump-2/flow"]),
         ({"series": ["pump-1/flow"], "metric": "heat"}, []),
-        ({"series": ["pump.1/flow", "pump-1/fl"]}, []),
+        ({"series": ["pump.1/flow", "pump-1/fl", "pump.?/*", "ump-1/*"]}, []),
         ({"series": []}, []),
     ],
 )
 def test_names_narrow_the_answer_and_only_stars_and_question_marks_are_special(fleet: Lake, narrowed: dict, expected: list[str]) -> None:
     assert query_forecasts(fleet.uri, **narrowed)["series_id"].unique().sort().to_list() == expected
+
+
+def test_a_pattern_may_hold_whatever_an_id_holds(lake: Lake) -> None:
+    odd = "Halle 1 (süd) & [x]-#~+^$.|\\{2}/°C"
+    append_forecasts(lake, pl.concat([forecast(name, START) for name in (odd, "Halle 1/°C")]))
+    assert query_forecasts(lake.uri, series=[odd.replace("süd", "*")], step=1)["series_id"].to_list() == [odd]
 
 
 def test_lead_time_is_the_step_at_that_distance(fleet: Lake) -> None:

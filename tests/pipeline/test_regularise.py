@@ -190,6 +190,8 @@ def _killed(*_args, **_named):
 
 def test_runs_that_race_leave_the_table_of_one_run(tmp_path):
     raced, alone = new_lake(tmp_path / "raced"), new_lake(tmp_path / "alone")
+    for settings in (raced, alone):
+        with_grid(settings, MINUTE, "mean", "s")
     for step in range(4):
         batch = [*minutes(step * 10, step * 10 + 9), ("s", START + step * MINUTE, 50.0, START + 500 * MINUTE)]
         arrive(raced, batch)
