@@ -1,9 +1,20 @@
-"""The scores table: matured forecasts against what came true, each scored once. Called by `pipeline.evaluate`."""
+"""The scores table: matured forecasts against what came true, each step scored once; and what may have become scorable since.
+
+Called by `pipeline.evaluate.maturity`.
+"""
+
+import logging
+from collections.abc import Collection
 
 import polars as pl
 
-from pipeline.schemas import Scores
-from pipeline.store.lake import Lake, append_new
+from pipeline.errors import StoreError
+from pipeline.schemas import Forecasts, Scores
+from pipeline.store.lake import Lake, append_new, read
+
+logger = logging.getLogger(__name__)
+
+DAYS: dict[str, pl.DataType | type[pl.DataType]] = {"origin_date": pl.Date, "lead_time": pl.Duration("us")}
 
 
 def append_scores(lake: Lake, frame: pl.DataFrame) -> int:
@@ -27,3 +38,40 @@ def scan_scores(lake: Lake, *, model_version: str | None = None) -> pl.LazyFrame
     """Return stored scores lazily, of one model version or of all; collect them with `pipeline.store.lake.read`."""
     scan = lake.scan(Scores)
     return scan if model_version is None else scan.filter(pl.col("model_version") == model_version)
+
+
+def forecast_days(lake: Lake) -> pl.DataFrame:
+    """Return the days that hold forecasts and how far those reach, from the table's log alone: no data file is opened.
+
+    Returns:
+        origin_date, lead_time (of the last step, an upper bound where several horizons or intervals share a file).
+
+    Raises:
+        StoreError: when the table is missing or its log is damaged.
+    """
+    files = pl.DataFrame(lake.open(Forecasts).get_add_actions(flatten=True))
+    if files.is_empty():  # then the statistics' columns are absent too
+        return pl.DataFrame(schema=DAYS)
+    lead_time = pl.duration(microseconds=pl.col("max.horizon").cast(pl.Int64) * pl.col("max.sample_interval_us"))
+    return files.group_by(origin_date="partition.origin_date").agg(lead_time=lead_time.max()).sort("origin_date")
+
+
+def forecasts_since(lake: Lake, since_version: int) -> pl.DataFrame | None:
+    """Return the keys of the forecasts that were issued since a version of the table.
+
+    Files are compared by content, so a compaction changes nothing. None where that version can no longer be read.
+    """
+    try:
+        before = set(lake.open(Forecasts, since_version).file_uris())
+        now = set(lake.open(Forecasts).file_uris())
+        gone, come = _keys_in(lake, before - now), _keys_in(lake, now - before)
+    except StoreError as error:
+        logger.warning("forecasts issued unknown since_version=%d reason=%s", since_version, error)
+        return None
+    return come.join(gone, on=Forecasts.key, how="anti")
+
+
+def _keys_in(lake: Lake, uris: Collection[str]) -> pl.DataFrame:
+    if not uris:
+        return Forecasts.empty().select(Forecasts.key)
+    return read(pl.scan_parquet(sorted(uris), storage_options=lake.storage_options).select(Forecasts.key))

@@ -17,6 +17,7 @@ from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import direct, orchestrated
+from flows.deployments import deployments
 from flows.ingest import ingest_files, ingest_landing
 from flows.tasks import is_transient
 from models.config import NetworkConfig

@@ -102,8 +102,10 @@ def test_threads_share_one_catalog(catalog: Catalog) -> None:
 
 
 def test_processes_may_make_and_fill_one_catalog_at_once(catalog: Catalog) -> None:
-    """Shown to fail by migrating outside a transaction (the second process finds its tables made already), and, once in some thousand
-    openings, by changing the journal mode of the shared file."""
+    """Three processes open a folder that is not there yet.
+
+    Shown to fail by migrating outside a transaction; and, once in some thousand openings, by changing the journal mode in place.
+    """
     race(
         "import os, sys; from pathlib import Path; from pipeline.store.catalog import Catalog",
         "[Catalog(Path(sys.argv[1])).set_position(f'{os.getpid()} {number}', number) for number in range(20)]",
