@@ -18,17 +18,19 @@ if TYPE_CHECKING:
     from pipeline.train.train import TrainReport, TrainRequest
 
 
-def _keep_run_logs_off_the_terminal() -> None:
+def _keep_prefect_off_the_terminal() -> None:
     """Leave the logs of runs to the run's page: the command line prints the error itself, as one sentence without a traceback."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).propagate = False
+    for name in ("EventsWorker", "APILogWorker"):  # say at the end of a process how many events they still have to send
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def ingest(paths: list[Path], options: "IngestOptions", settings: "Settings") -> IngestOutcome:
     """Ingest files and folders, then bring the observations up to them."""
     from flows.ingest import ingest as flow
 
-    _keep_run_logs_off_the_terminal()
+    _keep_prefect_off_the_terminal()
     return flow(paths, options, settings)
 
 
@@ -36,7 +38,7 @@ def train(request: "TrainRequest", settings: "Settings") -> "TrainReport":
     """Train a model on the lake's observations."""
     from flows.train import train as flow
 
-    _keep_run_logs_off_the_terminal()
+    _keep_prefect_off_the_terminal()
     return flow(request, settings)
 
 
@@ -44,7 +46,7 @@ def forecast(origins: int, settings: "Settings") -> "ForecastReport":
     """Forecast from the newest closed ticks."""
     from flows.forecast import forecast as flow
 
-    _keep_run_logs_off_the_terminal()
+    _keep_prefect_off_the_terminal()
     return asyncio.run(flow(origins, settings))
 
 
@@ -52,5 +54,5 @@ def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestRepor
     """Backtest the champion."""
     from flows.backtest import backtest as flow
 
-    _keep_run_logs_off_the_terminal()
+    _keep_prefect_off_the_terminal()
     return flow(request, settings)

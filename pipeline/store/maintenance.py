@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from deltalake import DeltaTable
 
 from pipeline.schemas import TABLES
-from pipeline.store.lake import WRITER, Lake
+from pipeline.store.lake import Lake, writer_for
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def vacuum(lake: Lake) -> MaintenanceReport:
 
 def _compact(handle: DeltaTable) -> tuple[int, int]:
     """Return (files removed, files added)."""
-    metrics = handle.optimize.compact(writer_properties=WRITER)
+    metrics = handle.optimize.compact(writer_properties=writer_for(handle))
     return int(metrics["numFilesRemoved"]), int(metrics["numFilesAdded"])
 
 

@@ -20,7 +20,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from pipeline.errors import DataError, StoreError
 from pipeline.schemas import Observations
-from pipeline.store.lake import WRITER, Lake, read
+from pipeline.store.lake import WRITER, Lake, local_files, read, scan_handle
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def stored_spans(handle: DeltaTable, wanted: pl.DataFrame, recent: datetime) -> 
         series_id, stored_first, stored_last; no row for a series that is not stored. A series that was not read whole has the first
         label of the recent days, which is at or before its `changed_from`.
     """
-    scan = pl.scan_delta(handle)
+    scan = scan_handle(handle)
     lately = _spans(observations_between(scan, recent, None), wanted)
     settled = (
         lately.join(wanted, on="series_id")
@@ -207,12 +207,12 @@ def _stored_ticks(handle: DeltaTable, rows: pl.DataFrame) -> pl.DataFrame:
         return Observations.empty()
     ticks = rows.select(TICK).unique()
     near = pl.col("event_date").is_in(rows["event_date"].unique().to_list()) & pl.col("ts").is_between(rows["ts"].min(), rows["ts"].max())
-    return read(pl.scan_delta(handle).filter(near).join(ticks.lazy(), on=TICK, how="semi").select(COLUMNS))
+    return read(scan_handle(handle).filter(near).join(ticks.lazy(), on=TICK, how="semi").select(COLUMNS))
 
 
 def _rewritten(handle: DeltaTable, rows: pl.DataFrame, days: pl.Series) -> tuple[pl.DataFrame, pl.Series]:
     """Return all rows that `days` hold from now on, and the days."""
-    stored = read(pl.scan_delta(handle).filter(pl.col("event_date").is_in(days.to_list())).select(COLUMNS))
+    stored = read(scan_handle(handle).filter(pl.col("event_date").is_in(days.to_list())).select(COLUMNS))
     kept = stored.join(rows.select(TICK).unique(), on=TICK, how="anti")
     replacing = rows.filter(pl.col("event_date").is_in(days.to_list()))
     return pl.concat([kept, replacing]).sort(Observations.key), days
@@ -246,4 +246,4 @@ def _read_files(lake: Lake, uris: Collection[str]) -> pl.DataFrame:
     columns = [name for name in COLUMNS if name != Observations.partition_by]  # the partition is in the folder's name
     if not uris:
         return Observations.empty().select(columns)
-    return read(pl.scan_parquet(sorted(uris), storage_options=lake.storage_options).select(columns))
+    return read(pl.scan_parquet(sorted(local_files(uris)), storage_options=lake.storage_options).select(columns))

@@ -10,7 +10,7 @@ import polars as pl
 
 from pipeline.errors import StoreError
 from pipeline.schemas import Forecasts, Scores
-from pipeline.store.lake import Lake, append_new, read
+from pipeline.store.lake import Lake, append_new, local_files, read
 
 logger = logging.getLogger(__name__)
 
@@ -74,4 +74,4 @@ def forecasts_since(lake: Lake, since_version: int) -> pl.DataFrame | None:
 def _keys_in(lake: Lake, uris: Collection[str]) -> pl.DataFrame:
     if not uris:
         return Forecasts.empty().select(Forecasts.key)
-    return read(pl.scan_parquet(sorted(uris), storage_options=lake.storage_options).select(Forecasts.key))
+    return read(pl.scan_parquet(sorted(local_files(uris)), storage_options=lake.storage_options).select(Forecasts.key))

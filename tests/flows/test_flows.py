@@ -137,6 +137,15 @@ def test_an_empty_landing_folder_is_no_fault(prefect_server: str, tmp_path: Path
     assert ingest_landing(tmp_path, Settings(lake=str(tmp_path / "lake"))) is None
 
 
+def test_schedules_become_runs(prefect_server: str, tmp_path: Path) -> None:
+    """Shown to fail by SQLAlchemy 2.1, on which the scheduler of Prefect 3.8 raises and makes no runs."""
+    ids = [deployment.apply() for deployment in deployments(Settings(lake=str(tmp_path)), tmp_path)]
+    with get_client(sync_client=True) as client:
+        for identity in ids:
+            client.request("POST", "/deployments/{id}/schedule", path_params={"id": identity}, json={"min_runs": 1})
+        assert {run.deployment_id for run in client.read_flow_runs() if run.state_name == "Scheduled"} == set(ids)
+
+
 @pytest.mark.parametrize(
     ("fault", "again"), [(OSError("disk"), True), (FileNotFoundError("x"), False), (DataError("x"), False), (ModelError("x"), False)]
 )

@@ -201,3 +201,18 @@ def test_object_store_is_named_by_the_uri_alone(monkeypatch: pytest.MonkeyPatch)
     assert remote.table_uri(Readings) == "s3://bucket/lake/readings"
     assert remote.storage_options["AWS_REGION"] == "eu-central-1"
     assert Lake("data/lake").storage_options is None
+
+
+@pytest.mark.parametrize("folder", ["with space", "größe", "a#b"])
+def test_a_folder_with_unusual_letters_is_read_as_any_other(tmp_path: Path, folder: str) -> None:
+    lake = Lake(str(tmp_path / folder))
+    lake.create_all()
+    lake.append(Quarantine, payloads("a", "b"), app_id="s", seq=1)
+    assert stored(lake) == ["a", "b"]
+    assert read(lake.scan(Quarantine)).schema == Quarantine.polars()
+
+
+@pytest.mark.parametrize("folder", ["a%20b", "a[1]"])
+def test_a_folder_that_delta_cannot_open_is_refused_by_name(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(StoreError, match="Choose another folder"):
+        Lake(str(tmp_path / folder)).create_all()

@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import ModelError
 from pipeline.forecast import rolling
 from pipeline.forecast.rolling import forecast
+from pipeline.query.frames import query_forecasts
 from pipeline.schemas import Forecasts
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
@@ -176,3 +177,13 @@ def test_ticks_that_have_not_closed_wait(tmp_path: Path) -> None:
     lake.ingest(until(51))
     forecast(lake.settings, lake.clock)
     assert issued(lake)["origin"].unique().to_list() == [START + 49 * HOUR]
+
+
+def test_a_lake_in_a_folder_with_a_space_works_all_the_way(tmp_path: Path) -> None:
+    lake = TestLake.at(tmp_path / "my data")
+    lake.register(random_weights())
+    lake.ingest(until(40))
+    forecast(lake.settings, lake.clock)
+    lake.ingest(until(41))
+    assert forecast(lake.settings, lake.clock).rows_written == 2
+    assert query_forecasts(lake.settings.lake, series=["north/*"]).height == 6
