@@ -3,7 +3,7 @@
 Both leave the same lake and the same MLflow store, which `tests/flows/test_flows.py` holds them to.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,12 +47,14 @@ def train(request: "TrainRequest", settings: "Settings") -> "TrainReport":
 
 
 def forecast(origins: int, settings: "Settings") -> "ForecastReport":
-    """Close the ticks that are due and forecast from the newest."""
+    """Close the ticks that are due, forecast from the newest, and score what has come true."""
+    from pipeline.evaluate.maturity import score_matured
     from pipeline.forecast.rolling import forecast as advance_and_forecast
     from pipeline.prepare.regularise import regularise
 
     regularise(settings, SystemClock())
-    return advance_and_forecast(settings, SystemClock(), origins=origins)
+    report = advance_and_forecast(settings, SystemClock(), origins=origins)
+    return replace(report, scored=score_matured(settings, SystemClock()))
 
 
 def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestReport":

@@ -1,10 +1,11 @@
-"""The flow `forecast`, the tick: due ticks are closed, every series' state advances through them, forecasts are written.
+"""The flow `forecast`, the tick: due ticks are closed, every series' state advances through them, forecasts are written and scored.
 
 It works from what was last committed, so late, doubled and missed runs come to the same tables. Asynchronous, because a synchronous
 flow run takes Prefect a second at the least.
 """
 
 import asyncio
+from dataclasses import replace
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -12,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.console import jsonable
 from flows.tasks import BACKOFF, JITTER, RETRIES, apublish, is_transient, settings_of_run
 from pipeline.clock import SystemClock
+from pipeline.evaluate.maturity import score_matured
 from pipeline.forecast.rolling import ForecastReport
 from pipeline.forecast.rolling import forecast as advance_and_forecast
 from pipeline.prepare.regularise import RegulariseReport, regularise
@@ -30,6 +32,12 @@ async def advance(settings: Settings, origins: int) -> ForecastReport:
     return await asyncio.to_thread(advance_and_forecast, settings, SystemClock(), origins=origins)
 
 
+@task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+async def score(settings: Settings) -> int:
+    """Score the steps of earlier forecasts that have come true; return how many."""
+    return await asyncio.to_thread(score_matured, settings, SystemClock())
+
+
 @flow(name="forecast")
 async def forecast(origins: int = 1, settings: Settings | None = None) -> ForecastReport:
     """Forecast from the newest closed ticks; where none has closed since the last run, do nothing.
@@ -41,6 +49,7 @@ async def forecast(origins: int = 1, settings: Settings | None = None) -> Foreca
     settings = settings_of_run(settings)
     await close_ticks(settings)
     report = await advance(settings, origins)
+    report = replace(report, scored=await score(settings))
     facts = [{"fact": name, "value": jsonable(value)} for name, value in report.to_dict().items()]
     await apublish("forecast", _markdown(report), facts)
     return report

@@ -175,8 +175,9 @@ def _draw_fan(axes: "Axes", fan: Fan, *, wide: bool) -> None:
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
     axes.margins(x=0.01)
-    axes.set_title(_shortened(fan.series_id, 60 if wide else 20))
-    axes.set_title(f"origin {fan.origin.astimezone(UTC):%Y-%m-%d %H:%M} UTC", loc="right", fontsize=8, fontweight="normal", color=GREY)
+    origin = f"{fan.origin.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    axes.set_title(_shortened(fan.series_id, 60 if wide else 26))
+    axes.set_title(f"origin {origin}" if wide else origin, loc="right", fontsize=8, fontweight="normal", color=GREY)
     if fan.unit:
         axes.set_ylabel(fan.unit)
 

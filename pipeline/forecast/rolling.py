@@ -45,6 +45,7 @@ class ForecastReport:
         replayed: series whose past was revised, so that their state was rebuilt.
         rows_written: forecasts committed, one for each series and origin.
         latest_origin: of the fleet; None where nothing was ever forecast.
+        scored: steps of earlier forecasts that came true and were scored after this run (`pipeline.evaluate.maturity`).
     """
 
     model_version: str
@@ -53,6 +54,7 @@ class ForecastReport:
     replayed: int
     rows_written: int
     latest_origin: datetime | None
+    scored: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""

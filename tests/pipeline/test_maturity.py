@@ -231,5 +231,5 @@ def test_any_order_of_forecasts_observations_and_runs_scores_each_observed_step_
     for deed, hour in [*events, ("score", 0)]:
         deeds[deed](hour)
     issued, observed = ({hour for deed, hour in events if deed == name} for name in ("issue", "observe"))
-    found = scores(lake).select((pl.col("origin") - START) // HOUR, "step").rows()
+    found = scores(lake).select((pl.col("origin") - START).dt.total_hours(), "step").rows()
     assert sorted(found) == sorted((origin, step) for origin in issued for step in (1, 2, 3) if origin + step in observed)
