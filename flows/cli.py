@@ -42,7 +42,10 @@ def tidecast(
 
 
 def main() -> None:
-    """Run the command line: a fault that the user can mend is one sentence on stderr and exit code 1, wrong usage is exit code 2."""
+    """Run the command line: a fault that the user can mend is one sentence on stderr and exit code 1.
+
+    Wrong usage is exit code 2, an interruption 130.
+    """
     from pipeline.errors import TidecastError
 
     try:
@@ -52,3 +55,7 @@ def main() -> None:
 
         fail(str(error))
         sys.exit(1)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning turns a Ctrl-C while training into exit code 1
+            sys.exit(130)
+        raise

@@ -12,9 +12,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Page:
         command: that starts it.
         log: file that gets its output.
         health: URL that answers 200 once it is up.
+        environment: variables that it is started with, beside ours.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Page:
     command: tuple[str, ...]
     log: Path
     health: str
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def free_port(wanted: int | None, default: int, who: str) -> int:
@@ -79,7 +81,8 @@ def prefect_page(settings: Settings, port: int | None) -> Page:
     port = free_port(port, PREFECT_PORT, "--prefect-port")
     url = f"http://{HOST}:{port}"
     command = (sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
-    return Page("Prefect", url, command, settings.state_dir / "logs" / "prefect.log", f"{url}/api/health")
+    environment = {"PREFECT_SERVER_UI_API_URL": f"{url}/api"}  # else the page asks port 4200, whoever listens there
+    return Page("Prefect", url, command, settings.state_dir / "logs" / "prefect.log", f"{url}/api/health", environment)
 
 
 def mlflow_page(settings: Settings, port: int | None) -> Page:
@@ -138,7 +141,12 @@ def _process(page: Page) -> Iterator[subprocess.Popen[bytes]]:
     page.log.parent.mkdir(parents=True, exist_ok=True)
     with page.log.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 (the commands are ours)
-            page.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            page.command,
+            env={**os.environ, **page.environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
     try:
         yield process

@@ -31,6 +31,7 @@ DEFAULTS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",  # a uv.lock in the working folder is not the model's
 }
+TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}  # the page opens on runs to compare, not on traces of agents
 
 
 def quieten() -> None:
@@ -125,7 +126,7 @@ def experiment_id(client: "MlflowClient", settings: Settings) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            created: str = client.create_experiment(name, artifact_location=artifact_location(settings))
+            created: str = client.create_experiment(name, artifact_location=artifact_location(settings), tags=TRAINING_VIEW)
         except MlflowException:  # another process was quicker
             found = client.get_experiment_by_name(name)
             if found is None:

@@ -42,6 +42,7 @@ def test_both_pages_answer_until_interrupted(tmp_path: Path) -> None:
         assert "<title>Prefect" in fetch(addresses["prefect"])
         assert "<title>MLflow" in fetch(addresses["mlflow"])
         assert addresses["prefect_api_url"] == f"{addresses['prefect']}/api"
+        assert json.loads(fetch(f"{addresses['prefect']}/ui-settings"))["api_url"] == addresses["prefect_api_url"]
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
     assert not is_open(addresses["prefect"])

@@ -204,8 +204,8 @@ def test_small_reads_and_commits_give_the_same_scores(lake: TestLake, monkeypatc
     """Shown to fail by leaving out the last part of a day, and the last batch."""
     lake.ingest(until(100))
     forecast(lake.settings, lake.clock)
-    monkeypatch.setattr(maturity, "READ_AT_ONCE", 1)
-    monkeypatch.setattr(maturity, "COMMIT_AT_ONCE", 7)
+    monkeypatch.setattr(maturity, "READ_AT_ONCE", 7)
+    monkeypatch.setattr(maturity, "COMMIT_AT_ONCE", 50)
     assert score_matured(lake.settings, lake.clock) == scores(lake).height == 2 * (5 * 6 + 5 + 4 + 3 + 2 + 1)
 
 
