@@ -48,7 +48,7 @@ def main(csv: Path) -> None:
     parts = [
         "# A walk along the river",
         "Made by `python docs/walkthrough.py ETTh1.csv`: every line below a prompt was printed by the command above it.",
-        "The data: hourly loads and oil temperature of an electricity transformer, 2016 to 2018 (`tidecast data get etth1`; see data/README.md).",
+        "The data: an electricity transformer's loads and oil temperature, hourly, 2016 to 2018 (`tidecast data get etth1`).",
     ]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -26,6 +26,7 @@ PREFECT_PORT, MLFLOW_PORT = 4200, 5000
 START_TIMEOUT = timedelta(minutes=3)  # a fresh database on a busy two-core machine takes half a minute
 STOP_TIMEOUT = timedelta(seconds=15)
 _POLL_S = 0.2
+TRAINING_VIEW = "#/experiments?workflowType=machine_learning"  # else MLflow opens on the traces of agents
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def mlflow_page(settings: Settings, port: int | None) -> Page:
     if settings.artifacts_dir is not None:
         settings.artifacts_dir.mkdir(parents=True, exist_ok=True)  # the database file beside it needs the folder too
         command += ["--artifacts-destination", str(settings.artifacts_dir)]
-    return Page("MLflow", url, tuple(command), settings.state_dir / "logs" / "mlflow.log", f"{url}/health")
+    return Page("MLflow", f"{url}/{TRAINING_VIEW}", tuple(command), settings.state_dir / "logs" / "mlflow.log", f"{url}/health")
 
 
 @contextmanager

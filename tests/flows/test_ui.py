@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -20,7 +21,7 @@ COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "ui", "--
 
 def is_open(url: str) -> bool:
     """Whether anybody listens at a page's address."""
-    port = int(url.rsplit(":", 1)[1])
+    port = urlsplit(url).port
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 
