@@ -61,7 +61,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.Tensor, C
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
 def test_nothing_after_the_origin_reaches_it(name: str, tmp_path: Path, reference: tuple[torch.Tensor, CarriedState, np.ndarray]) -> None:
-    """Shown to fail by reading the latest revisions in place of those known on time, and by a centred median in `regularise`."""
+    """Shown to fail by reading the latest revisions in place of those known on time."""
     features_TBF, carried, quantiles = features_state_and_forecast(tmp_path, PERTURBATIONS[name]())
     assert torch.equal(features_TBF, reference[0])
     assert torch.equal(carried.h_LBD, reference[1].h_LBD)
