@@ -121,3 +121,11 @@ def test_quick_paths_load_nothing_heavy(entry: str, unwanted: list[str]) -> None
     script = f"import json, sys, {entry}; print(json.dumps([name for name in {unwanted!r} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("path", [path for name, path in MODULES.items() if path.name != "__init__.py"], ids=lambda path: path.stem)
+def test_every_module_is_in_the_architecture(path: Path) -> None:
+    folder = path.parent.relative_to(ROOT).as_posix()
+    sections = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("\n### ")
+    (section,) = [text for text in sections if text.startswith(f"{folder}:")]
+    assert f"\n- `{path.name}`: " in section
