@@ -110,7 +110,7 @@ class Forecasts(TableSchema):
         "sample_interval_us": pl.Int64,
         "quantile_levels": pl.List(pl.Float32),
         "quantiles": pl.List(pl.Float32),  # step-major: horizon x levels, in the metric's unit
-        "model_version": pl.String,
+        "model_version": pl.String,  # in the registry, and the start of the weights' hash: "3-1f0c9a52"
         "input_version": pl.Int64,  # Delta version of observations
         "status": pl.String,  # ok, cold_start, degraded, silent
         "created_at": UTC_US,

@@ -7,6 +7,7 @@ again, so a run that dies anywhere is simply run again. Called by `flows.forecas
 import logging
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ from pipeline.prepare.sequences import EPOCH, Panel, match_series, to_panel
 from pipeline.schemas import Observations
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
-from pipeline.store.forecasts import append_forecasts
-from pipeline.store.lake import Lake
+from pipeline.store.forecasts import append_forecasts, scan_forecasts
+from pipeline.store.lake import Lake, read
 from pipeline.store.observations import changed_observations, read_observations
 from pipeline.tracking.registry import LoadedModel, champion
 
@@ -79,15 +80,15 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
     lake, catalog = Lake(settings.lake), Catalog(settings.state_dir)
     input_version = lake.version(Observations)
     model = champion(settings)
-    state, consumed_version = _resume(catalog, model)
+    state, consumed_version = _resume(settings, catalog, model)
     if consumed_version == input_version:
         return ForecastReport(model.version, len(state.series_ids), 0, 0, 0, None)
     fleet = match_series(catalog.series(), model.card.series_patterns).filter(
         pl.col("sample_interval_us") == round(model.model.config.sample_interval_s * 1e6)
     )
-    issued_tick = dict(zip(state.series_ids, state.tick_B.tolist(), strict=True))
+    issued_tick = _issued_ticks(lake, state, fleet, model)
     revised = _revised(lake, state, fleet, consumed_version)
-    state = _admit(_without_past(state, revised, model), fleet, model)
+    state = _admit(_without_past(state, revised), fleet, model)
     panel = _new_ticks(lake, state, fleet)
     if panel is None:
         _save(settings, catalog, state, input_version)
@@ -99,15 +100,31 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
     return ForecastReport(model.version, len(state.series_ids), int(run.target_B.sum()), len(revised), rows, run.latest_origin)
 
 
-def _resume(catalog: Catalog, model: LoadedModel) -> tuple[StreamState, int | None]:
+def _resume(settings: Settings, catalog: Catalog, model: LoadedModel) -> tuple[StreamState, int | None]:
     """Return the newest good state of this model and the observations version it has consumed, or an empty one."""
-    pointer = catalog.snapshot_pointer(model.version)
+    pointer = catalog.snapshot_pointer(model.identity)
     if pointer is not None:
         try:
-            return StreamState.resume(pointer.path), pointer.observations_version
+            return StreamState.resume(_snapshots(settings) / pointer.path.name), pointer.observations_version
         except StoreError as error:
             logger.warning("rebuilding the state of every series: %s", error)
-    return StreamState.empty(model.version, model.model), None
+    return StreamState.empty(model.identity, model.model), None
+
+
+def _snapshots(settings: Settings) -> Path:
+    return settings.state_dir / "snapshots"
+
+
+def _issued_ticks(lake: Lake, state: StreamState, fleet: pl.DataFrame, model: LoadedModel) -> dict[str, int]:
+    """Return the tick of the newest forecast of each series: from the state, or, where it was lost, from what was issued."""
+    ticks = dict(zip(state.series_ids, state.tick_B.tolist(), strict=True))
+    lost = fleet.filter(~pl.col("series_id").is_in(list(ticks)))
+    if not lost.is_empty():
+        newest = scan_forecasts(lake, series=lost["series_id"].to_list(), model_version=model.identity)
+        origins = read(newest.group_by("series_id").agg(pl.col("origin").max())).join(lost, on="series_id")
+        tick = (pl.col("origin").dt.timestamp("us") - pl.col("grid_offset_us")) // pl.col("sample_interval_us")
+        ticks |= dict(origins.select("series_id", tick).iter_rows())
+    return ticks
 
 
 def _revised(lake: Lake, state: StreamState, fleet: pl.DataFrame, consumed_version: int | None) -> list[str]:
@@ -127,13 +144,13 @@ def _revised(lake: Lake, state: StreamState, fleet: pl.DataFrame, consumed_versi
     return behind["series_id"].unique().sort().to_list()
 
 
-def _without_past(state: StreamState, revised: list[str], model: LoadedModel) -> StreamState:
+def _without_past(state: StreamState, revised: list[str]) -> StreamState:
     """Drop the state of revised series: they are admitted anew and replayed from their first tick."""
     if not revised:
         return state
     kept = np.flatnonzero(~np.isin(state.series_ids, revised))
     return StreamState(
-        model.version, tuple(state.series_ids[b] for b in kept), state.tick_B[kept], state.carried.select(torch.from_numpy(kept))
+        state.model_version, tuple(state.series_ids[b] for b in kept), state.tick_B[kept], state.carried.select(torch.from_numpy(kept))
     )
 
 
@@ -205,7 +222,7 @@ class _Run:
                 columns_B,
                 status_TB,
                 self.config,
-                model_version=self.model.version,
+                model_version=self.model.identity,
                 input_version=self.input_version,
                 created_at=self.created_at,
             )
@@ -240,10 +257,10 @@ def _extended(panel: Panel, num_ticks: int) -> Panel:
 
 def _save(settings: Settings, catalog: Catalog, state: StreamState, input_version: int) -> None:
     """Write the snapshot, point to it, then drop the oldest: a crash in between leaves the previous one in force."""
-    folder = settings.state_dir / "snapshots"
+    folder = _snapshots(settings)
     path = folder / f"model-{state.model_version}-observations-{input_version}.safetensors"
     state.snapshot(path)
-    catalog.set_snapshot_pointer(state.model_version, path, input_version)
+    catalog.set_snapshot_pointer(state.model_version, path.name, input_version)  # the name alone: lakes are moved
     files = sorted(folder.glob(f"model-{state.model_version}-observations-*.safetensors"), key=lambda file: file.stat().st_mtime)
     for old in files[:-KEPT_SNAPSHOTS]:
         old.unlink(missing_ok=True)

@@ -23,6 +23,8 @@ STAMP_REQUIRES = {
     "ambiguous_local_time": "A local time requires an offset in the hour that a clock change repeats",
     "nonexistent_local_time": "A local time requires an hour that no clock change leaves out",
 }
+# No sensor measures it, and its square is still finite: FLT_MAX and 1e300 are how devices say that they have no value.
+LARGEST_VALUE = 1e30
 _SHOWN_CHARACTERS = 80  # of an offending value, in its error text
 _WHOLE_ID = r"^(.+)/([^/]+)$"
 
@@ -250,4 +252,5 @@ def _cell_checks(*, is_text: bool) -> list[Check]:
         Check("missing_value", is_missing, requires, raw),
         Check("not_a_number", number.is_null(), requires, raw),
         Check("nan_or_infinite", ~number.is_finite(), "A value requires a finite number", raw),
+        Check("implausible_value", number.abs() > LARGEST_VALUE, f"A value requires at most {LARGEST_VALUE:g}, either sign", raw),
     ]

@@ -58,7 +58,8 @@ class Selection:
         if self.as_of is not None:
             conditions.append(pl.col("created_at") <= self.as_of)
         if self.model_version is not None:
-            conditions.append(pl.col("model_version") == self.model_version)
+            stored = pl.col("model_version")  # the registry's version and the start of the weights' hash
+            conditions.append((stored == self.model_version) | stored.str.starts_with(f"{self.model_version}-"))
         return conditions
 
     def files(self) -> list[pl.Expr]:

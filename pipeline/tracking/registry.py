@@ -45,12 +45,19 @@ class LoadedModel:
     Attributes:
         model: in evaluation mode, on the CPU.
         card: saved with it.
-        version: in the registry ("3"); of a folder that is in none, "file-" and the start of the weights' hash.
+        version: in the registry ("3"); of a folder that is in none, "file".
+        weights_sha256: of the weights' file.
     """
 
     model: CausalForecaster
     card: ModelCard
     version: str
+    weights_sha256: str
+
+    @property
+    def identity(self) -> str:
+        """The version and the start of the weights' hash: a registry that is made anew counts from 1 again, weights do not."""
+        return f"{self.version}-{self.weights_sha256[:8]}"
 
 
 def save_model(folder: Path, model: CausalForecaster, card: ModelCard) -> None:
@@ -105,7 +112,7 @@ def load_model(folder: Path, version: str | None = None) -> LoadedModel:
         model = CausalForecaster(card.config)
     _check_shapes(model, weights, folder)
     model.load_state_dict(weights, assign=True)  # keeps the saved dtype
-    return LoadedModel(model.eval(), card, version or f"file-{sha[:12]}")
+    return LoadedModel(model.eval(), card, version or "file", sha)
 
 
 def _read(path: Path) -> bytes:
@@ -325,7 +332,7 @@ def load_version(settings: Settings, version: str) -> LoadedModel:
     client, name = connect(settings), settings.tracking.model_name
     with store_errors(settings):
         _require_version(client, name, version)
-        uri = client.get_model_version_download_uri(name, version)
+        uri = _moved_with_the_lake(settings, client.get_model_version_download_uri(name, version))
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
@@ -338,3 +345,11 @@ def load_version(settings: Settings, version: str) -> LoadedModel:
                 "Put them back, or promote another version."
             ) from error
         return load_model(Path(folder), version)
+
+
+def _moved_with_the_lake(settings: Settings, uri: str) -> str:
+    """Return where a version's files are now: MLflow stores absolute places, and a lake that carries its own store is moved or copied."""
+    folder = settings.artifacts_dir
+    _, found, below = uri.partition(f"/{folder.parent.name}/{folder.name}/") if folder is not None else ("", "", "")
+    here = folder / below if folder is not None and found else None
+    return here.as_uri() if here is not None and here.exists() else uri

@@ -68,11 +68,11 @@ class Run:
         if now - self.flushed_at >= FLUSH_EVERY:
             self.flush()
 
-    def log_by_lead(self, curves: Mapping[str, Sequence[float]]) -> None:
-        """Note one value for each lead, 1 … horizon, of each metric: the page draws it as a curve over the lead."""
+    def log_by_lead(self, curves: Mapping[str, Sequence[float | None]]) -> None:
+        """Note one value for each lead, 1 … horizon, of each metric, None where there is none: a curve over the lead."""
         for name, values in curves.items():
             for lead, value in enumerate(values, start=1):
-                self.log_metrics({name: value}, step=lead)
+                self.log_metrics({} if value is None else {name: value}, step=lead)
 
     def flush(self) -> None:
         """Write the metrics noted so far."""

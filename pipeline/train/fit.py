@@ -18,6 +18,7 @@ from torch import Tensor
 from models.config import ForecasterConfig
 from models.forecaster import CausalForecaster
 from models.training import ForecasterTraining
+from pipeline.errors import ModelError, SettingsError
 from pipeline.prepare.sequences import Panel
 from pipeline.prepare.splits import Split
 from pipeline.settings import TrainSettings
@@ -105,6 +106,8 @@ def fit(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSet
 
     Raises:
         DataError: when there is too little before a border.
+        ModelError: when no epoch had a finite loss.
+        SettingsError: when the accelerator asked for is not there.
     """
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     data = SegmentDataModule(panel, split, config, settings)
@@ -121,6 +124,13 @@ def fit(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSet
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
         warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
         trainer.fit(module, datamodule=data)
+    if trainer.interrupted:  # Lightning swallows the interrupt; what was asked to stop must not go on to register
+        raise KeyboardInterrupt
+    if not best.best_weights:
+        raise ModelError(
+            f"Training requires a finite validation loss; got none in {len(best.curves)} epochs. "
+            "Lower train.learning_rate, or look for absurd values in the readings."
+        )
     forecaster.load_state_dict(best.best_weights)
     logger.info("fitted epochs=%d best_epoch=%d validation_loss=%.5f", len(best.curves), best.best_epoch, best.best_loss)
     num_parameters = sum(p.numel() for p in forecaster.parameters())
@@ -130,6 +140,8 @@ def fit(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSet
 def _trainer(settings: TrainSettings, best: KeepBest) -> pl.Trainer:
     torch.set_float32_matmul_precision("high")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    if settings.accelerator == "gpu" and not torch.cuda.is_available():
+        raise SettingsError("train.accelerator=gpu requires a CUDA device; got none. Use cpu or auto.")
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=1,
