@@ -3,8 +3,10 @@
 Each verb lives in a `flows.cli_*` module and imports what it needs when it is called: `tidecast --help` loads typer and nothing heavy.
 """
 
+import signal
 import sys
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -13,6 +15,8 @@ from flows.cli_demo import demo
 from flows.cli_query import query
 from flows.cli_services import serve, ui
 from flows.cli_stages import backtest, forecast, ingest, train
+
+TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 
 app = typer.Typer(
     name="tidecast",
@@ -41,13 +45,18 @@ def tidecast(
     """Rolling probabilistic forecasts for streams of IoT readings, by causal stacked LSTMs whose state is carried."""
 
 
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 (a handler's signature)
+    sys.exit(TERMINATED)
+
+
 def main() -> None:
     """Run the command line: a fault that the user can mend is one sentence on stderr and exit code 1.
 
-    Wrong usage is exit code 2, an interruption 130.
+    Wrong usage is exit code 2, an interruption 130, a SIGTERM 143.
     """
     from pipeline.errors import TidecastError
 
+    signal.signal(signal.SIGTERM, _terminate)  # Lightning and Prefect call it after their own; `ui` and `serve` set theirs later
     try:
         app()
     except (TidecastError, OSError) as error:
@@ -58,4 +67,8 @@ def main() -> None:
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning turns a Ctrl-C while training into exit code 1
             sys.exit(130)
+        if end.code == TERMINATED:
+            from flows.console import fail
+
+            fail("tidecast was stopped by SIGTERM; what was stored before stays. Run the command again to go on.")
         raise

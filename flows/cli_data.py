@@ -41,7 +41,7 @@ def simulate(  # noqa: PLR0913 (a verb's options are its signature)
         seed=seed,
         faults=faults,
         allowed_lateness=read_settings(settings_file, None).ingest.allowed_lateness,
-        sample_interval=interval or FleetSpec.sample_interval,
+        sample_interval=interval if interval is not None else FleetSpec.sample_interval,
         start=start or FleetSpec.start,
     )
     report = write_fleet(spec, folder, "ndjson.gz" if compress else "ndjson")
@@ -98,6 +98,6 @@ def maintain(
     with busy("compacting and vacuuming"):
         done = {"compacted": compact(opened), "vacuumed": vacuum(opened)}
     if as_json:
-        write_json(done)
+        write_json({step: report.to_dict() for step, report in done.items()})
         return
     stdout().print(table([{"step": step, "result": str(result)} for step, result in done.items()]))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|min|s|m|h|d|w)")
+_LONGEST_D = 36_525  # a century; beyond it sums of instants leave the calendar
 
 
 def parse_duration(text: str) -> timedelta:
@@ -21,12 +22,15 @@ def parse_duration(text: str) -> timedelta:
     datetime.timedelta(seconds=5400)
 
     Raises:
-        typer.BadParameter: where a part is not a number with a unit.
+        typer.BadParameter: where a part is not a number with a unit, or the sum is over a century.
     """
     parts = _PART.findall(text.strip().lower())
     if not parts or "".join(number + unit for number, unit in parts) != text.strip().lower():
         raise typer.BadParameter(f"A duration requires numbers with units (ms, s, min, h, d, w); got {text!r}. Write 30min, 1h or 7d.")
-    return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if seconds > _LONGEST_D * _SECONDS["d"]:
+        raise typer.BadParameter(f"A duration requires at most {_LONGEST_D}d, a century; got {text!r}. Write 30min, 1h or 7d.")
+    return timedelta(seconds=seconds)
 
 
 def parse_instant(text: str) -> datetime:
@@ -36,13 +40,15 @@ def parse_instant(text: str) -> datetime:
     datetime.datetime(2018, 2, 20, 0, 0, tzinfo=datetime.timezone.utc)
 
     Raises:
-        typer.BadParameter: where it is not ISO 8601.
+        typer.BadParameter: where it is not ISO 8601, or its offset takes it out of the years 1 to 9999.
     """
     try:
         instant = datetime.fromisoformat(text)
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
     except ValueError:
         raise typer.BadParameter(f"An instant requires ISO 8601; got {text!r}. Write 2018-02-20 or 2018-02-20T13:00+01:00.") from None
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise typer.BadParameter(f"An instant requires a year of 1 to 9999 in UTC; got {text!r}. Write 2018-02-20.") from None
 
 
 Lake = Annotated[str | None, typer.Option("--lake", help="The lake: a folder or an s3:// URI. Wins over TIDECAST_LAKE and tidecast.toml.")]

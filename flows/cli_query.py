@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 Format = Literal["table", "json", "csv", "parquet", "nixtla"]
+_HOLDS = {"table": ".csv", "json": ".json", "csv": ".csv", "parquet": ".parquet", "nixtla": ".csv"}  # what a file of a format is
 
 
 def query(  # noqa: PLR0913 (one option for each way to narrow a query)
@@ -26,9 +27,10 @@ def query(  # noqa: PLR0913 (one option for each way to narrow a query)
     ] = None,
     start: Annotated[datetime | None, instant_option("--from", "First origin; with --to it asks for every origin between.")] = None,
     end: Annotated[datetime | None, instant_option("--to", "Last origin.")] = None,
-    step: Annotated[int | None, typer.Option(min=1, help="Only this step, 1 is the first tick after the origin.")] = None,
+    step: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="Only this step, 1 is the first tick after the origin.")] = None,
     lead_time: Annotated[timedelta | None, duration_option("--lead-time", "Only the target this far from its origin.")] = None,
     as_of: Annotated[datetime | None, instant_option("--as-of", "What the lake said at this instant.")] = None,
+    model_version: Annotated[str | None, typer.Option(metavar="VERSION", help="Only forecasts of this model.")] = None,
     with_actuals: Annotated[bool, typer.Option("--with-actuals", help="Add what came true.")] = False,
     format: Annotated[Format | None, typer.Option(help="[default: table, or by the ending of FILE] nixtla: CSV for its tools.")] = None,  # noqa: A002 (the flag's name)
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of stdout.")] = None,
@@ -40,6 +42,8 @@ def query(  # noqa: PLR0913 (one option for each way to narrow a query)
     """Read forecasts: one row for each target time, with a column for each quantile."""
     from pipeline.query.frames import query_forecasts
 
+    form: Format | None = "json" if as_json else format
+    _require_agreement(form, output)
     settings = read_settings(settings_file, lake)
     frame = query_forecasts(
         settings.lake,
@@ -52,9 +56,24 @@ def query(  # noqa: PLR0913 (one option for each way to narrow a query)
         step=step,
         lead_time=lead_time,
         as_of=as_of,
+        model_version=model_version,
         with_actuals=with_actuals,
     )
-    _write(frame, "json" if as_json else format, output)
+    _write(frame, form, output)
+
+
+def _require_agreement(form: Format | None, output: Path | None) -> None:
+    """Refuse a file whose ending says another format than the one asked for; an ending that says nothing is left alone.
+
+    Raises:
+        SettingsError: naming both.
+    """
+    from pipeline.errors import SettingsError
+
+    if form is None or output is None:
+        return
+    if output.suffix in _HOLDS.values() and output.suffix != _HOLDS[form]:
+        raise SettingsError(f"--format {form} requires a file that ends in {_HOLDS[form]}; got {output}. Rename it, or drop --format.")
 
 
 def _write(frame: "pl.DataFrame", form: Format | None, output: Path | None) -> None:

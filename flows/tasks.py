@@ -20,7 +20,11 @@ _USERS_TO_MEND = (FileNotFoundError, PermissionError, IsADirectoryError, NotADir
 def is_transient(task: Task[..., object], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (Prefect's signature)
     """Tell whether trying again may help: a disk, a network or a lock; never what the user has to mend."""
     fault = state.data
-    return isinstance(fault, OSError | sqlite3.OperationalError) and not isinstance(fault, _USERS_TO_MEND)
+    while isinstance(fault, BaseException):  # the store words its faults: what happened is their cause
+        if isinstance(fault, OSError | sqlite3.OperationalError):
+            return not isinstance(fault, _USERS_TO_MEND)
+        fault = fault.__cause__
+    return False
 
 
 def settings_of_run(settings: Settings | None) -> Settings:

@@ -63,11 +63,6 @@ class CarriedState:
     age_B: Tensor
     """Ticks since the first observation, -1 before it, int64."""
 
-    @property
-    def num_series(self) -> int:
-        """Number of series the state holds."""
-        return self.count_B.shape[0]
-
     def select(self, index: Tensor) -> Self:
         """Return the state of some of the series."""
         return type(self)(**{f.name: getattr(self, f.name).index_select(_series_axis(f.name), index) for f in fields(self)})

@@ -10,7 +10,7 @@ BIDIRECTIONAL_REFUSED = (
     "A forecaster requires layers that read the target forward in time only; got bidirectional=True. "
     "The backward direction at time t has read the readings after t, which do not exist yet when the forecast is issued: "
     "validation looks excellent, the live score does not, and no state can be carried. Use bidirectional=False; "
-    "bidirectional layers belong to closed windows: gap filling in history and sequence classification (models.offline)."
+    "bidirectional layers belong to closed windows: gap filling in history and sequence classification."
 )
 
 

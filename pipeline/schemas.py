@@ -112,7 +112,7 @@ class Forecasts(TableSchema):
         "quantiles": pl.List(pl.Float32),  # step-major: horizon x levels, in the metric's unit
         "model_version": pl.String,  # in the registry, and the start of the weights' hash: "3-1f0c9a52"
         "input_version": pl.Int64,  # Delta version of observations
-        "status": pl.String,  # ok, cold_start, degraded, silent
+        "status": pl.String,  # ok, cold_start, degraded, silent, fallback_last_value
         "created_at": UTC_US,
         "origin_date": pl.Date,  # partition
     }

@@ -7,7 +7,7 @@ Environment variables nest by two underscores: `TIDECAST_TRAIN__MAX_SECONDS=60`;
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -34,24 +34,27 @@ class MetricSettings(Section):
 class IngestSettings(Section):
     """How readings are judged when they come in."""
 
-    allowed_lateness: timedelta = timedelta(minutes=1)  # a tick closes this long after its label
-    max_future: timedelta = timedelta(minutes=5)  # a stamp further ahead of our clock is a broken clock
-    earliest_year: int = 2001  # 1970 and 2000 are what a device without a clock battery sends
+    # a tick closes this long after its label
+    allowed_lateness: timedelta = Field(default=timedelta(minutes=1), ge=timedelta(0), le=timedelta(days=365))
+    # a stamp further ahead of our clock is a broken clock
+    max_future: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0), le=timedelta(days=3650))
+    earliest_year: int = Field(default=2001, ge=1, le=9998)  # 1970 and 2000 are what a device without a clock battery sends
     batch_rows: int = Field(default=500_000, ge=1)  # rows per Delta commit
 
 
 class PrepareSettings(Section):
     """How readings become observations on the grid."""
 
-    sample_interval: timedelta | None = None  # None: inferred for each series from its own spacing
+    # None: inferred for each series from its own spacing
+    sample_interval: timedelta | None = Field(default=None, ge=timedelta(milliseconds=1), le=timedelta(days=366))
 
 
 class TrainSettings(Section):
     """How a model is fitted."""
 
     horizon: int = Field(default=24, ge=1)  # steps
-    context_length: int | None = None  # ticks the highway reads; None: a week of hours, or less
-    seasons: tuple[int, ...] | None = None  # ticks; None: a day and a week, where they fit
+    context_length: int | None = Field(default=None, ge=1)  # ticks the highway reads; None: a week of hours, or less
+    seasons: tuple[Annotated[int, Field(ge=2)], ...] | None = None  # ticks, ascending; None: a day and a week, where they fit
     network: NetworkConfig = NetworkConfig()
     validation_fraction: float = Field(default=0.15, gt=0, lt=0.9)
     test_fraction: float = Field(default=0.15, ge=0, lt=0.9)  # never read while training, for an honest backtest
@@ -64,8 +67,15 @@ class TrainSettings(Section):
     batch_size: int = Field(default=32, ge=1)  # segments
     segment_length: int = Field(default=256, ge=8)  # ticks a segment scores, after its burn-in
     burn_in: int = Field(default=64, ge=0)  # ticks that warm the state up, unscored
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)  # what NumPy takes
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+
+    @field_validator("seasons")
+    @classmethod
+    def _seasons_ascend(cls, seasons: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if seasons is not None and list(seasons) != sorted(set(seasons)):
+            raise ValueError(f"seasons require ascending lags, each once; got {list(seasons)}")
+        return seasons
 
 
 class TrackingSettings(Section):
@@ -92,7 +102,8 @@ class Settings(BaseSettings):
     @field_validator("lake")
     @classmethod
     def _lake_is_a_folder_or_s3(cls, lake: str) -> str:
-        if "://" in lake and not lake.startswith(("s3://", "file://")):
+        unknown = "://" in lake and not lake.startswith(("s3://", "file://"))
+        if unknown or not lake.removeprefix("file://").strip():  # an empty word would be the working folder
             raise ValueError(f"lake requires a folder, a file:// or an s3:// URI; got {lake!r}")
         return lake.removeprefix("file://")
 

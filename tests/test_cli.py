@@ -31,28 +31,29 @@ def tidecast(*arguments: str | Path, cwd: Path = ROOT, **environment: str) -> su
     return subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 
+def row(series: str, hour: int, version: str = "1") -> dict[str, object]:
+    """Return a stored forecast of horizon 2 with three quantiles."""
+    return {
+        "series_id": series,
+        "origin": ORIGIN + timedelta(hours=hour),
+        "horizon": 2,
+        "sample_interval_us": 3_600_000_000,
+        "quantile_levels": [0.1, 0.5, 0.9],
+        "quantiles": [hour + 1.0, hour + 2.0, hour + 3.0, hour + 4.0, hour + 5.0, hour + 6.0],
+        "model_version": version,
+        "input_version": 1,
+        "status": "ok",
+        "created_at": ORIGIN + timedelta(hours=hour),
+        "origin_date": ORIGIN.date(),
+    }
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake with two origins of two series, horizon 2, three quantiles."""
     folder = tmp_path_factory.mktemp("lake")
     Lake(str(folder)).create_all()
-    rows = [
-        {
-            "series_id": series,
-            "origin": ORIGIN + timedelta(hours=hour),
-            "horizon": 2,
-            "sample_interval_us": 3_600_000_000,
-            "quantile_levels": [0.1, 0.5, 0.9],
-            "quantiles": [hour + 1.0, hour + 2.0, hour + 3.0, hour + 4.0, hour + 5.0, hour + 6.0],
-            "model_version": "1",
-            "input_version": 1,
-            "status": "ok",
-            "created_at": ORIGIN + timedelta(hours=hour),
-            "origin_date": ORIGIN.date(),
-        }
-        for series in ("pump-1/flow", "pump-2/flow")
-        for hour in (0, 1)
-    ]
+    rows = [row(series, hour) for series in ("pump-1/flow", "pump-2/flow") for hour in (0, 1)]
     append_forecasts(Lake(str(folder)), pl.DataFrame(rows, schema=Forecasts.polars()))
     return folder
 
@@ -94,6 +95,8 @@ def test_version_is_that_of_the_distribution() -> None:
     ("arguments", "sentence"),
     [
         (["query", "--lake", "gs://bucket"], "lake requires a folder, a file:// or an s3:// URI"),
+        (["query", "--lake", ""], "lake requires a folder, a file:// or an s3:// URI"),
+        (["query", "--output", "foo.json", "--format", "csv"], r"--format csv requires a file that ends in .csv; got foo.json"),
         (["query", "--settings", "nowhere.toml"], "--settings requires a TOML file; got nowhere.toml"),
         (["train", "--bidirectional", "--no-orchestrator"], "reads? the target forward in time only"),
         (["ingest", "nothing.csv", "--no-orchestrator", "--json"], "got nothing.csv, which does not"),
@@ -114,11 +117,40 @@ def test_a_fault_of_the_user_is_one_sentence_on_stderr(arguments: list[str], sen
 
 @pytest.mark.parametrize(
     "arguments",
-    [["query", "--from", "yesterday"], ["query", "--lead-time", "1"], ["ingest"], ["ingest", "x.csv", "--aggregation", "power"], ["sing"]],
+    [
+        ["query", "--from", "yesterday"],
+        ["query", "--from", "0001-01-01T00:00+14:00"],
+        ["query", "--to", "9999-12-31T23:59-12:00"],
+        ["query", "--lead-time", "1"],
+        ["query", "--lead-time", "99999999999d"],
+        ["query", "--step", "9999999999"],
+        ["ingest"],
+        ["ingest", "x.csv", "--sample-interval", "-1h"],
+        ["ingest", "x.csv", "--aggregation", "power"],
+        ["sing"],
+    ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    """Shown to fail by letting the calendar's OverflowError pass."""
     done = CliRunner().invoke(app, arguments)
     assert (done.exit_code, done.stdout) == (2, "")
+
+
+def test_a_sigterm_exits_with_143_and_one_sentence() -> None:
+    """Shown to fail by leaving the signal to its default: no sentence. The signal comes while a verb runs."""
+    raised_in_a_verb = "import os, signal; from flows import cli; cli.app.command('stop')(lambda: os.kill(os.getpid(), signal.SIGTERM))"
+    done = subprocess.run([sys.executable, "-c", f"{raised_in_a_verb}; cli.main()", "stop"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == "tidecast was stopped by SIGTERM; what was stored before stays. Run the command again to go on.\n"
+
+
+def test_an_impossible_interval_is_refused_before_anything_is_stored(tmp_path: Path) -> None:
+    """Shown to fail by taking the bound of prepare.sample_interval away."""
+    (tmp_path / "x.csv").write_text("ts,value\n2026-01-01T00:00Z,1\n")
+    done = tidecast("ingest", "x.csv", "--sample-interval", "0s", "--lake", "lake", "--no-orchestrator", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "prepare.sample_interval" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
 
 
 def test_query_prints_an_array_of_rows(lake: Path) -> None:
@@ -145,6 +177,18 @@ def test_query_writes_the_same_rows_in_every_format(lake: Path, tmp_path: Path) 
 
     frames = [pl.read_csv(written("a.csv")), pl.read_parquet(written("a.parquet")), pl.DataFrame(json.loads(written("a.json").read_text()))]
     assert len({tuple(frame["q0.5"].to_list()) for frame in frames}) == 1
+
+
+def test_query_tells_models_apart(tmp_path: Path) -> None:
+    """Shown to fail by not passing the option on: both models' rows came, which the export refuses."""
+    lake = Lake(str(tmp_path))
+    lake.create_all()
+    for version in ("1", "2"):
+        append_forecasts(lake, pl.DataFrame([row("pump-1/flow", 0, version)], schema=Forecasts.polars()))
+    query = ["query", "--lake", str(tmp_path), "--every-origin", "--format", "nixtla"]
+    refused = CliRunner().invoke(app, query)
+    assert "--model-version" in str(refused.exception)
+    assert CliRunner().invoke(app, [*query, "--model-version", "2"]).stdout.count("pump-1/flow") == 2
 
 
 def test_query_draws_a_table(lake: Path) -> None:
@@ -174,4 +218,6 @@ def test_data_list_names_licences() -> None:
 def test_maintain_reports_what_it_did(lake: Path) -> None:
     done = CliRunner().invoke(app, ["maintain", "--lake", str(lake), "--json"])
     assert done.exit_code == 0
-    assert set(json.loads(done.stdout)) == {"compacted", "vacuumed"}
+    reports = json.loads(done.stdout)
+    assert set(reports) == {"compacted", "vacuumed"}
+    assert all(set(report) == {"files_removed", "files_added", "tables"} for report in reports.values())

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from pipeline.clock import Clock
 from pipeline.errors import DataError
-from pipeline.evaluate.baselines import statistical
+from pipeline.evaluate.baselines import MIN_HISTORY, statistical
 from pipeline.evaluate.illustrate import illustrate
 from pipeline.evaluate.scoring import MODEL, Period, Scoreboard, origin_groups, reference, score_forecaster, season_of
-from pipeline.prepare.sequences import Panel, match_series, to_panel
+from pipeline.prepare.sequences import Panel, serving_series, to_panel
 from pipeline.schemas import Observations
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
@@ -159,13 +158,7 @@ def backtest(settings: Settings, request: BacktestRequest, clock: Clock) -> Back
 
 def _panels(settings: Settings, lake: Lake, model: LoadedModel) -> tuple[Panel, Panel, dict[str, str | None]]:
     """Return what was known on time, what is known now, on the same rows, and the units of the series."""
-    fleet = match_series(Catalog(settings.state_dir).series(), model.card.series_patterns)
-    fleet = fleet.filter(pl.col("sample_interval_us") == round(model.model.config.sample_interval_s * 1e6))
-    if fleet.is_empty():
-        raise DataError(
-            f"Model {model.version} requires series with a sample interval of {model.model.config.sample_interval_s:g} s; got none. "
-            "Train a model for the series there are."
-        )
+    fleet = serving_series(Catalog(settings.state_dir).series(), model.card.series_patterns, model.model.config.sample_interval_s)
     series = fleet["series_id"].to_list()
     truth = to_panel(read_observations(lake, series=series), fleet)
     first_ticks = dict(zip(truth.series_ids, truth.first_tick_B.tolist(), strict=True))
@@ -200,9 +193,12 @@ def _add_statistical(
     for columns, rows in groups:
         sampled = rows[np.linspace(0, len(rows) - 1, min(STATISTICAL_ORIGINS, len(rows))).round().astype(int)]
         for column in columns.tolist():
+            first = int(inputs.observed_TB[:, column].argmax()) + MIN_HISTORY
+            if not len(sampled[sampled >= first]):
+                continue
             result = statistical(
                 inputs.values_TB[:, column],
-                sampled.tolist(),
+                sampled[sampled >= first].tolist(),
                 horizon=config.horizon,
                 seasons=config.seasons,
                 quantile_levels=config.quantile_levels,

@@ -135,7 +135,8 @@ def origin_groups(panel: Panel, period: Period, horizon: int) -> Iterator[tuple[
     last_B = np.minimum(panel.rows_until(period.end), panel.length_B) - 1 - horizon
     # rows_until is clipped at the panel; a period that starts after a series' end has no origin in it
     ended_B = np.array([panel.label(b, int(panel.length_B[b]) - 1) < period.start for b in range(len(panel.series_ids))])
-    keys = np.stack([panel.first_tick_B, first_B, last_B, ended_B], axis=1)
+    unseen_B = ~panel.observed_TB.any(axis=0)  # nothing was known on time: there is nothing to forecast from
+    keys = np.stack([panel.first_tick_B, first_B, last_B, ended_B | unseen_B], axis=1)
     for key in np.unique(keys, axis=0):
         first_tick, first, last, ended = (int(part) for part in key)
         rows = np.arange(first, last + 1, dtype=np.int64)

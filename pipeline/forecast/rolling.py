@@ -19,9 +19,9 @@ from models.config import ForecasterConfig
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.forecast.engine import StreamEngine
-from pipeline.forecast.rows import forecast_rows, status_of
+from pipeline.forecast.rows import Issue, forecast_rows, status_of
 from pipeline.forecast.state import StreamState
-from pipeline.prepare.sequences import EPOCH, Panel, match_series, to_panel
+from pipeline.prepare.sequences import EPOCH, Panel, serving_series, to_panel
 from pipeline.schemas import Observations
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
@@ -45,7 +45,7 @@ class ForecastReport:
         ticks: ticks read, summed over series.
         replayed: series whose past was revised, so that their state was rebuilt.
         rows_written: forecasts committed, one for each series and origin.
-        latest_origin: of the fleet; None where nothing was ever forecast.
+        latest_origin: newest that this run forecast from; None where nothing was new.
         scored: steps of earlier forecasts that came true and were scored after this run (`pipeline.evaluate.maturity`).
     """
 
@@ -83,9 +83,7 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
     state, consumed_version = _resume(settings, catalog, model)
     if consumed_version == input_version:
         return ForecastReport(model.version, len(state.series_ids), 0, 0, 0, None)
-    fleet = match_series(catalog.series(), model.card.series_patterns).filter(
-        pl.col("sample_interval_us") == round(model.model.config.sample_interval_s * 1e6)
-    )
+    fleet = serving_series(catalog.series(), model.card.series_patterns, model.model.config.sample_interval_s)
     issued_tick = _issued_ticks(lake, state, fleet, model)
     revised = _revised(lake, state, fleet, consumed_version)
     state = _admit(_without_past(state, revised), fleet, model)
@@ -164,15 +162,14 @@ def _admit(state: StreamState, fleet: pl.DataFrame, model: LoadedModel) -> Strea
 
 def _new_ticks(lake: Lake, state: StreamState, fleet: pl.DataFrame) -> Panel | None:
     """Return the closed ticks that the state has not read; None when there are none. Columns follow the state's series."""
-    offset_us = dict(fleet.select("series_id", "grid_offset_us").iter_rows())
-    interval_us = int(fleet["sample_interval_us"][0])
-    known = {series: tick for series, tick in zip(state.series_ids, state.tick_B.tolist(), strict=True) if series in offset_us}
-    if not known:
+    read_to = pl.DataFrame({"series_id": state.series_ids, "tick": state.tick_B}).join(fleet, on="series_id")
+    next_us = (pl.col("tick") + 1) * pl.col("sample_interval_us") + pl.col("grid_offset_us")
+    # Series that have stopped have nothing to read; with them every tick would read the whole time since.
+    start_us = read_to.filter(pl.col("last_ts").dt.timestamp("us") + pl.col("sample_interval_us") > next_us).select(next_us.min()).item()
+    if start_us is None:
         return None
-    start_us = min((tick + 1) * interval_us + offset_us[series] for series, tick in known.items())
-    observations = read_observations(lake, series=list(known), start=EPOCH + timedelta(microseconds=start_us))
-    since = {series: tick + 1 for series, tick in known.items()}
-    panel = to_panel(observations, fleet, since_tick=since)
+    observations = read_observations(lake, series=read_to["series_id"].to_list(), start=EPOCH + timedelta(microseconds=start_us))
+    panel = to_panel(observations, fleet, since_tick=dict(read_to.select("series_id", pl.col("tick") + 1).iter_rows()))
     return panel if panel.length_B.any() else None
 
 
@@ -181,7 +178,7 @@ class _Run:
 
     def __init__(self, lake: Lake, model: LoadedModel, panel: Panel, state: StreamState, input_version: int, created_at: datetime) -> None:
         self.lake, self.model, self.state = lake, model, state
-        self.input_version, self.created_at = input_version, created_at
+        self.issue = Issue(model.identity, input_version, created_at)
         self.config: ForecasterConfig = model.model.config
         slots = {series: slot for slot, series in enumerate(state.series_ids)}
         self.slots_B = np.array([slots[series] for series in panel.series_ids], dtype=np.int64)
@@ -202,7 +199,8 @@ class _Run:
             ]
         ).clip(min=0)
         seen_B = self.state.carried.count_B.numpy()[self.slots_B]
-        status_TB = status_of(self.panel.values_TB, seen_B, self.config, self.is_silent_B)
+        since_B = self.state.carried.since_B.numpy()[self.slots_B]
+        status_TB = status_of(self.panel.values_TB, seen_B, since_B, self.config, self.is_silent_B)
         rows = 0
         for target, first in sorted(set(zip(self.target_B.tolist(), first_B.tolist(), strict=True))):
             columns_B = np.flatnonzero((self.target_B == target) & (first_B == first))
@@ -212,7 +210,8 @@ class _Run:
 
     def _advance_group(self, columns_B: NDArray[np.int64], target: int, first: int, status_TB: NDArray[np.str_]) -> int:
         slots = torch.from_numpy(self.slots_B[columns_B])
-        engine = StreamEngine(self.model.model, self.state.carried.select(slots))
+        before = self.state.carried.select(slots)
+        engine = StreamEngine(self.model.model, before)
         values_TB, time_TB = self.panel.values_TB[:target, columns_B], self.panel.time_TB[:target, columns_B]
         rows = 0
         for block in engine.advance(values_TB, time_TB, np.arange(first, target)):
@@ -221,13 +220,12 @@ class _Run:
                 self.panel,
                 columns_B,
                 status_TB,
+                before.history_RB[-1].numpy(),
                 self.config,
-                model_version=self.model.identity,
-                input_version=self.input_version,
-                created_at=self.created_at,
+                self.issue,
             )
             rows += append_forecasts(self.lake, frame)
-            self.latest_origin = max([*frame["origin"], *([self.latest_origin] if self.latest_origin else [])])
+            self.latest_origin = max(frame["origin"].to_list()[-1], self.latest_origin or EPOCH)
         self.state.carried.replace(slots, engine.carried)
         self.state.tick_B[self.slots_B[columns_B]] += target
         return rows

@@ -54,11 +54,6 @@ class StreamState:
             CarriedState.concat([self.carried, fresh]),
         )
 
-    def forget(self, slots: NDArray[np.int64], before_tick_B: NDArray[np.int64], forecaster: CausalForecaster) -> None:
-        """Put the series at `slots` back to nothing read: their history changed, so it is replayed; h and c are never patched."""
-        self.tick_B[slots] = before_tick_B
-        self.carried.replace(torch.from_numpy(slots), forecaster.initial_state(len(slots)))
-
     def snapshot(self, path: Path) -> None:
         """Write the state so that it survives power loss: temporary file, fsync, rename, fsync of the folder."""
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,12 @@
 """From files to the readings table: `tidecast ingest PATH…` below the command line.
 
-plan (decide how each file is read) -> read -> validate -> convert units -> mark late -> take out duplicates -> commit. What a batch
-holds follows from its rows and from what is stored: a run that was killed is completed by running it again, and a completed run,
-run again, changes nothing. Called by `flows`.
+plan (decide how each file is read) -> read -> validate -> convert units -> mark late -> register the series -> take out duplicates ->
+commit. What a batch holds follows from its rows and from what was stored when the run began, which the catalog keeps until it has
+finished: a run that was killed is completed by running it again, whatever other stages did in between, and a completed run, run
+again, changes nothing. Called by `flows`.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +22,7 @@ from pipeline.ingest.mapping import ColumnMapping
 from pipeline.ingest.plan import Plan, plan_files
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import EpochUnit, StampRules
-from pipeline.ingest.units import UnitRegistry
+from pipeline.ingest.units import UnitRegistry, stored_units
 from pipeline.ingest.validate import Rules, Verdict, reject, validate
 from pipeline.ingest.watermark import Watermarks
 from pipeline.schemas import UTC_US, Quarantine, Readings
@@ -116,12 +118,23 @@ def ingest_paths(settings: Settings, paths: Sequence[Path], options: IngestOptio
     plans, others = plan_files(files, options.mapping, stamps)
     lake, catalog = Lake(settings.lake), Catalog(settings.state_dir)
     lake.create_all()
-    run = _Run.start(settings, options, clock, lake, catalog.series())
+    name = _run_name(plans, options)
+    began_with = catalog.begin_ingest(name)
+    known = catalog.series().drop("last_ts").join(began_with, on="series_id", how="left")
+    run = _Run.start(settings, options, clock, lake, catalog, known)
     for plan in plans:
         run.ingest(plan)
-    catalog.upsert_series(run.series())
+    catalog.upsert_series(run.spans)
+    catalog.end_ingest(name)
     left_out = [f"{path.name}: left out, its name ends like no format of readings." for path in ignored]
-    return run.report(plans, (*(note for plan in plans for note in plan.notes), *others, *left_out))
+    return run.report(plans, (*(note for plan in plans for note in plan.notes), *others, *left_out, *run.notes()))
+
+
+def _run_name(plans: Sequence[Plan], options: IngestOptions) -> str:
+    """Return a digest of which files a run reads, and how; a file that was written again counts as another."""
+    stats = [(str(plan.file.path.resolve()), plan.file.path.stat()) for plan in plans]
+    files = sorted((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    return hashlib.sha256(json.dumps([files, asdict(options)], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass
@@ -129,28 +142,33 @@ class _Run:
     """One run: what was known at its start, and what it has found since.
 
     Attributes:
-        known: the catalog's series at the start. What is newer than anything then stored is history, whatever the order of the files.
+        known: the catalog's series, with `last_ts` as at the start. What is newer than anything then stored is history, whatever the
+            order of the files.
         spans: first and last event time of each series met.
+        behind: readings by file that count as received now, because what was stored of their series is newer.
     """
 
     settings: Settings
     options: IngestOptions
     clock: Clock
     lake: Lake
+    catalog: Catalog
     known: pl.DataFrame
     units: UnitRegistry
     watermarks: Watermarks
     spans: pl.DataFrame
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    behind: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def start(cls, settings: Settings, options: IngestOptions, clock: Clock, lake: Lake, known: pl.DataFrame) -> "_Run":
+    def start(cls, settings: Settings, options: IngestOptions, clock: Clock, lake: Lake, catalog: Catalog, known: pl.DataFrame) -> "_Run":
         return cls(
             settings,
             options,
             clock,
             lake,
+            catalog,
             known,
             UnitRegistry.of({name: metric.unit for name, metric in settings.metrics.items()}, known),
             Watermarks.resume(known, settings.ingest.allowed_lateness),
@@ -163,18 +181,26 @@ class _Run:
         for batch in plan.source.batches(plan.mapping.columns, max(1, self.settings.ingest.batch_rows // per_row)):
             verdict = self._judge(plan, batch)
             readings = self._as_readings(verdict.accepted, plan.file.path.name)
+            self._register(readings)
             fresh = _store_readings(self.lake, readings)
             _store_quarantine(self.lake, self._as_quarantine(verdict.rejected, plan.file.path.name))
             self._count(verdict, readings, fresh)
+            if not plan.mapping.received_at:
+                is_behind = (pl.col("received_at") == pl.col("ingested_at")) & (pl.col("ts") < pl.col("received_at"))
+                self.behind[plan.file.path.name] += len(fresh.filter(is_behind))
 
     def _judge(self, plan: Plan, batch: RawBatch) -> Verdict:
         """Validate a batch and bring it into canonical units."""
         limits = self.settings.ingest
         device = self.options.device or plan.file.stem
         verdict = validate(batch, plan.mapping, Rules(self.clock.now(), limits.max_future, limits.earliest_year, device, plan.stamps))
-        self.units = self.units.learn(verdict.accepted)
+        self.units = self.units.learn(verdict.accepted, self._settle)
         converted, unknown = self.units.convert(verdict.accepted)
         return Verdict(converted, pl.concat([batch.broken, verdict.rejected, reject(batch, unknown)]), verdict.num_empty)
+
+    def _settle(self, proposed: dict[str, str]) -> dict[str, str]:
+        """Agree with all other runs on the unit of metrics that the catalog knows none of; what is already stored comes first."""
+        return self.catalog.settle_units(proposed | stored_units(self.lake, proposed))
 
     def _as_readings(self, accepted: pl.DataFrame, file_name: str) -> pl.DataFrame:
         """Add what the file does not say: arrival, lateness and origin."""
@@ -217,12 +243,26 @@ class _Run:
             .agg(pl.col("unit").drop_nulls().last(), pl.col("first_ts").min(), pl.col("last_ts").max())
         )
 
-    def series(self) -> pl.DataFrame:
-        """Return what the catalog must know of the series met; an aggregation decided earlier is changed only by who names one."""
+    def _register(self, readings: pl.DataFrame) -> None:
+        """Put the unit and aggregation of series first met into the catalog; one decided earlier is changed only by who names another.
+
+        Before their readings are committed, so that no other stage ever finds readings without them; the spans follow at the end.
+        """
         declared = {name: metric.aggregation for name, metric in self.settings.metrics.items()} | dict(self.options.aggregation)
-        is_new = ~pl.col("series_id").is_in(self.known["series_id"].implode())
         named = pl.col("metric").replace_strict(declared, default=None, return_dtype=pl.String)
-        return self.spans.with_columns(pl.coalesce(named, pl.when(is_new).then(pl.lit("mean"))).alias("aggregation"))
+        series = readings.select("series_id", "device_id", "metric", "unit").unique()
+        news = series.join(self.spans, on=["series_id", "unit"], how="anti", nulls_equal=True)
+        if not news.is_empty():
+            self.catalog.upsert_series(news.with_columns(named.alias("aggregation")), default_aggregation="mean")
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each file whose readings were taken to arrive now for want of a better instant."""
+        return [
+            f"{name}: {count} readings lie behind what was stored for their series and count as received now; "
+            "name the column of their arrival times with --received-at if that is known."
+            for name, count in self.behind.items()
+            if count
+        ]
 
     def report(self, plans: Sequence[Plan], notes: tuple[str, ...]) -> IngestReport:
         """Return the counts."""

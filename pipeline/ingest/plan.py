@@ -52,8 +52,9 @@ def plan_files(files: Sequence[InputFile], given: ColumnMapping, stamps: StampRu
     for file in files:
         try:
             plans.append(plan_file(file, given, stamps))
-        except NoReadingsError as error:
-            if file.is_named or len(files) == 1:
+        except DataError as error:
+            has_readings = not isinstance(error, NoReadingsError) and file.path.stat().st_size > 0
+            if has_readings or file.is_named or len(files) == 1:
                 raise
             left_out.append(f"{file.path.name}: left out. {error}")
     if not plans:

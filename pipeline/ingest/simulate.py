@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from pipeline.errors import SettingsError
+from pipeline.errors import DataError, SettingsError
 from pipeline.ingest.faults import DAMAGES, SPELLINGS, UNITS, Events, inject_faults
 from pipeline.ingest.fleet import METRICS, FleetSpec
 from pipeline.ingest.signals import Ints, simulate_signals
@@ -21,6 +21,7 @@ from pipeline.schemas import UTC_US
 
 FileFormat = Literal["ndjson", "ndjson.gz"]
 READINGS_FILE, LEDGER_FILE, SETTINGS_FILE = "readings", "ledger.txt", "tidecast.toml"
+OUR_SETTINGS = "# Made by `tidecast simulate`"  # how a settings file begins that may be replaced
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,25 @@ def write_fleet(spec: FleetSpec, folder: Path, format: FileFormat = "ndjson") ->
     Args:
         spec: the fleet.
         folder: gets `readings.<format>`, `ledger.txt` (comma-separated; named so that `tidecast ingest FOLDER` passes over it) and
-            `tidecast.toml`; made where missing, files of these names are replaced.
+            `tidecast.toml`; made where missing, files of these names that it made are replaced.
         format: plain or compressed lines of JSON.
 
     Raises:
         SettingsError: if the format is not known or the folder cannot be written.
+        DataError: if the folder has a `tidecast.toml` that somebody else wrote; nothing is written then.
     """
     if format not in ("ndjson", "ndjson.gz"):
         raise SettingsError(f"A simulated fleet requires the format ndjson or ndjson.gz; got {format!r}. Name one of the two.")
+    settings = folder / SETTINGS_FILE
+    if settings.is_file() and not settings.read_bytes().startswith(OUR_SETTINGS.encode()):
+        raise DataError(f"A simulated fleet requires a folder without settings of your own; got {settings}. Choose another folder.")
     events, ledger = simulate(spec)
     content = b"\n".join(events["payload"].to_list()) + b"\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{READINGS_FILE}.{format}").write_bytes(gzip.compress(content, mtime=0) if format == "ndjson.gz" else content)
         ledger.write_csv(folder / LEDGER_FILE, datetime_format="%Y-%m-%dT%H:%M:%SZ")
-        (folder / SETTINGS_FILE).write_text(_settings(spec), encoding="utf-8")
+        settings.write_text(_settings(spec), encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"A simulated fleet requires a folder that can be written; got {folder} ({error}). Choose another.") from error
     return SimulationReport(
@@ -188,7 +193,7 @@ def _ledger(spec: FleetSpec, events: Events, struck: pl.DataFrame) -> pl.DataFra
 def _settings(spec: FleetSpec) -> str:
     """Return the settings file that declares the fleet's metrics."""
     lines = [
-        "# Made by `tidecast simulate`: what the readings in this folder mean.",
+        f"{OUR_SETTINGS}: what the readings in this folder mean.",
         "[ingest]",
         f'allowed_lateness = "PT{spec.allowed_lateness.total_seconds():.0f}S"',
     ]

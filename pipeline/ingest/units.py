@@ -3,10 +3,13 @@
 Called by `ingest.py` after validation; a unit that cannot be converted sends the reading to quarantine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import polars as pl
+
+from pipeline.schemas import Readings
+from pipeline.store.lake import Lake, read
 
 GENERIC_METRIC = "value"  # the metric of a series that has none: says nothing about its quantity
 
@@ -105,9 +108,15 @@ class UnitRegistry:
         seen = _first_units(series.sort("series_id"))
         return cls({**seen, **{metric: canonical_name(unit) for metric, unit in declared.items() if unit is not None}})
 
-    def learn(self, readings: pl.DataFrame) -> "UnitRegistry":
-        """Return a registry that also holds the first unit of each metric it did not know, in the order of `readings`."""
-        return UnitRegistry({**_first_units(readings), **self.units})
+    def learn(self, readings: pl.DataFrame, settle: Callable[[dict[str, str]], Mapping[str, str]] = dict) -> "UnitRegistry":
+        """Return a registry that also holds a unit for each metric it did not know.
+
+        Args:
+            readings: series_id, metric and unit; the first unit of a metric, in their order, is proposed.
+            settle: takes what is proposed by metric, and says what shall hold; asked only when there is something new.
+        """
+        proposed = {key: unit for key, unit in _first_units(readings).items() if key not in self.units}
+        return UnitRegistry({**self.units, **settle(proposed)}) if proposed else self
 
     def convert(self, readings: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Bring values into the canonical unit of their metric; a reading without a unit is taken to be in it already.
@@ -132,6 +141,21 @@ class UnitRegistry:
         text = pl.format("The metric {} requires a unit that converts to {}; got {}.", "metric", "canonical", "unit")
         unknown = joined.filter(~is_known).select(*readings.columns, pl.lit("unknown_unit").alias("error_code"), text.alias("error_text"))
         return converted.select(readings.columns), unknown
+
+
+def stored_units(lake: Lake, keys: Collection[str]) -> dict[str, str]:
+    """Return the unit that the readings of each metric are stored in, for a catalog that has lost it; the oldest where there are two.
+
+    Args:
+        lake: the lake.
+        keys: metrics, and series ids where the metric is `value`.
+
+    Raises:
+        StoreError: when the table cannot be read.
+    """
+    has_unit = pl.col("unit").is_not_null() & _unit_key().is_in(list(keys))
+    pairs = lake.scan(Readings).filter(has_unit).group_by("series_id", "metric", "unit").agg(pl.col("ingested_at").min())
+    return _first_units(read(pairs).sort("ingested_at", "series_id", "unit"))
 
 
 def _unit_key() -> pl.Expr:

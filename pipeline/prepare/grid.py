@@ -25,6 +25,9 @@ NICE_INTERVALS: tuple[timedelta, ...] = (
 SNAP_TOLERANCE = 0.10  # a clock that drifts or jitters by more than a tenth of its interval is not taken to mean the round number
 OFFSET_SHARE = 0.90  # of the distinct stamps must agree on a residue before labels follow it
 MIN_STAMPS = 3  # two stamps have one spacing, which may be a gap
+FLOOR = timedelta(seconds=1)  # nothing finer is inferred: stamps closer than that are bursts as often as they are a spacing
+FINEST = timedelta(milliseconds=1)  # nor asked for
+MAX_GAP = 100_000  # ticks; a day of seconds, ten weeks of minutes: a longer hole is a lost clock or another life, and costs no rows
 
 
 @dataclass(frozen=True)
@@ -106,14 +109,26 @@ def infer_grids(readings: pl.DataFrame, sample_interval: timedelta | None = None
     )
 
 
+def grids_of(labels: pl.DataFrame) -> pl.DataFrame:
+    """Return the grids, as `infer_grids`, that stored labels (series_id, ts) are on; no row for a series with fewer than two."""
+    us = pl.col("ts").dt.timestamp("us")
+    return (
+        labels.sort("series_id", "ts")
+        .group_by("series_id", maintain_order=True)
+        .agg(sample_interval_us=us.diff().min(), grid_offset_us=us.first())
+        .drop_nulls()
+        .with_columns(pl.col("grid_offset_us") % pl.col("sample_interval_us"))
+    )
+
+
 def _snapped(intervals: pl.DataFrame) -> pl.DataFrame:
-    """Add sample_interval_us: a round interval, else whole seconds, else whole milliseconds, else the median itself."""
+    """Add sample_interval_us: a round interval, else whole seconds, else whole milliseconds; never less than `FLOOR`."""
     nice = pl.DataFrame({"nice_us": [interval // MICROSECOND for interval in NICE_INTERVALS]}, schema={"nice_us": pl.Int64})
     median = pl.col("median_us")
     candidates = (pl.col("nice_us"), *((median / unit).round().cast(pl.Int64) * unit for unit in (1_000_000, 1_000)))
     close = [pl.when((median - candidate).abs() <= SNAP_TOLERANCE * candidate).then(candidate) for candidate in candidates]
     nearest = intervals.sort("median_us").join_asof(nice, left_on="median_us", right_on="nice_us", strategy="nearest")
-    return nearest.with_columns(sample_interval_us=pl.coalesce(*close, median)).sort("series_id")
+    return nearest.with_columns(sample_interval_us=pl.max_horizontal(pl.coalesce(*close, median), FLOOR // MICROSECOND)).sort("series_id")
 
 
 def _offsets(stamps: pl.DataFrame, intervals: pl.DataFrame) -> pl.DataFrame:

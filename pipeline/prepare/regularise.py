@@ -1,29 +1,36 @@
 """Readings become observations on the regular grid: incremental, idempotent, and the same whatever order the readings came in.
 
 Each run computes the ticks whose readings changed since the last one, and the ticks between a series' first and last reading that are
-not stored yet: gaps, and ticks that were still open. Which these are follows from the tables alone, so a run that died anywhere is
-simply run again. Called by `flows.ingest` after each ingest, and on its own when ticks close without new readings.
+not stored yet: gaps that are not too long, and ticks that were still open. Which these are follows from the tables alone, so a run that
+died anywhere is simply run again. Called by `flows.ingest` after each ingest, and on its own when ticks close without new readings.
 """
 
+import json
 import logging
+import os
+import threading
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 import polars as pl
+from deltalake import DeltaTable
 
 from pipeline.clock import Clock
-from pipeline.errors import StoreError
+from pipeline.errors import SettingsError, StoreError
 from pipeline.prepare.aggregate import observe
-from pipeline.prepare.grid import EPOCH, MICROSECOND, infer_grids, label_expr, tick_expr
+from pipeline.prepare.grid import EPOCH, FINEST, MAX_GAP, MICROSECOND, grids_of, infer_grids, label_expr, tick_expr
 from pipeline.schemas import Observations, Readings
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake, read
-from pipeline.store.observations import Progress, read_progress, stored_spans, write_observations
+from pipeline.store.observations import Progress, labels_of, read_progress, stored_labels, stored_spans, write_observations
 from pipeline.store.readings import changed_since
 
 logger = logging.getLogger(__name__)
 
+KEY = ("series_id", "tick")
+TAKEN_IN = "regularise/readings"  # the catalog's own count of readings versions
+AGGREGATIONS = "aggregations.json"  # in the state folder: what each series' observations were made with
 MAX_ROUNDS = 10
 RECENT = timedelta(days=1)  # stored labels looked at first; a series with nothing in it is read whole
 
@@ -59,11 +66,15 @@ def regularise(settings: Settings, clock: Clock, *, rebuild: bool = False) -> Re
     Args:
         settings: `lake`, `ingest.allowed_lateness`, `metrics` and `prepare`.
         clock: tells which ticks have closed.
-        rebuild: compute every tick anew; after an aggregation was changed, history follows only so.
+        rebuild: compute every tick anew. A series whose aggregation was changed is computed anew in any case.
 
     Raises:
+        SettingsError: when `prepare.sample_interval` is finer than a millisecond.
         StoreError: when the lake is missing, damaged or in conflict without end.
     """
+    interval = settings.prepare.sample_interval
+    if interval is not None and interval < FINEST:
+        raise SettingsError(f"A grid requires a sample interval of 1 ms or more; got {interval}. Correct prepare.sample_interval.")
     lake, catalog = Lake(settings.lake), Catalog(settings.state_dir)
     for _ in range(MAX_ROUNDS):
         report = _run(lake, catalog, settings, clock.now(), rebuild=rebuild)
@@ -83,19 +94,22 @@ def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime, *, reb
     closed_until = now if recorded is None else max(now, recorded.closed_until)  # another machine's clock may be ahead
     progress = None if rebuild else _usable(recorded, lateness)
     readings_version = lake.version(Readings)
-    changed = _changed_readings(lake, progress)
-    fleet = _registered(lake, catalog, changed, settings)
+    changed = _changed_readings(lake, progress, catalog.position(TAKEN_IN))
+    fleet = _registered(lake, catalog, changed, settings, stored)
+    changed = pl.concat([changed, _made_otherwise(lake, settings, fleet)])
     spans = _closed_spans(fleet, changed, progress, lateness, closed_until)
     if progress is not None:
         labels = stored_spans(stored, spans.select("series_id", "changed_from"), progress.closed_until - lateness - RECENT)
         spans = spans.drop("stored_first", "stored_last").join(labels, on="series_id", how="left")
-    ticks = pl.concat([_unstored_ticks(spans), _changed_ticks(spans, changed)]).unique()
-    observations = observe(_readings_in(lake, fleet, ticks), fleet, ticks, allowed_lateness=lateness, closed_until=closed_until)
+    readings = _readings_of(lake, spans)
+    ticks = _due_ticks(stored, spans, changed, readings)
+    observations = observe(readings, fleet, ticks, allowed_lateness=lateness, closed_until=closed_until)
     written = write_observations(
         lake, observations, readings_version=readings_version, closed_until=closed_until, allowed_lateness=lateness
     )
     if written is None:
         return None
+    _remember(catalog, settings, fleet, readings_version)
     return RegulariseReport(
         series=written["series_id"].n_unique(),
         observations_written=written.height,
@@ -113,20 +127,51 @@ def _usable(progress: Progress | None, allowed_lateness: timedelta) -> Progress 
     return progress
 
 
-def _changed_readings(lake: Lake, progress: Progress | None) -> pl.DataFrame:
-    """Return series_id, device_id, metric, ts of the readings that came since the last run."""
-    columns = ("series_id", "device_id", "metric", "ts")
-    if progress is None:
+def _changed_readings(lake: Lake, progress: Progress | None, taken_in: int | None) -> pl.DataFrame:
+    """Return series_id, device_id, metric, unit, ts of the readings that the observations or the catalog have not taken in.
+
+    A catalog that was lost, or is another machine's, is behind the observations: what it missed is looked at again, once.
+    """
+    columns = ("series_id", "device_id", "metric", "unit", "ts")
+    if progress is None or taken_in is None or taken_in > lake.version(Readings):  # the last: it belongs to another lake
         return read(lake.scan(Readings).select(columns))
-    return changed_since(lake, progress.readings_version).select(columns)
+    changes = changed_since(lake, min(progress.readings_version, taken_in))
+    return changes.with_columns(unit=pl.lit(None, pl.String)).select(columns)
 
 
-def _registered(lake: Lake, catalog: Catalog, changed: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+def _made_otherwise(lake: Lake, settings: Settings, fleet: pl.DataFrame) -> pl.DataFrame:
+    """Return the readings, as `_changed_readings`, of the series whose observations were made with another aggregation."""
+    path = settings.state_dir / AGGREGATIONS
+    if not path.exists():
+        return Readings.empty().select("series_id", "device_id", "metric", "unit", "ts")
+    made = pl.DataFrame(list(json.loads(path.read_text()).items()), schema={"series_id": pl.String, "made_with": pl.String}, orient="row")
+    other = fleet.join(made, on="series_id").filter(pl.col("aggregation") != pl.col("made_with"))["series_id"].to_list()
+    if other:
+        logger.warning("recomputing num_series=%d whose aggregation has changed, as %s", len(other), other[0])
+    scan = lake.scan(Readings).filter(pl.col("series_id").is_in(other))
+    empty = Readings.empty().lazy()
+    return read((scan if other else empty).select("series_id", "device_id", "metric", "unit", "ts"))
+
+
+def _remember(catalog: Catalog, settings: Settings, fleet: pl.DataFrame, readings_version: int) -> None:
+    """Record, after the commit, what it was made of; a run that dies before does it again."""
+    path = settings.state_dir / AGGREGATIONS
+    text = json.dumps(dict(fleet.drop_nulls("aggregation").select("series_id", "aggregation").iter_rows()), indent=0)
+    if not path.exists() or path.read_text() != text:
+        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")  # runs may race, in threads too
+        partial.write_text(text)
+        partial.replace(path)
+    if catalog.position(TAKEN_IN) != readings_version:
+        catalog.set_position(TAKEN_IN, readings_version)
+
+
+def _registered(lake: Lake, catalog: Catalog, changed: pl.DataFrame, settings: Settings, stored: DeltaTable) -> pl.DataFrame:
     """Return the catalog's series, with what the changed readings add to it: spans, aggregations, and grids where they can be told.
 
     An aggregation or a grid that is stored stays: half a history on another grid would be no series.
     """
-    seen = changed.group_by("series_id").agg(pl.col("device_id", "metric").last(), first_ts=pl.col("ts").min(), last_ts=pl.col("ts").max())
+    names = (pl.col("device_id", "metric").last(), pl.col("unit").drop_nulls().last())
+    seen = changed.group_by("series_id").agg(*names, first_ts=pl.col("ts").min(), last_ts=pl.col("ts").max())
     known = catalog.series()
     news = seen.join(known.select("series_id", old_first="first_ts", old_last="last_ts"), on="series_id", how="left").filter(
         pl.col("old_first").is_null() | (pl.col("first_ts") < pl.col("old_first")) | (pl.col("last_ts") > pl.col("old_last"))
@@ -134,7 +179,7 @@ def _registered(lake: Lake, catalog: Catalog, changed: pl.DataFrame, settings: S
     if not news.is_empty():
         catalog.upsert_series(news.select(seen.columns))
         known = catalog.series()
-    decided = _decided(lake, known, seen, settings)
+    decided = _decided(lake, known, seen, settings, stored)
     if not decided.is_empty():
         catalog.upsert_series(decided)
         known = catalog.series()
@@ -142,13 +187,15 @@ def _registered(lake: Lake, catalog: Catalog, changed: pl.DataFrame, settings: S
     return known
 
 
-def _decided(lake: Lake, known: pl.DataFrame, seen: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+def _decided(lake: Lake, known: pl.DataFrame, seen: pl.DataFrame, settings: Settings, stored: DeltaTable) -> pl.DataFrame:
     """Return the series whose aggregation or grid was open and can be told now, with both."""
     interval = settings.prepare.sample_interval
     metrics = {name: metric.aggregation for name, metric in settings.metrics.items()}
     gridless = known.filter(pl.col("sample_interval_us").is_null()).join(seen, on="series_id", how="semi").select("series_id")
-    stamps = lake.scan(Readings).select("series_id", "ts").join(gridless.lazy(), on="series_id", how="semi")
-    grids = infer_grids(read(stamps) if not gridless.is_empty() else Readings.empty(), interval).drop_nulls()
+    kept = grids_of(labels_of(stored, gridless["series_id"].to_list()))  # where only the catalog was lost
+    new = gridless.join(kept, on="series_id", how="anti")
+    stamps = lake.scan(Readings).select("series_id", "ts").join(new.lazy(), on="series_id", how="semi")
+    grids = pl.concat([kept, infer_grids(read(stamps) if not new.is_empty() else Readings.empty(), interval).drop_nulls()])
     undecided = known.filter(pl.col("aggregation").is_null() | pl.col("series_id").is_in(grids["series_id"].to_list()))
     return undecided.select(
         "series_id",
@@ -192,28 +239,64 @@ def _closed_spans(
     )
 
 
-def _unstored_ticks(spans: pl.DataFrame) -> pl.DataFrame:
-    """Return series_id, tick from each span's start to its end, but for what is stored between."""
-    behind = pl.int_ranges(pl.max_horizontal("first", tick_expr("stored_last") + 1), pl.col("last") + 1)
-    ahead = pl.int_ranges(tick_expr("changed_from"), tick_expr("stored_first"))
-    ranges = [spans.select("series_id", tick=behind), spans.drop_nulls(["changed_from", "stored_first"]).select("series_id", tick=ahead)]
-    return pl.concat(ranges).explode("tick").drop_nulls()
-
-
-def _changed_ticks(spans: pl.DataFrame, changed: pl.DataFrame) -> pl.DataFrame:
-    """Return series_id, tick of each changed reading, and for counters the tick after it, whose increment starts there."""
-    ticks = changed.join(spans, on="series_id").select("series_id", "aggregation", "last", tick=tick_expr()).unique()
-    after = ticks.filter(pl.col("aggregation") == "counter").with_columns(pl.col("tick") + 1)
-    return pl.concat([ticks, after]).filter(pl.col("tick") <= pl.col("last")).select("series_id", "tick")
-
-
-def _readings_in(lake: Lake, fleet: pl.DataFrame, ticks: pl.DataFrame) -> pl.DataFrame:
-    """Read the readings of the given ticks and, for counters, of the ticks before; more may come with them."""
-    labels = ticks.join(fleet, on="series_id").select("series_id", "sample_interval_us", ts=label_expr())
-    two_ticks = pl.duration(microseconds=2 * pl.col("sample_interval_us"))
-    bounds = labels.select(oldest=(pl.col("ts") - two_ticks).min(), newest=pl.col("ts").max()).row(0)
+def _readings_of(lake: Lake, spans: pl.DataFrame) -> pl.DataFrame:
+    """Read the readings that are new or were open, and for counters those of the tick before; more may come with them."""
     columns = ("series_id", "ts", "value", "received_at", "source_seq")
-    if labels.is_empty():
+    if spans.is_empty():
         return Readings.empty().select(columns)
-    scan = lake.scan(Readings).filter(pl.col("ts") > bounds[0], pl.col("ts") <= bounds[1])
-    return read(scan.select(columns).join(labels.lazy().select("series_id").unique(), on="series_id", how="semi"))
+    news = pl.min_horizontal("changed_from", pl.coalesce("stored_last", "first_ts"))
+    two_ticks = pl.duration(microseconds=2 * pl.col("sample_interval_us"))
+    oldest = spans.select((news - two_ticks).min()).item()
+    scan = lake.scan(Readings).filter(pl.col("ts") > oldest)
+    return read(scan.select(columns).join(spans.lazy().select("series_id"), on="series_id", how="semi"))
+
+
+def _due_ticks(stored: DeltaTable, spans: pl.DataFrame, changed: pl.DataFrame, readings: pl.DataFrame) -> pl.DataFrame:
+    """Return series_id, tick to compute: those with changed readings, those that are not stored, and the gaps beside the latter.
+
+    Between two ticks with readings every tick has a row, unless there are more than `MAX_GAP`: then none has. So the rows follow
+    from the readings alone, whatever the order they came in: a reading in a hole can only add rows.
+    """
+    held = readings.join(spans, on="series_id").select("series_id", tick=tick_expr()).unique()
+    news = changed.join(spans, on="series_id").select("series_id", tick=tick_expr()).unique()
+    kinds = spans.select("series_id", "aggregation", "last", bottom=tick_expr("stored_first"), top=tick_expr("stored_last"))
+    after = (
+        news.join(kinds.filter(pl.col("aggregation") == "counter"), on="series_id")
+        .select("series_id", pl.col("tick") + 1)  # its increment starts at the changed tick
+        .join(held, on=KEY, how="semi")
+    )
+    is_behind = pl.col("top").is_null() | (pl.col("tick") > pl.col("top"))
+    opened = held.join(kinds, on="series_id").filter(is_behind).select(KEY)
+    ahead = news.join(kinds, on="series_id").filter(pl.col("tick") < pl.col("bottom")).select(KEY)
+    inside = news.join(kinds, on="series_id").filter(pl.col("tick").is_between("bottom", "top")).select(KEY)
+    in_holes, neighbours = _in_holes(stored, spans, inside)
+    ends = [kinds.drop_nulls(end).select("series_id", tick=end) for end in ("bottom", "top")]
+    fresh = pl.concat([opened, ahead, in_holes]).unique()
+    gaps = _gaps(fresh, pl.concat([*ends, neighbours]).unique())
+    return pl.concat([news, after, fresh, gaps]).unique().join(kinds, on="series_id").filter(pl.col("tick") <= pl.col("last")).select(KEY)
+
+
+def _in_holes(stored: DeltaTable, spans: pl.DataFrame, inside: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return those of the ticks that have no row, and all stored ticks of their series; rarely any, so it is dear only then."""
+    labelled = inside.join(spans, on="series_id").select("series_id", "tick", ts=label_expr())
+    in_holes = labelled.join(stored_labels(stored, labelled.select("series_id", "ts")), on=["series_id", "ts"], how="anti").select(KEY)
+    around = labels_of(stored, in_holes["series_id"].unique().to_list())
+    return in_holes, around.join(spans, on="series_id").select("series_id", tick=tick_expr())
+
+
+def _gaps(fresh: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
+    """Return series_id, tick of the gaps beside fresh ticks, given the stored ticks next to them."""
+    marks = [
+        fresh.with_columns(is_fresh=pl.lit(value=True)),
+        stored.join(fresh, on=KEY, how="anti").with_columns(is_fresh=pl.lit(value=False)),
+    ]
+    before, was_fresh = (pl.col(name).shift(1).over("series_id") for name in ("tick", "is_fresh"))
+    return (
+        pl.concat(marks)
+        .sort(KEY)
+        .with_columns(before=before, was_fresh=was_fresh)
+        .filter(pl.col("is_fresh") | pl.col("was_fresh"), (pl.col("tick") - pl.col("before")).is_between(2, MAX_GAP))
+        .select("series_id", tick=pl.int_ranges(pl.col("before") + 1, pl.col("tick")))
+        .explode("tick")
+        .drop_nulls()
+    )

@@ -4,7 +4,9 @@ Called by `pipeline.train` (which slices segments out of them), `pipeline.foreca
 A panel holds each value once; no window is ever copied out of it but the batch being trained on.
 """
 
-from collections.abc import Sequence as Sequence_
+import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -14,8 +16,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
+from pipeline.prepare.grid import MAX_GAP
+
+logger = logging.getLogger(__name__)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_ROWS = 20_000_000  # of a panel, 160 MB for each series: what asks for more has a stray stamp
 
 
 @dataclass(frozen=True)
@@ -91,24 +97,26 @@ class Panel:
         )
 
 
-def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dict[str, int] | None = None) -> Panel:
+def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dict[str, int] | None = None, restarts: bool = False) -> Panel:
     """Arrange observations as a panel.
+
+    A series with a hole of more than `MAX_GAP` ticks starts after the last such hole, unless `since_tick` says where it starts.
 
     Args:
         observations: rows of `Observations`, one for each (series_id, ts), any order.
         grids: series_id, sample_interval_us, grid_offset_us for each series in `observations`.
         since_tick: the series wanted and the tick that each starts at, whether it has observations or not; by default
             the series that have some, each from its first.
+        restarts: let a long hole move the start of `since_tick` too; the caller then looks at `first_tick_B`.
 
     Raises:
-        DataError: when the series do not share one grid spacing.
+        DataError: when the series do not share one grid spacing, or one asks for more than `MAX_ROWS` ticks.
     """
     if since_tick is None:
-        used = grids.join(observations.select("series_id").unique(), on="series_id", how="semi")
-        first = pl.col("tick").min().over("series_id")
+        used = grids.join(observations.select("series_id").unique(), on="series_id", how="semi").with_columns(first=pl.lit(None, pl.Int64))
     else:
         starts = pl.DataFrame({"series_id": list(since_tick), "first": list(since_tick.values())}, schema_overrides={"first": pl.Int64})
-        used, first = grids.join(starts, on="series_id"), pl.col("first")
+        used = grids.join(starts, on="series_id")
     used = used.sort("series_id").with_row_index("column")
     interval_us = _one_interval(used)
     tick = (pl.col("ts").dt.timestamp("us") - pl.col("grid_offset_us")) // interval_us
@@ -116,23 +124,42 @@ def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dic
         observations.select("series_id", "ts", "value")
         .join(used, on="series_id")
         .with_columns(tick=tick)
-        .with_columns(first=first)
-        .with_columns(row=pl.col("tick") - pl.col("first"))
-        .filter(pl.col("row") >= 0)
+        .with_columns(pl.coalesce("first", pl.col("tick").min().over("column")))
     )
-    spans = rows.group_by("column").agg(pl.col("first").first(), length=pl.col("row").max() + 1)
-    spans = used.join(spans, on="column", how="left", suffix="_seen").sort("column").with_columns(pl.col("length").fill_null(0))
+    rows = rows.filter(pl.col("tick") >= pl.col("first"))
+    rows = (_after_holes(rows) if restarts or since_tick is None else rows).with_columns(row=pl.col("tick") - pl.col("first"))
+    spans = rows.group_by("column").agg(start=pl.col("first").first(), length=pl.col("row").max() + 1)
+    spans = used.join(spans, on="column", how="left").sort("column").with_columns(pl.col("length").fill_null(0))
     longest = int(spans["length"].to_numpy().max(initial=0))
+    if longest > MAX_ROWS:
+        raise DataError(
+            f"A panel requires {MAX_ROWS} ticks or fewer; got {longest} for {spans.sort('length')['series_id'][-1]}. "
+            "Leave the series out, or give it a longer sample interval."
+        )
     values_TB = np.full((longest, used.height), np.nan)
     values_TB[rows["row"].to_numpy(), rows["column"].to_numpy()] = rows["value"].to_numpy()
     return Panel(
         series_ids=tuple(used["series_id"]),
         interval=timedelta(microseconds=interval_us),
         offset_us_B=used["grid_offset_us"].to_numpy().astype(np.int64),
-        first_tick_B=spans["first"].to_numpy().astype(np.int64),
+        first_tick_B=spans.select(pl.coalesce("start", "first")).to_series().to_numpy().astype(np.int64),
         length_B=spans["length"].to_numpy().astype(np.int64),
         values_TB=values_TB,
     )
+
+
+def _after_holes(rows: pl.DataFrame) -> pl.DataFrame:
+    """Leave out what is before a series' last hole of more than `MAX_GAP` ticks, and move its `first` there: it is another life."""
+    missing = rows.group_by("column").agg(missing=pl.col("tick").max() - pl.col("first").first() + 1 - pl.len())
+    suspects = rows.join(missing.filter(pl.col("missing") >= MAX_GAP), on="column", how="semi").sort("column", "tick")
+    before = pl.coalesce(pl.col("tick").shift(1).over("column"), pl.col("first") - 1)
+    restarts = suspects.filter(pl.col("tick") - before > MAX_GAP).group_by("column").last()
+    if restarts.is_empty():
+        return rows
+    for series, instant in restarts.sort("column").select("series_id", "ts").iter_rows():
+        logger.warning("left out what is before a hole of more than %d ticks series=%s starts=%s", MAX_GAP, series, instant)
+    moved = rows.join(restarts.select("column", restart="tick"), on="column", how="left")
+    return moved.with_columns(pl.coalesce("restart", "first").alias("first")).filter(pl.col("tick") >= pl.col("first")).drop("restart")
 
 
 def _one_interval(grids: pl.DataFrame) -> int:
@@ -148,7 +175,7 @@ def _one_interval(grids: pl.DataFrame) -> int:
     )
 
 
-def match_series(catalog: pl.DataFrame, patterns: Sequence_[str] | None) -> pl.DataFrame:
+def match_series(catalog: pl.DataFrame, patterns: Sequence[str] | None) -> pl.DataFrame:
     """Keep the catalog's series that match any of the glob patterns; all that have a grid when there are none.
 
     Raises:
@@ -156,8 +183,8 @@ def match_series(catalog: pl.DataFrame, patterns: Sequence_[str] | None) -> pl.D
     """
     known = catalog.filter(pl.col("sample_interval_us").is_not_null())
     if patterns:
-        expressions = ["^" + "".join(".*" if c == "*" else "." if c == "?" else _escaped(c) for c in p) + "$" for p in patterns]
-        known = known.filter(pl.col("series_id").str.contains("|".join(expressions)))
+        globs = [re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".") for pattern in patterns]
+        known = known.filter(pl.col("series_id").str.contains(f"^(?s:{'|'.join(globs)})$"))
     if known.is_empty():
         there = ", ".join(catalog["series_id"].head(5).to_list()) or "none at all"
         asked = " or ".join(repr(p) for p in patterns) if patterns else "any series on a grid"
@@ -165,5 +192,15 @@ def match_series(catalog: pl.DataFrame, patterns: Sequence_[str] | None) -> pl.D
     return known
 
 
-def _escaped(character: str) -> str:
-    return character if character.isalnum() or character in "/_" else f"\\{character}"
+def serving_series(catalog: pl.DataFrame, patterns: Sequence[str] | None, sample_interval_s: float) -> pl.DataFrame:
+    """Keep the catalog's series that a model of one sample interval serves.
+
+    Raises:
+        DataError: when there is none.
+    """
+    fleet = match_series(catalog, patterns).filter(pl.col("sample_interval_us") == round(sample_interval_s * 1e6))
+    if fleet.is_empty():
+        raise DataError(
+            f"The champion requires series with a sample interval of {sample_interval_s:g} s; got none. Train a model for those there are."
+        )
+    return fleet

@@ -167,7 +167,7 @@ def _require_one_forecast(frame: pl.DataFrame, key: tuple[str, ...] = FORECAST_K
     if twice.height:
         raise DataError(
             f"This export requires one forecast for each {', '.join(key)}; got {twice.height} with several, first {twice.row(0)}. "
-            "Choose one with model_version, or the newest with latest."
+            "Choose one with model_version (--model-version), or the newest with latest (--latest)."
         )
 
 

@@ -55,7 +55,7 @@ def query_forecasts(  # noqa: PLR0913 (one keyword for each way to narrow a quer
         for, `actual` (Float64, null where unknown); sorted by series, origin, model and step; empty where nothing matches.
 
     Raises:
-        SettingsError: for a naive datetime, a step below 1, an unusable lead time, or both a step and a lead time.
+        SettingsError: for a naive datetime, a step below 1, a lead time that no series' grid has, or both a step and a lead time.
         StoreError: where the lake cannot be read.
     """
     _check(step=step, lead_time=lead_time, start=start, end=end, as_of=as_of)
@@ -86,16 +86,34 @@ def _narrow(rows: pl.DataFrame, step: int | None, lead_time: timedelta | None) -
     chosen: pl.Expr = pl.lit(step, pl.Int32)
     reachable = pl.lit(True)
     if lead_time is not None:
+        _require_a_tick(rows, lead_time)
         lead_us = lead_time // timedelta(microseconds=1)
-        chosen = (pl.lit(lead_us) // pl.col("sample_interval_us")).cast(pl.Int32)
+        chosen = pl.lit(lead_us) // pl.col("sample_interval_us")
         reachable = pl.lit(lead_us) % pl.col("sample_interval_us") == 0
     num_levels = pl.col("quantile_levels").list.len().cast(pl.Int32)
     offset = (pl.col("first_step") - 1) * num_levels
     return (
         rows.with_columns(chosen.alias("first_step"))
         .filter(reachable & pl.col("first_step").is_between(1, pl.col("horizon")))
+        .with_columns(pl.col("first_step").cast(pl.Int32))  # not before: a long lead time has more steps than 32 bits
         .with_columns(pl.col("quantiles").list.slice(offset, num_levels), pl.lit(1, pl.Int32).alias("horizon"))
     )
+
+
+def _require_a_tick(rows: pl.DataFrame, lead_time: timedelta) -> None:
+    """Refuse a lead time that ends between the ticks of every series asked for; of several grids it may fit one.
+
+    Raises:
+        SettingsError: naming the sample intervals.
+    """
+    microsecond = timedelta(microseconds=1)
+    intervals = [interval * microsecond for interval in rows["sample_interval_us"].unique().sort()]
+    if intervals and all(lead_time % interval for interval in intervals):
+        got = ", ".join(str(interval) for interval in intervals[:5])
+        raise SettingsError(
+            f"A query requires a lead_time that is a multiple of the sample interval; got {lead_time} where that is {got}. "
+            "Give a multiple, or a step."
+        )
 
 
 def _long_form(rows: pl.DataFrame) -> pl.DataFrame:

@@ -1,12 +1,13 @@
-"""The small state that changes in place, in one SQLite file: the series registry, snapshot pointers and source positions.
+"""The small state that changes in place, in one SQLite file: the series registry, units, snapshot pointers and positions.
 
 Delta holds what only grows; what is overwritten belongs here. Every call opens its own connection and is one transaction
 that is on disk (`synchronous=FULL`) when the call returns, so threads and processes may share a state folder freely.
-Called by ingest (series, positions), prepare (grids) and forecast (series, snapshots).
+Called by ingest (series, units, what was known when a run began that has not finished), prepare (grids) and forecast (series, snapshots).
 """
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,6 +52,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE TABLE positions (source TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT",
     ),
+    (
+        "CREATE TABLE units (key TEXT PRIMARY KEY, unit TEXT NOT NULL) STRICT",
+        "CREATE TABLE unfinished_ingests (run TEXT PRIMARY KEY, newest TEXT NOT NULL) STRICT",  # newest: JSON, us by series_id
+    ),
 )
 
 # What is known stays known, and the span of a series only widens (SQLite's min and max are null when either side is).
@@ -63,6 +68,12 @@ UPSERT_SERIES = """
         grid_offset_us = coalesce(excluded.grid_offset_us, grid_offset_us),
         first_ts = coalesce(min(first_ts, excluded.first_ts), first_ts, excluded.first_ts),
         last_ts = coalesce(max(last_ts, excluded.last_ts), last_ts, excluded.last_ts)
+"""
+DEFAULT_AGGREGATION = "UPDATE series SET aggregation = ? WHERE series_id = ? AND aggregation IS NULL"
+SETTLE_UNIT = "INSERT INTO units VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
+BEGIN_INGEST = """
+    INSERT INTO unfinished_ingests SELECT ?, json_group_object(series_id, last_ts) FROM series WHERE last_ts IS NOT NULL
+    ON CONFLICT (run) DO NOTHING
 """
 UPSERT_SNAPSHOT = """
     INSERT INTO snapshots VALUES (?, ?, ?, ?)
@@ -106,13 +117,15 @@ class Catalog:
         stored = {**SERIES_COLUMNS, **dict.fromkeys(INSTANTS, pl.Int64)}
         return pl.DataFrame(rows, schema=stored, orient="row").cast(pl.Schema(SERIES_COLUMNS))
 
-    def upsert_series(self, frame: pl.DataFrame) -> None:
+    def upsert_series(self, frame: pl.DataFrame, *, default_aggregation: str | None = None) -> None:
         """Register series or add to what is known of them.
 
         A null never replaces a value, another value does; `first_ts` and `last_ts` only widen.
 
         Args:
             frame: `series_id, device_id, metric` and any other column of `SERIES_COLUMNS`; a missing column counts as null.
+            default_aggregation: for those of them that have none after that; decided here, so it never replaces what another process
+                has declared meanwhile.
         """
         unknown = set(frame.columns) - set(SERIES_COLUMNS)
         assert not unknown, f"upsert_series takes the columns of SERIES_COLUMNS; got {sorted(unknown)}"  # noqa: S101 (our own invariant)
@@ -123,6 +136,42 @@ class Catalog:
         rows = frame.select(columns).with_columns(pl.col(INSTANTS).dt.epoch("us")).sort("series_id")
         with self._transaction() as connection:
             connection.executemany(UPSERT_SERIES, rows.iter_rows())
+            if default_aggregation is not None:
+                connection.executemany(DEFAULT_AGGREGATION, ((default_aggregation, series_id) for series_id in rows["series_id"]))
+
+    def settle_units(self, proposed: Mapping[str, str]) -> dict[str, str]:
+        """Decide the canonical unit of metrics that have none yet; of several processes at once the first decides.
+
+        Args:
+            proposed: unit by metric, or by series id where the metric says nothing.
+
+        Returns:
+            The unit that holds for each key from now on: the one settled earlier, or else the one proposed.
+        """
+        with self._transaction() as connection:
+            connection.executemany(SETTLE_UNIT, sorted(proposed.items()))
+            found = (connection.execute("SELECT key, unit FROM units WHERE key = ?", (key,)).fetchone() for key in proposed)
+            return dict(found)
+
+    def begin_ingest(self, run: str) -> pl.DataFrame:
+        """Return what was stored when a run began; a run that did not finish keeps its first answer until `end_ingest`.
+
+        Args:
+            run: names the run's input, the same when it is run again.
+
+        Returns:
+            series_id and last_ts of the series that had readings then.
+        """
+        with self._transaction() as connection:
+            connection.execute(BEGIN_INGEST, (run,))
+            (newest,) = connection.execute("SELECT newest FROM unfinished_ingests WHERE run = ?", (run,)).fetchone()
+        rows = list(json.loads(newest).items())
+        return pl.DataFrame(rows, schema={"series_id": pl.String, "last_ts": pl.Int64}, orient="row").cast({"last_ts": UTC_US})
+
+    def end_ingest(self, run: str) -> None:
+        """Forget what was stored when a run began: all its input is stored and its series' spans are registered."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM unfinished_ingests WHERE run = ?", (run,))
 
     def snapshot_pointer(self, model_version: str) -> SnapshotPointer | None:
         """Return where the state of one model version is; None before its first snapshot."""

@@ -33,7 +33,7 @@ FIRST_BACK_OFF_S = 0.01
 WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=32_768)
 # A forecast is one row of a thousand numbers: groups of 32k rows made a point query 63 ms, of 4k 16 ms (10M points, compacted).
 FORECAST_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=4_096)
-UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]=]")  # in a local path: delta-rs decodes the first, panics at brackets, and = names a partition
+UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]=]")  # in a local path: decoded, a panic, taken for a partition
 S3_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",

@@ -161,7 +161,7 @@ def observations_between(scan: pl.LazyFrame, start: datetime | None, end: dateti
 def stored_spans(handle: DeltaTable, wanted: pl.DataFrame, recent: datetime) -> pl.DataFrame:
     """Return the first and last stored label of each series, without reading history where the last days tell enough.
 
-    Assumes: the labels of a series are stored without holes between its first and its last.
+    Between the two there may be holes: `stored_labels` tells which ticks are there.
 
     Args:
         handle: the table.
@@ -181,6 +181,22 @@ def stored_spans(handle: DeltaTable, wanted: pl.DataFrame, recent: datetime) -> 
     )
     rest = wanted.join(settled, on="series_id", how="anti")
     return settled if rest.is_empty() else pl.concat([settled, _spans(scan, rest)])
+
+
+def stored_labels(handle: DeltaTable, ticks: pl.DataFrame) -> pl.DataFrame:
+    """Return which of the given ticks (series_id, ts: distinct labels) have a row, reading only the days they are in."""
+    if ticks.is_empty():
+        return ticks.select(TICK)
+    days = ticks["ts"].dt.date().unique().to_list()
+    near = pl.col("event_date").is_in(days) & pl.col("ts").is_between(ticks["ts"].min(), ticks["ts"].max())
+    return read(scan_handle(handle).filter(near).select(TICK).join(ticks.lazy(), on=TICK, how="semi")).unique()
+
+
+def labels_of(handle: DeltaTable, series: Collection[str]) -> pl.DataFrame:
+    """Return series_id, ts of all stored ticks of some series, sorted; reads the whole history of these."""
+    if not series:
+        return Observations.empty().select(TICK)
+    return read(scan_handle(handle).filter(pl.col("series_id").is_in(list(series))).select(TICK)).unique().sort(TICK)
 
 
 def changed_observations(lake: Lake, since_version: int) -> pl.DataFrame | None:

@@ -145,6 +145,7 @@ def _trainer(settings: TrainSettings, best: KeepBest) -> pl.Trainer:
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=1,
+        deterministic="warn",  # gathering origins adds up in the order of threads otherwise: a seed must decide
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip,
         callbacks=[

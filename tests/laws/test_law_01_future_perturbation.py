@@ -4,6 +4,7 @@ The whole way is walked: raw readings in a file, ingest, observations as known o
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
 ORIGIN_HOUR = 60
 ORIGIN = START + ORIGIN_HOUR * HOUR
 READINGS = hourly_readings(90)
-KNOWN, UNKNOWN = READINGS.filter(pl.col("ts") <= ORIGIN), READINGS.filter(pl.col("ts") > ORIGIN)
+GAP = READINGS.filter(pl.col("ts") == START + 40 * HOUR)
+KNOWN, UNKNOWN = READINGS.filter(pl.col("ts") <= ORIGIN, pl.col("ts") != START + 40 * HOUR), READINGS.filter(pl.col("ts") > ORIGIN)
 
 PERTURBATIONS: dict[str, Callable[[], pl.DataFrame]] = {
     "scaled": lambda: UNKNOWN.with_columns(value=pl.col("value") * 1000 - 7),
@@ -31,6 +33,7 @@ PERTURBATIONS: dict[str, Callable[[], pl.DataFrame]] = {
     "corrections of the past that arrive later": lambda: pl.concat(
         [UNKNOWN, KNOWN.with_columns(value=pl.col("value") + 99, received_at=pl.lit(ORIGIN) + 2 * HOUR, seq=pl.col("seq") + 1000)]
     ),
+    "a late reading of a gap": lambda: pl.concat([UNKNOWN, GAP.with_columns(received_at=pl.lit(ORIGIN) + 2 * HOUR)]),
     "a new series": lambda: pl.concat([UNKNOWN, UNKNOWN.with_columns(series_id=pl.lit("zeta/temperature"))]),
 }
 
@@ -42,14 +45,18 @@ def features_state_and_forecast(folder: Path, future: pl.DataFrame) -> tuple[tor
     on_time = read_observations(Lake(lake.settings.lake), on_time=lake.settings.ingest.allowed_lateness)
     panel = to_panel(on_time, Catalog(lake.settings.state_dir).series())
     rows, columns = ORIGIN_HOUR + 1, [panel.series_ids.index(name) for name in ("north/temperature", "south/temperature")]
-    values_TB, time_TB = panel.values_TB[:rows, columns], panel.time_TB[:rows, columns]
+    values_TB = np.full((90, 2), np.nan)  # of one shape, whatever the future: matrix products of another shape may round otherwise
+    values_TB[: len(panel.values_TB)] = panel.values_TB[:, columns]
+    time_TB = int(START.timestamp()) + 3600 * np.arange(90)[:, None].repeat(2, axis=1)
     forecaster = random_weights()
     with torch.inference_mode():
         values = torch.from_numpy(values_TB)
         sequence, _ = forecaster.observe(forecaster.initial_state(2), values, ~values.isnan(), torch.from_numpy(time_TB))
-        features_TBF = forecaster.features(sequence)
+        features_TBF = forecaster.features(sequence)[:rows]
     engine = StreamEngine(forecaster, forecaster.initial_state(2))
-    (block,) = list(engine.advance(values_TB, time_TB))
+    list(engine.advance(values_TB[:rows], time_TB[:rows]))
+    beyond = StreamEngine(forecaster, forecaster.initial_state(2))
+    (block,) = list(beyond.advance(values_TB, time_TB, np.array([ORIGIN_HOUR])))  # the engine reads the future too, if there is any
     return features_TBF, engine.carried, block.quantiles_OBHQ
 
 
@@ -64,9 +71,8 @@ def test_nothing_after_the_origin_reaches_it(name: str, tmp_path: Path, referenc
     """Shown to fail by reading the latest revisions in place of those known on time."""
     features_TBF, carried, quantiles = features_state_and_forecast(tmp_path, PERTURBATIONS[name]())
     assert torch.equal(features_TBF, reference[0])
-    assert torch.equal(carried.h_LBD, reference[1].h_LBD)
-    assert torch.equal(carried.c_LBD, reference[1].c_LBD)
-    assert torch.equal(carried.mean_KB, reference[1].mean_KB)
+    for field in fields(CarriedState):
+        assert torch.equal(getattr(carried, field.name), getattr(reference[1], field.name))
     np.testing.assert_array_equal(quantiles, reference[2])
 
 

@@ -1,5 +1,6 @@
 """Law 2: the gradient of the forecast at t with respect to readings after t is exactly 0, and not 0 before."""
 
+import pytest
 import torch
 
 from models.forecaster import CausalForecaster
@@ -19,10 +20,26 @@ def gradient_of_forecast(forecaster: CausalForecaster) -> torch.Tensor:
     return values_TB.grad
 
 
-def test_no_gradient_comes_from_the_future() -> None:
+WIRINGS = ({}, {"wiring": "plain"}, {"cell": "gru", "input_skips": True})
+
+
+@pytest.mark.parametrize("network", WIRINGS, ids=str)
+def test_no_gradient_comes_from_the_future_and_some_from_every_tick_before(network: dict[str, object]) -> None:
     """Shown to fail by letting `track` normalise with the statistics of the last tick, and by a bidirectional layer."""
-    gradient_TB = gradient_of_forecast(random_forecaster(num_layers=2))
+    gradient_TB = gradient_of_forecast(random_forecaster(num_layers=2, **network))
     assert (gradient_TB[ORIGIN + 1 :] == 0).all()
+    assert (gradient_TB[: ORIGIN + 1] != 0).all()
+
+
+def test_the_forecast_depends_on_the_recurrent_state() -> None:
+    """Shown to fail by `top_TBD[origins_O] * 0` in the decoder: normaliser and highway alone would pass every other law."""
+    forecaster, ticks = random_forecaster(num_layers=2), random_ticks()
+    sequence, _ = forecaster.observe(forecaster.initial_state(3), *ticks)
+    top_TBD = torch.randn(len(ticks.values_TB), 3, 8, dtype=torch.float64, requires_grad=True)
+    forecaster.decode(sequence, top_TBD, torch.tensor([ORIGIN])).sum().backward()
+    assert top_TBD.grad is not None
+    assert (top_TBD.grad[ORIGIN] != 0).all()
+    assert (top_TBD.grad[ORIGIN + 1 :] == 0).all()
 
 
 def test_gradient_comes_from_every_tick_before_through_the_recurrence() -> None:

@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from models.batch import CarriedState
@@ -28,17 +29,19 @@ def assert_same_state(left: CarriedState, right: CarriedState) -> None:
         torch.testing.assert_close(getattr(left, field.name), getattr(right, field.name), rtol=0, atol=1e-10)
 
 
-def test_one_tick_at_a_time_equals_one_pass() -> None:
+@pytest.mark.parametrize(
+    "network", [{"wiring": "residual"}, {"wiring": "plain", "cell": "gru", "num_layers": 3, "input_skips": True}], ids=str
+)
+def test_one_tick_at_a_time_equals_one_pass(network: dict[str, object]) -> None:
     """Shown to fail by dropping the cell state between ticks, and by a lag ring one tick too short."""
-    for settings in ({"wiring": "residual"}, {"wiring": "plain", "cell": "gru", "num_layers": 3, "input_skips": True}):
-        forecaster, ticks = random_forecaster(**settings), random_ticks()
-        in_one_pass, after_pass = advance(forecaster, forecaster.initial_state(3), ticks)
-        state, stepped = forecaster.initial_state(3), []
-        for tick in range(len(ticks.values_TB)):
-            quantiles, state = advance(forecaster, state, ticks.part(slice(tick, tick + 1)))
-            stepped.append(quantiles)
-        np.testing.assert_allclose(np.concatenate(stepped), in_one_pass, rtol=0, atol=1e-10)
-        assert_same_state(state, after_pass)
+    forecaster, ticks = random_forecaster(**network), random_ticks()
+    in_one_pass, after_pass = advance(forecaster, forecaster.initial_state(3), ticks)
+    state, stepped = forecaster.initial_state(3), []
+    for tick in range(len(ticks.values_TB)):
+        quantiles, state = advance(forecaster, state, ticks.part(slice(tick, tick + 1)))
+        stepped.append(quantiles)
+    np.testing.assert_allclose(np.concatenate(stepped), in_one_pass, rtol=0, atol=1e-10)
+    assert_same_state(state, after_pass)
 
 
 def test_restart_from_a_snapshot_equals_no_restart(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def last_values(values_TB: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def medians(values_TB: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.median(values_TB[TEST_START:], axis=0)[None, :, None]
+    return np.median(values_TB[:TEST_START], axis=0)[None, :, None]
 
 
 @pytest.mark.parametrize("seed", [0, 1])

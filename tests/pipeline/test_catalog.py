@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StoreError
+from pipeline.schemas import UTC_US
 from pipeline.store.catalog import FILE_NAME, MIGRATIONS, SERIES_COLUMNS, Catalog, SnapshotPointer
 from tests.rivals import race
 
@@ -72,6 +73,34 @@ def test_failed_upsert_leaves_no_trace(catalog: Catalog) -> None:
     with pytest.raises(StoreError, match="NOT NULL"):
         catalog.upsert_series(both)
     assert catalog.series().is_empty()
+
+
+def test_default_aggregation_replaces_no_declared_one(catalog: Catalog) -> None:
+    catalog.upsert_series(series("pump/flow", aggregation="counter"))
+    both = pl.concat([series("pump/flow"), series("pump/heat")])
+    catalog.upsert_series(both, default_aggregation="mean")
+    assert catalog.series()["aggregation"].to_list() == ["counter", "mean"]
+
+
+def test_first_unit_settled_holds_for_all_processes(catalog: Catalog) -> None:
+    """Shown to fail by returning what was proposed."""
+    outputs = race(
+        "import os, sys; from pathlib import Path; from pipeline.store.catalog import Catalog",
+        "print(Catalog(Path(sys.argv[1])).settle_units({'heat': f'unit {os.getpid()}'}))",
+        str(catalog.state_dir),
+    )
+    assert set(outputs) == {f"{catalog.settle_units({'heat': 'another'})}\n"}
+    assert catalog.settle_units({"heat": "other", "flow": "L/s"})["flow"] == "L/s"
+
+
+def test_unfinished_ingest_keeps_what_was_stored_when_it_began(catalog: Catalog) -> None:
+    """Shown to fail by replacing the row of a run that begins again."""
+    catalog.upsert_series(pl.concat([series("pump/flow"), series("pump/heat")]).with_columns(last_ts=pl.Series([None, NOON], dtype=UTC_US)))
+    began_with = catalog.begin_ingest("files")
+    catalog.upsert_series(series(last_ts=NOON + HOUR))
+    assert catalog.begin_ingest("files").rows() == began_with.rows() == [("pump/heat", NOON)]
+    catalog.end_ingest("files")
+    assert catalog.begin_ingest("files").rows() == [("pump/heat", NOON + HOUR)]
 
 
 def test_snapshot_pointer_is_the_last_one_set(catalog: Catalog) -> None:

@@ -86,12 +86,13 @@ def test_one_stamp_in_ten_may_be_off_the_shared_residue():
     [
         (timedelta(seconds=65.9), MINUTE),  # within a tenth of a round interval
         (timedelta(seconds=7.003), timedelta(seconds=7)),  # else whole seconds
-        (timedelta(milliseconds=100.3), timedelta(milliseconds=100)),  # else whole milliseconds
-        (timedelta(microseconds=7), timedelta(microseconds=7)),  # else as it is
+        (timedelta(milliseconds=1_300.3), timedelta(milliseconds=1_300)),  # else whole milliseconds
+        (timedelta(milliseconds=100), timedelta(seconds=1)),  # but a second at least
+        (timedelta(microseconds=7), timedelta(seconds=1)),
         (timedelta(days=31), timedelta(days=31)),
     ],
 )
-def test_an_odd_spacing_is_rounded_by_less_than_a_tenth(median, interval):
+def test_an_odd_spacing_is_rounded_by_less_than_a_tenth_and_up_to_a_second(median, interval):
     assert inferred([START + k * median for k in range(9)])[0] == interval
 
 

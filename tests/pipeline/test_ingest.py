@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +18,7 @@ from pipeline.clock import ReplayClock
 from pipeline.errors import DataError
 from pipeline.ingest.ingest import IngestOptions, ingest_paths
 from pipeline.ingest.mapping import ColumnMapping
+from pipeline.prepare.regularise import regularise
 from pipeline.schemas import Quarantine, Readings
 from pipeline.settings import load_settings
 from pipeline.store.catalog import Catalog
@@ -32,6 +36,44 @@ MESSY = [
     '{"device_id":"d","metric":"t","ts":"2036-05-01T03:00:00Z","value":1.0,"seq":5}',
     '{"device_id":"d","metric":"t"',
 ]
+
+
+# Ingests "s.csv" in batches of three and is killed where its second commit would be.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from datetime import UTC, datetime
+from pipeline.clock import ReplayClock
+from pipeline.ingest import ingest
+from pipeline.settings import load_settings
+
+folder, store, commits = Path(sys.argv[1]), ingest._store_readings, []
+
+def dying(lake, readings):
+    if commits:
+        os.kill(os.getpid(), signal.SIGKILL)
+    commits.append(store(lake, readings))
+    return commits[-1]
+
+ingest._store_readings = dying
+settings = load_settings(lake=str(folder / "lake"), ingest={"batch_rows": 3})
+options = ingest.IngestOptions(aggregation={"energy": "counter"})
+ingest.ingest_paths(settings, [folder / "s.csv"], options, ReplayClock(datetime(2026, 6, 1, 12, tzinfo=UTC)))
+"""
+
+
+class BusyClock(ReplayClock):
+    """A clock that lets something else happen before it first answers."""
+
+    def __init__(self, start, meanwhile):
+        super().__init__(start)
+        self.todo = [meanwhile]
+
+    def now(self):
+        """Return the instant, after what is still to happen."""
+        while self.todo:
+            self.todo.pop()()
+        return super().now()
 
 
 class Site:
@@ -130,6 +172,53 @@ def test_a_run_that_stopped_half_way_is_completed_by_the_next(tmp_path):
     assert (site.table()["received_at"] == site.table()["ts"]).all()
 
 
+@pytest.fixture
+def killed(tmp_path):
+    """A site whose ingest of ten readings, newest first, was killed after three, and which was then regularised."""
+    site = Site(tmp_path, ingest={"batch_rows": 3})
+    header, *rows = hourly(*range(10), header="timestamp,energy")
+    site.path = site.write("s.csv", header, *reversed(rows))
+    run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert (run.returncode, len(site.table())) == (-signal.SIGKILL, 3)
+    regularise(site.settings, site.clock)
+    return site
+
+
+def test_no_stage_finds_readings_without_their_declared_aggregation(killed):
+    """Shown to fail by registering the series at the end of the run: regularise decided on the mean."""
+    assert killed.series()["aggregation"].to_list() == ["counter"]
+
+
+def test_a_killed_run_is_completed_as_if_nothing_had_happened_in_between(killed):
+    """Shown to fail by taking `last_ts` from the catalog: the other seven were behind it, late and received now."""
+    killed.clock.advance(HOUR)
+    report = killed.ingest(killed.path, aggregation={"energy": "counter"})
+    assert (counts(report), report.notes) == ((10, 7, 3, 0, 0), ())
+    assert (killed.table()["received_at"] == killed.table()["ts"]).all()
+    with Catalog(killed.settings.state_dir)._transaction() as connection:
+        assert connection.execute("SELECT count(*) FROM unfinished_ingests").fetchone() == (0,)
+
+
+def test_runs_at_once_agree_on_the_unit_of_a_metric(site):
+    """The second run starts and ends after the first has read the catalog and before it has met a unit.
+
+    Shown to fail by deciding the unit from what the catalog held at the start of the run.
+    """
+    celsius = site.write("c.ndjson", MESSY[0])
+    fahrenheit = site.write("f.ndjson", MESSY[1])
+    site.clock = BusyClock(NOON, lambda: site.ingest(celsius))
+    site.ingest(fahrenheit)
+    assert site.table().sort("ts").select("value", "unit").rows() == [(20.5, "degC"), (pytest.approx(21.0), "degC")]
+
+
+def test_a_unit_that_the_catalog_has_lost_is_that_of_the_stored_readings(site):
+    """Shown to fail by settling what the file proposes."""
+    site.ingest(site.write("c.ndjson", MESSY[0]))
+    (site.settings.state_dir / "catalog.db").unlink()
+    site.ingest(site.write("f.ndjson", MESSY[1]))
+    assert site.table()["unit"].unique().to_list() == ["degC"]
+
+
 def test_two_runs_at_once_store_each_reading_once(tmp_path):
     site = Site(tmp_path, ingest={"batch_rows": 3})
     path = site.write("x.ndjson", *MESSY)
@@ -147,6 +236,14 @@ def test_history_arrives_when_it_was_measured_and_what_is_behind_arrives_now(sit
     assert counts(report) == (4, 2, 2, 1, 0)
     assert (corrected["received_at"], corrected["is_late"]) == (NOON + HOUR, True)
     assert (newer["received_at"], newer["is_late"]) == (newer["ts"], False)
+
+
+def test_readings_taken_to_arrive_now_are_told(site):
+    site.ingest(site.write("s.csv", *hourly(1, 2, 3)))
+    site.clock.advance(HOUR)
+    told = "s.csv: 1 readings lie behind what was stored for their series and count as received now; name the column of their arrival times"
+    assert site.ingest(site.write("s.csv", *hourly(1, 9, 3, 4))).notes == (f"{told} with --received-at if that is known.",)
+    assert site.ingest(site.write("s.csv", *hourly(1, 9, 3, 4))).notes == ()
 
 
 @given(st.permutations(hourly(1, 2, 3, 4, 5)[1:]), st.integers(1, 3))

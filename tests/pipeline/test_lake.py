@@ -212,7 +212,7 @@ def test_a_folder_with_unusual_letters_is_read_as_any_other(tmp_path: Path, fold
     assert read(lake.scan(Quarantine)).schema == Quarantine.polars()
 
 
-@pytest.mark.parametrize("folder", ["a%20b", "a[1]"])
+@pytest.mark.parametrize("folder", ["a%20b", "a[1]", "a=b"])
 def test_a_folder_that_delta_cannot_open_is_refused_by_name(tmp_path: Path, folder: str) -> None:
     with pytest.raises(StoreError, match="Choose another folder"):
         Lake(str(tmp_path / folder)).create_all()

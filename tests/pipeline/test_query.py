@@ -154,8 +154,14 @@ def test_lead_time_is_the_step_at_that_distance(fleet: Lake) -> None:
     by_lead = query_forecasts(fleet.uri, lead_time=3 * HOUR)
     assert by_lead.equals(query_forecasts(fleet.uri, step=3))
     assert by_lead.select((pl.col("ts") - pl.col("origin")).unique()).item() == 3 * HOUR
-    assert query_forecasts(fleet.uri, lead_time=90 * timedelta(minutes=1)).is_empty()
+    assert query_forecasts(fleet.uri, lead_time=30_000 * timedelta(days=1)).is_empty()
     assert query_forecasts(fleet.uri, step=5).is_empty()
+
+
+def test_a_lead_time_between_the_ticks_names_the_sample_interval(fleet: Lake) -> None:
+    """Shown to fail by leaving such rows out: the answer was empty, as if nothing had been forecast."""
+    with pytest.raises(SettingsError, match=r"multiple of the sample interval; got 1:30:00 where that is 1:00:00"):
+        query_forecasts(fleet.uri, lead_time=90 * timedelta(minutes=1))
 
 
 def test_horizons_and_levels_may_differ_between_models(lake: Lake) -> None:

@@ -4,9 +4,12 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from polars.testing import assert_frame_equal
 
+from models import forecaster
 from pipeline.errors import DataError
 from pipeline.evaluate.scoring import LAST_VALUE, MODEL, SEASONAL_NAIVE, Period, score_forecaster
+from pipeline.forecast import engine
 from tests.lakes import CONFIG, random_weights
 from tests.laws.panels import HOUR, START, daily_cycle, hourly_panel
 
@@ -69,3 +72,15 @@ def test_series_that_start_and_end_apart_are_each_scored_on_their_own_origins() 
     panel = hourly_panel(values_TB)
     board = score_forecaster(random_weights(), panel, panel, PERIOD)
     assert board.num_origins == (70 - H + 1) + (40 - H + 1)
+
+
+def test_scores_do_not_depend_on_how_the_engine_is_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by dropping the last origin of every chunk but the final one."""
+    panel = hourly_panel(daily_cycle(NUM_TICKS, 5))
+    whole = score_forecaster(random_weights(), panel, panel, PERIOD)
+    monkeypatch.setattr(engine, "CHUNK_CELLS", 50)
+    monkeypatch.setattr(engine, "CHUNK_SERIES", 2)
+    monkeypatch.setattr(forecaster, "CHUNK_ORIGINS", 7)
+    chunked = score_forecaster(random_weights(), panel, panel, PERIOD)
+    assert chunked.num_origins == whole.num_origins
+    assert_frame_equal(chunked.by_step(), whole.by_step(), rel_tol=1e-9)

@@ -36,6 +36,26 @@ def test_asked_series_are_there_without_observations() -> None:
     np.testing.assert_array_equal(panel.values_TB, [[2.0, np.nan]])
 
 
+def test_a_series_starts_after_its_last_long_hole_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    stray = datetime(1700, 1, 1, tzinfo=UTC)
+    panel = to_panel(rows(("a/x", stray, 1.0), ("a/x", START, 2.0), ("a/x", START + 2 * HOUR, 3.0), ("c/y", START, 4.0)), GRIDS)
+    np.testing.assert_array_equal(panel.values_TB, [[2.0, 4.0], [np.nan, np.nan], [3.0, np.nan]])
+    assert panel.label(0, 0) == START
+    assert "series=a/x starts=2026-01-01" in caplog.text
+
+
+def test_an_asked_start_before_a_long_hole_moves_behind_it() -> None:
+    long_ago = int(datetime(1700, 1, 1, tzinfo=UTC).timestamp()) // 3600
+    panel = to_panel(rows(("a/x", START, 1.0)), GRIDS, since_tick={"a/x": long_ago, "c/y": long_ago}, restarts=True)
+    assert panel.first_tick_B.tolist() == [int(START.timestamp()) // 3600, long_ago]
+    assert panel.length_B.tolist() == [1, 0]
+
+
+def test_a_start_that_asks_for_too_many_ticks_is_refused() -> None:
+    with pytest.raises(DataError, match=r"20000000 ticks or fewer; got .* for a/x"):
+        to_panel(rows(("a/x", START, 1.0)), GRIDS, since_tick={"a/x": -25_000_000})
+
+
 def test_truncating_forgets_later_rows_and_series_that_had_not_begun() -> None:
     panel = to_panel(rows(("a/x", START, 1.0), ("a/x", START + HOUR, 2.0), ("c/y", START + 5 * HOUR, 9.0)), GRIDS)
     before = panel.truncated(START)

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.errors import SettingsError
+from pipeline.errors import DataError, SettingsError
 from pipeline.ingest.fleet import METRICS, FaultSpec, FleetSpec
 from pipeline.ingest.formats import discover
 from pipeline.ingest.simulate import simulate, write_fleet
@@ -68,6 +68,14 @@ def test_the_settings_declare_every_metric(tmp_path: Path) -> None:
         name: (metric.unit, metric.aggregation) for name, metric in METRICS.items()
     }
     assert declared.ingest.allowed_lateness == timedelta(seconds=90)
+
+
+def test_settings_that_somebody_wrote_are_not_replaced(tmp_path: Path) -> None:
+    """Shown to fail by writing without a look."""
+    (tmp_path / "tidecast.toml").write_text('lake = "precious"\n')
+    with pytest.raises(DataError, match="without settings of your own; got"):
+        write_fleet(SPEC, tmp_path)
+    assert contents(tmp_path) == {"tidecast.toml": b'lake = "precious"\n'}
 
 
 def test_of_a_written_folder_only_the_readings_are_input(tmp_path: Path) -> None:
