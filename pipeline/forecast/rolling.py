@@ -91,6 +91,7 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
     if panel is None:
         _save(settings, catalog, state, input_version)
         return ForecastReport(model.version, len(state.series_ids), 0, len(revised), 0, None)
+    state = _restarted(state, panel, model)
     run = _Run(lake, model, panel, state, input_version, clock.now())
     rows = run.advance(issued_tick, origins)
     _save(settings, catalog, state, input_version)
@@ -169,8 +170,18 @@ def _new_ticks(lake: Lake, state: StreamState, fleet: pl.DataFrame) -> Panel | N
     if start_us is None:
         return None
     observations = read_observations(lake, series=read_to["series_id"].to_list(), start=EPOCH + timedelta(microseconds=start_us))
-    panel = to_panel(observations, fleet, since_tick=dict(read_to.select("series_id", pl.col("tick") + 1).iter_rows()))
+    since = dict(read_to.select("series_id", pl.col("tick") + 1).iter_rows())
+    panel = to_panel(observations, fleet, since_tick=since, restarts=True)
     return panel if panel.length_B.any() else None
+
+
+def _restarted(state: StreamState, panel: Panel, model: LoadedModel) -> StreamState:
+    """Give series that begin anew after a very long hole a fresh state, as they have in training."""
+    next_tick = dict(zip(state.series_ids, (state.tick_B + 1).tolist(), strict=True))
+    begins = {s: t for s, t in zip(panel.series_ids, panel.first_tick_B.tolist(), strict=True) if t != next_tick[s]}
+    if not begins:
+        return state
+    return _without_past(state, list(begins)).with_series(list(begins), np.array(list(begins.values()), np.int64) - 1, model.model)
 
 
 class _Run:

@@ -185,6 +185,13 @@ def test_other_weights_under_the_same_version_start_anew(lake: TestLake) -> None
     assert issued(lake)["model_version"].n_unique() == 2
 
 
+def test_a_stamp_from_long_ago_does_not_make_the_state_walk_to_today(lake: TestLake) -> None:
+    stray = until(1).with_columns(ts=pl.lit(START).dt.replace(year=2002), received_at=pl.lit(START).dt.replace(year=2002))
+    lake.ingest(stray)
+    report = forecast(lake.settings, lake.clock)
+    assert (report.ticks, report.rows_written) == (180, 2)
+
+
 def test_without_a_champion_the_error_says_to_train(tmp_path: Path) -> None:
     lake = TestLake.at(tmp_path)
     lake.ingest(until(10))
