@@ -1,6 +1,6 @@
 """What carrying the state saves: one new tick with it, against re-encoding a window per origin, in one run on one machine.
 
-    python -m benchmarks.stream_speed [--series 10000] [--window 336] [--threads 2]
+    python -m benchmarks.stream_speed [--series 10000] [--window 336] [--threads 1]
 
 Prints one JSON line. Random weights and random walks: the time does not depend on either.
 """
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--series", type=int, default=10_000)
     parser.add_argument("--window", type=int, default=336)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     config = ForecasterConfig(
