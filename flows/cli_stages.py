@@ -137,7 +137,7 @@ def _show_ingest(outcome: "IngestOutcome") -> None:
     from flows.console import note, stdout, table
 
     out, done = stdout(), outcome.ingested
-    counts = ("read", "accepted", "duplicate", "late", "quarantined")
+    counts = ("read", "accepted", "duplicate", "late", "quarantined", *(("empty",) if done.empty else ()))
     out.print("  ".join(f"{name} [bold]{getattr(done, name):,}[/bold]" for name in counts), highlight=False)
     for sentence in done.notes:
         note(sentence)

@@ -101,7 +101,7 @@ class BacktestReport:
             f"| {model} | " + " | ".join(f"{scores[name]:.4f}" if name in scores else "" for name in names) + " |"
             for model, scores in self.overall.items()
         )
-        notes = "".join(f"\n- {note}" for note in self.notes)
+        notes = "".join(f"\n- {note}" for note in (*self.notes, *(f"picture: {path}" for path in self.pictures)))
         return (
             f"Model version {self.model_version}: {self.origins:,} forecasts of {self.series} series, "
             f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC, {self.model_seconds:.2f} s of model time.\n\n"

@@ -171,7 +171,7 @@ def _one_interval(grids: pl.DataFrame) -> int:
     spacings = ", ".join(str(timedelta(microseconds=us)) for us in intervals.to_list()[:5])
     raise DataError(
         f"One model requires series of one sample interval; got {spacings}. "
-        "Choose series with --series, or set one grid with --sample-interval when ingesting."
+        "Choose series with --series, or keep one lake for each interval (--lake)."
     )
 
 

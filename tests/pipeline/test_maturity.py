@@ -164,7 +164,8 @@ def test_every_model_version_is_scored(lake: TestLake) -> None:
     forecast(lake.settings, lake.clock)
     lake.ingest(until(92))
     assert score_matured(lake.settings, lake.clock) == 8
-    assert scores(lake).group_by("model_version").len().sort("model_version").rows() == [("1", 4), ("2", 4)]
+    version = pl.col("model_version").str.split("-").list.first()
+    assert scores(lake).group_by(version).len().sort("model_version").rows() == [("1", 4), ("2", 4)]
 
 
 def test_a_forecast_issued_after_its_targets_came_is_scored_at_once(lake: TestLake) -> None:
