@@ -86,7 +86,7 @@ class TrainReport:
         rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in self.metrics.items())
         return (
             f"Model version {self.model_version} ({'champion' if self.promoted else 'not promoted'}): {self.series} series, "
-            f"{self.num_parameters:,} parameters, stopped after {self.epochs} epochs; the weights are those of epoch {self.best_epoch + 1}.\n\n"
+            f"{self.num_parameters:,} parameters, the weights of epoch {self.best_epoch + 1} of {self.epochs}.\n\n"
             f"Trained to {self.train_end:%Y-%m-%d %H:%M}, validated to {self.validation_end:%Y-%m-%d %H:%M} UTC.\n\n"
             f"| metric | value |\n|---|---|\n{rows}\n"
         )
