@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # The build of torch: pip's own configuration decides, which on a plain machine is PyPI's (on Linux with CUDA, some gigabytes).
-# For the CPU build, name the index that pytorch.org gives for it: make demo TORCH_PIP_ARGS="--index-url …"
+# For the CPU build, name the index that PyTorch's own instructions give for it: make demo TORCH_PIP_ARGS="--index-url …"
 TORCH_PIP_ARGS ?=
 # Processes that share the test files. A file stays in one process, so what its tests share is built once.
 TEST_WORKERS ?= 2

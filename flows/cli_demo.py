@@ -130,7 +130,9 @@ def _leads(forecasts: "pl.DataFrame") -> "pl.DataFrame":
 
 def next_commands(lake: str, series: str) -> dict[str, str]:
     """Return what to type next, so that it works as it stands: with the folder of the command where that is not on the path."""
-    command = "tidecast" if shutil.which("tidecast") else str(Path(sys.executable).with_name("tidecast"))
+    beside = Path(sys.executable).with_name("tidecast")
+    shown = beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside
+    command = "tidecast" if shutil.which("tidecast") else str(shown)
     return {
         "MLflow UI": f"{command} ui mlflow --lake {lake}",
         "Prefect UI": f"{command} ui prefect --lake {lake}",
