@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pipeline.forecast.rolling import ForecastReport
     from pipeline.ingest.ingest import IngestOptions
     from pipeline.settings import Aggregation, Settings
+    from pipeline.study.depth_report import DepthReport
+    from pipeline.study.plan import DepthRequest
+    from pipeline.study.tune import TuneReport, TuneRequest
     from pipeline.train.train import TrainReport, TrainRequest
 
 EpochUnit = Literal["s", "ms", "us", "ns"]
@@ -22,7 +25,7 @@ FileFormat = Literal["csv", "ndjson", "parquet"]
 
 
 class Stages(Protocol):
-    """The four stages, however they are run; `flows.direct` and `flows.orchestrated` are two such modules."""
+    """The stages and the studies, however they are run; `flows.direct` and `flows.orchestrated` are two such modules."""
 
     def ingest(self, paths: list[Path], options: "IngestOptions", settings: "Settings") -> "IngestOutcome":
         """Ingest files and folders."""
@@ -35,6 +38,12 @@ class Stages(Protocol):
 
     def backtest(self, request: "BacktestRequest", settings: "Settings") -> "BacktestReport":
         """Backtest the champion."""
+
+    def tune(self, request: "TuneRequest", settings: "Settings") -> "TuneReport":
+        """Search for good settings."""
+
+    def study_depth(self, request: "DepthRequest", settings: "Settings") -> "DepthReport":
+        """Compare depths, each tuned on its own."""
 
 
 def stages(no_orchestrator: bool) -> Stages:
@@ -73,6 +82,11 @@ def ingest(  # noqa: PLR0913 (a verb's options are its signature)
     sample_interval: Annotated[
         timedelta | None, duration_option("--sample-interval", "Spacing of the grid.  [default: inferred for each series]")
     ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="The files hold what is known ahead, such as tariffs: for covariates.")] = False,
+    known_ahead: Annotated[
+        timedelta | None, duration_option("--known-ahead", "How long before its instant each value of a plan was known.")
+    ] = None,
+    devices: Annotated[bool, typer.Option("--devices", help="The files are tables of devices, a column for each attribute.")] = False,
     lake: Lake = None,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
@@ -87,6 +101,11 @@ def ingest(  # noqa: PLR0913 (a verb's options are its signature)
     from pipeline.ingest.mapping import ColumnMapping
 
     settings = read_settings(settings_file, lake, **_given(prepare=_given(sample_interval=sample_interval) or None))
+    if (plan and devices) or (known_ahead is not None and not plan):
+        raise typer.BadParameter("--plan and --devices exclude each other, and --known-ahead requires --plan.")
+    if devices:
+        _ingest_devices(settings, paths, device_id, as_json=as_json)
+        return
     mapping = ColumnMapping(
         ts=tuple(ts or ()),
         value=tuple(value or ()),
@@ -104,6 +123,8 @@ def ingest(  # noqa: PLR0913 (a verb's options are its signature)
         epoch_unit=epoch_unit,
         format=format,
         aggregation=_aggregations(aggregation or []),
+        is_plan=plan,
+        known_ahead=known_ahead,
     )
     with busy(f"ingesting {', '.join(map(str, paths))}"):
         outcome = stages(no_orchestrator).ingest(paths, options, settings)
@@ -111,6 +132,18 @@ def ingest(  # noqa: PLR0913 (a verb's options are its signature)
         write_json(outcome.to_dict())
     else:
         _show_ingest(outcome)
+
+
+def _ingest_devices(settings: "Settings", paths: list[Path], device_id: str | None, *, as_json: bool) -> None:
+    """Read attributes of devices; no flow run, as it is one small transaction."""
+    from flows.console import stdout, write_json
+    from pipeline.ingest.devices import ingest_devices
+
+    report = ingest_devices(settings, paths, device_id)
+    if as_json:
+        write_json(report.to_dict())
+    else:
+        stdout().print(f"{report.devices:,} devices have {', '.join(report.attributes)}.", highlight=False)
 
 
 def _aggregations(assignments: Sequence[str]) -> "dict[str, Aggregation]":
@@ -162,6 +195,15 @@ def train(  # noqa: PLR0913 (a verb's options are its signature)
     hidden_size: Annotated[int | None, typer.Option(min=1, help="Width of every layer.")] = None,
     cell: Annotated[Literal["lstm", "gru"] | None, typer.Option(help="Recurrent cell.")] = None,
     wiring: Annotated[Literal["residual", "plain"] | None, typer.Option(help="plain is the textbook stack.")] = None,
+    past_covariate: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC", help="Read another metric of the same device too; repeatable.")
+    ] = None,
+    future_covariate: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC", help="Read what is planned of a metric of the device (ingest --plan); repeatable.")
+    ] = None,
+    static_covariate: Annotated[
+        list[str] | None, typer.Option(metavar="ATTRIBUTE", help="Read an attribute of the device (ingest --devices); repeatable.")
+    ] = None,
     bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Refused, with the reason: it would read the future.")] = False,
     lake: Lake = None,
     settings_file: SettingsFile = None,
@@ -178,7 +220,8 @@ def train(  # noqa: PLR0913 (a verb's options are its signature)
     from pipeline.train.train import TrainRequest  # after the refusal: it takes Lightning's seconds
 
     network = _given(num_layers=num_layers, hidden_size=hidden_size, cell=cell, wiring=wiring)
-    section = _given(horizon=horizon, max_seconds=max_seconds, seed=seed, network=network or None)
+    covariates = _given(past=past_covariate or None, future=future_covariate or None, static=static_covariate or None)
+    section = _given(horizon=horizon, max_seconds=max_seconds, seed=seed, network=network or None, covariates=covariates or None)
     settings = read_settings(settings_file, lake, **_given(train=section or None))
     patterns = tuple(series) if series else None
     request = TrainRequest(series=patterns, train_end=train_end, validation_end=validation_end, promote=promote)

@@ -149,6 +149,33 @@ def watch_training(max_seconds: float) -> Iterator[None]:
             _epoch_listener.reset(token)
 
 
+StepListener = Callable[[int, int, str], None]
+_step_listener: ContextVar[StepListener | None] = ContextVar("step_listener", default=None)
+
+
+def report_step(done: int, total: int, what: str) -> None:
+    """Tell whoever watches that one of many trainings has ended; as for `report_epoch`, past Prefect."""
+    listener = _step_listener.get()
+    if listener is not None:
+        listener(done, total, what)
+
+
+@contextmanager
+def watch_steps(first: str) -> Iterator[None]:
+    """Show on a terminal's stderr how many of many trainings have ended; until the first has, what is done before it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = stderr()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(first, total=None)
+        token = _step_listener.set(lambda done, total, what: progress.update(bar, description=what, completed=done, total=total))
+        try:
+            yield
+        finally:
+            _step_listener.reset(token)
+
+
 @contextmanager
 def downloading(name: str) -> Iterator[Callable[[int, int], None]]:
     """Show a download on a terminal's stderr.

@@ -1,4 +1,4 @@
-"""The four stages called without Prefect: what `--no-orchestrator` runs. `flows.orchestrated` offers the same functions as flow runs.
+"""The stages and studies called without Prefect: what `--no-orchestrator` runs. `flows.orchestrated` offers the same as flow runs.
 
 Both leave the same lake and the same MLflow store, which `tests/flows/test_flows.py` holds them to.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.console import report_epoch
+from flows.console import report_epoch, report_step
 from pipeline.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pipeline.ingest.ingest import IngestOptions, IngestReport
     from pipeline.prepare.regularise import RegulariseReport
     from pipeline.settings import Settings
+    from pipeline.study.depth_report import DepthReport
+    from pipeline.study.plan import DepthRequest
+    from pipeline.study.tune import TuneReport, TuneRequest
     from pipeline.train.train import TrainReport, TrainRequest
 
 
@@ -31,12 +34,19 @@ class IngestOutcome:
         return {**self.ingested.to_dict(), "observations": self.regularised.to_dict()}
 
 
+def read_files(paths: list[Path], options: "IngestOptions", settings: "Settings") -> "IngestReport":
+    """Read files into the table of readings, or into that of plans."""
+    from pipeline.ingest.ingest import ingest_paths
+    from pipeline.ingest.known_future import ingest_plans
+
+    return (ingest_plans if options.is_plan else ingest_paths)(settings, paths, options, SystemClock())
+
+
 def ingest(paths: list[Path], options: "IngestOptions", settings: "Settings") -> IngestOutcome:
     """Ingest files and folders, then bring the observations up to them."""
-    from pipeline.ingest.ingest import ingest_paths
     from pipeline.prepare.regularise import regularise
 
-    return IngestOutcome(ingest_paths(settings, paths, options, SystemClock()), regularise(settings, SystemClock()))
+    return IngestOutcome(read_files(paths, options, settings), regularise(settings, SystemClock()))
 
 
 def train(request: "TrainRequest", settings: "Settings") -> "TrainReport":
@@ -62,3 +72,17 @@ def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestRepor
     from pipeline.evaluate.backtest import backtest as score_past_origins
 
     return score_past_origins(settings, request, SystemClock())
+
+
+def tune(request: "TuneRequest", settings: "Settings") -> "TuneReport":
+    """Search for good settings."""
+    from pipeline.study.tune import tune as search_settings
+
+    return search_settings(settings, request, SystemClock(), report_step)
+
+
+def study_depth(request: "DepthRequest", settings: "Settings") -> "DepthReport":
+    """Compare depths, each tuned on its own."""
+    from pipeline.study.depth import study_depth as compare_depths
+
+    return compare_depths(settings, request, SystemClock(), report_step)

@@ -6,10 +6,10 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.console import jsonable
-from flows.direct import IngestOutcome
+from flows.direct import IngestOutcome, read_files
 from flows.tasks import BACKOFF, JITTER, RETRIES, is_transient, publish, settings_of_run
 from pipeline.clock import SystemClock
-from pipeline.ingest.ingest import IngestOptions, IngestReport, ingest_paths
+from pipeline.ingest.ingest import IngestOptions, IngestReport
 from pipeline.prepare.regularise import RegulariseReport, regularise
 from pipeline.settings import Settings
 
@@ -18,8 +18,8 @@ EVERY_DEFAULT = IngestOptions()
 
 @task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)
 def ingest_files(settings: Settings, paths: list[Path], options: IngestOptions) -> IngestReport:
-    """Read files into the readings table."""
-    return ingest_paths(settings, paths, options, SystemClock())
+    """Read files into the table of readings, or into that of plans."""
+    return read_files(paths, options, settings)
 
 
 @task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)

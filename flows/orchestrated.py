@@ -1,4 +1,4 @@
-"""The four stages as Prefect flow runs, called from the command line; `flows.direct` offers the same functions without Prefect.
+"""The stages and studies as Prefect flow runs, called from the command line; `flows.direct` offers the same functions without Prefect.
 
 Without PREFECT_API_URL, Prefect starts a server for the length of the process (some 15 s), with the database that `tidecast ui` shows.
 """
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pipeline.forecast.rolling import ForecastReport
     from pipeline.ingest.ingest import IngestOptions
     from pipeline.settings import Settings
+    from pipeline.study.depth_report import DepthReport
+    from pipeline.study.plan import DepthRequest
+    from pipeline.study.tune import TuneReport, TuneRequest
     from pipeline.train.train import TrainReport, TrainRequest
 
 
@@ -53,6 +56,22 @@ def forecast(origins: int, settings: "Settings") -> "ForecastReport":
 def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestReport":
     """Backtest the champion."""
     from flows.backtest import backtest as flow
+
+    _keep_prefect_off_the_terminal()
+    return flow(request, settings)
+
+
+def tune(request: "TuneRequest", settings: "Settings") -> "TuneReport":
+    """Search for good settings."""
+    from flows.tune import tune as flow
+
+    _keep_prefect_off_the_terminal()
+    return flow(request, settings)
+
+
+def study_depth(request: "DepthRequest", settings: "Settings") -> "DepthReport":
+    """Compare depths, each tuned on its own."""
+    from flows.study import study_depth as flow
 
     _keep_prefect_off_the_terminal()
     return flow(request, settings)

@@ -1,7 +1,7 @@
 """The tensors between the data and the network, each with its shape; time comes first everywhere.
 
 Letters: T ticks, B series, R history ticks before the first one, K normalisers, L layers, D hidden, O origins, H horizon,
-Q quantile levels.
+Q quantile levels, S = T + H ticks; P past, U known-future and J static covariates, V = P + U, F features.
 """
 
 from dataclasses import dataclass, fields
@@ -9,6 +9,37 @@ from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+
+
+class Covariates(NamedTuple):
+    """What is known of B series beside the target, in its own units; columns in the order of the `ForecasterConfig`."""
+
+    past_TBP: Tensor
+    """(T, B, P) float64: measured at tick t; read only where observed, and forward only."""
+    past_observed_TBP: Tensor
+    """(T, B, P) bool."""
+    future_SBU: Tensor
+    """(S, B, U) float64: row s is tick s, and was known a horizon before it; read only where observed."""
+    future_observed_SBU: Tensor
+    """(S, B, U) bool."""
+    static_BJ: Tensor
+    """(B, J) float64, NaN where unknown."""
+
+    @classmethod
+    def of(cls, past_TBP: Tensor, future_SBU: Tensor, static_BJ: Tensor) -> Self:
+        """Return covariates from values that are NaN where they are not known."""
+        return cls(past_TBP, ~past_TBP.isnan(), future_SBU, ~future_SBU.isnan(), static_BJ)
+
+
+class CovariateInputs(NamedTuple):
+    """Covariates as the network reads them: free of unit and level, each row known at its tick."""
+
+    past_TBF: Tensor
+    """(T, B, 3 P) float64: normalised value, change since the tick before, observed mask."""
+    future_SBF: Tensor
+    """(S, B, 2 U) float64: normalised value (0 where unknown), mask; the rows up to t + H are known at tick t."""
+    static_BJ: Tensor
+    """(B, J) float64: as given."""
 
 
 class Sequence(NamedTuple):
@@ -28,6 +59,8 @@ class Sequence(NamedTuple):
     """(T, B) int64: ticks since the first observation of the series; negative before it."""
     time_TB: Tensor
     """(T, B) int64: label of tick t, seconds since the epoch, UTC."""
+    covariates: CovariateInputs | None = None
+    """Of a forecaster that has some."""
 
 
 class TrainingBatch(NamedTuple):
@@ -62,6 +95,13 @@ class CarriedState:
     """Ticks since the last observation, int64."""
     age_B: Tensor
     """Ticks since the first observation, -1 before it, int64."""
+    covariate_count_VB: Tensor
+    """Statistics of the past and then the known-future covariates, as those of the target above; V is 0 without any."""
+    covariate_mean_KVB: Tensor
+    covariate_variance_KVB: Tensor
+    covariate_last_VB: Tensor
+    covariate_since_VB: Tensor
+    covariate_age_VB: Tensor
 
     def select(self, index: Tensor) -> Self:
         """Return the state of some of the series."""

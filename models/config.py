@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Literal
 BIDIRECTIONAL_REFUSED = (
     "A forecaster requires layers that read the target forward in time only; got bidirectional=True. "
     "The backward direction at time t has read the readings after t, which do not exist yet when the forecast is issued: "
-    "validation looks excellent, the live score does not, and no state can be carried. Use bidirectional=False; "
-    "bidirectional layers belong to closed windows: gap filling in history and sequence classification."
+    "validation looks excellent, the live score does not, and no state can be carried (measured in docs/causality.md). "
+    "Use bidirectional=False. Both directions are honest over closed windows: models.offline.SequenceClassifier labels them, and "
+    "pipeline.offline.fill.fill_history, or `tidecast fill`, does gap filling in history for reports."
 )
 
 
@@ -25,7 +26,7 @@ class NetworkConfig:
         wiring: `residual` is pre-norm, y_l = y_{l-1} + Dropout(LSTM_l(Norm(y_{l-1}))); `plain` is the textbook stack,
             the hidden state of layer l-1 at time t is the input of layer l at time t, dropout between layers.
         input_skips: feed the step's inputs to every layer too (Graves 2013).
-        dropout: on the output of each layer but the last (plain) or on each residual branch (residual).
+        dropout: on the output of each layer but the last (plain) or on each residual branch (residual), and on what the decoder reads.
         bidirectional: refused when True; here so that the refusal can explain itself.
     """
 
@@ -36,7 +37,7 @@ class NetworkConfig:
     hidden_size: int = 64
     wiring: Literal["residual", "plain"] = "residual"
     input_skips: bool = False
-    dropout: float = 0.1
+    dropout: float = 0.3
     bidirectional: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +68,10 @@ class ForecasterConfig:
         half_lives: of the normalisers in ticks, slowest first; the first scales inputs and targets, the others are features.
         quantile_levels: ascending, inside (0, 1), with 0.5 among them.
         network: the recurrent stack.
+        calendar: whether time of day, week and year are read; False where ticks are no instants.
+        past_covariates: what is measured when the target is, by name, in the order of `models.batch.Covariates`; read forward only.
+        future_covariates: what is known a whole horizon ahead (schedules, tariffs, weather forecasts), likewise.
+        static_covariates: what is known of a series and does not change, likewise.
     """
 
     sample_interval_s: float
@@ -76,9 +81,13 @@ class ForecasterConfig:
     half_lives: tuple[float, ...] = (336.0, 24.0)
     quantile_levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    calendar: bool = True
+    past_covariates: tuple[str, ...] = ()
+    future_covariates: tuple[str, ...] = ()
+    static_covariates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse impossible numbers.
+        """Refuse impossible numbers, and covariates named twice.
 
         Raises:
             ValueError: with the sentence to show the user.
@@ -95,6 +104,19 @@ class ForecasterConfig:
             raise ValueError(f"A forecaster requires ascending seasons of at least 2 ticks; got {self.seasons}.")
         if not self.half_lives or any(half_life <= 0 for half_life in self.half_lives):
             raise ValueError(f"A forecaster requires at least one positive half-life; got {self.half_lives}.")
+        for names in self.covariate_names:
+            if len(set(names)) < len(names):
+                raise ValueError(f"A forecaster requires covariates that are named once; got {names}.")
+
+    @property
+    def covariate_names(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """Past, known-future and static covariates."""
+        return self.past_covariates, self.future_covariates, self.static_covariates
+
+    @property
+    def has_covariates(self) -> bool:
+        """Whether anything but the target is read."""
+        return any(self.covariate_names)
 
     @property
     def history_length(self) -> int:
@@ -107,8 +129,6 @@ class ForecasterConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "ForecasterConfig":
-        """Rebuild a configuration from its JSON form."""
-        fields = dict(data)
-        for name in ("seasons", "half_lives", "quantile_levels"):
-            fields[name] = tuple(fields[name])
+        """Rebuild a configuration from its JSON form; what an older one does not name has its default."""
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
         return cls(**{**fields, "network": NetworkConfig(**fields["network"])})

@@ -4,17 +4,21 @@
 One tick at a time or a whole history in one call give the same numbers, which is why a backtest is the live engine.
 Called by `pipeline.forecast.engine` and `models.training`; imports torch alone.
 
-Letters: T ticks, B series, R history, K normalisers, F features, D hidden, O origins, N = O * B, H horizon, L context, Q levels.
+Letters: T ticks, B series, R history, K normalisers, F features, D hidden, O origins, N = O * B, H horizon, L context, Q levels,
+S = T + H, J static covariates.
 """
 
+import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from models.batch import CarriedState, Sequence
+from models.anchors import anchors
+from models.batch import CarriedState, Covariates, Sequence
 from models.calendar import calendar, num_calendar_features
 from models.config import ForecasterConfig
+from models.covariates import FUTURE_FEATURES, PAST_FEATURES, carried_statistics, encode, initial_statistics
 from models.heads import QuantileDecoder, to_metric_unit, to_normalised
 from models.normaliser import Statistics, track
 from models.stacked_lstm import StackedRecurrence
@@ -28,21 +32,36 @@ class CausalForecaster(nn.Module):
     def __init__(self, config: ForecasterConfig) -> None:
         super().__init__()
         self.config = config
-        num_calendar = num_calendar_features(config.sample_interval_s)
-        num_features = 4 + len(config.seasons) + 2 * (len(config.half_lives) - 1) + num_calendar
+        self.calendar_interval_s = config.sample_interval_s if config.calendar else math.inf
+        num_known = num_calendar_features(self.calendar_interval_s) + FUTURE_FEATURES * len(config.future_covariates)
+        num_static = len(config.static_covariates)
+        num_features = 4 + len(config.seasons) + 2 * (len(config.half_lives) - 1) + num_known
+        num_features += PAST_FEATURES * len(config.past_covariates) + num_static
         self.stack = StackedRecurrence(num_features, config.network)
-        self.decoder = QuantileDecoder(config, num_calendar)
+        self.decoder = QuantileDecoder(config, num_known)
+        self.static_mean_J: Tensor
+        self.static_scale_J: Tensor
+        self.register_buffer("static_mean_J", torch.zeros(num_static), persistent=num_static > 0)
+        self.register_buffer("static_scale_J", torch.ones(num_static), persistent=num_static > 0)
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights; statistics and history are float64 whatever it is."""
         return self.decoder.anchor_bias_HA.dtype
 
+    def standardise_static(self, static_BJ: Tensor) -> None:
+        """Take the mean and spread of static covariates from the series trained on; NaN is unknown and does not count."""
+        mean_J = static_BJ.nanmean(dim=0)
+        scale_J = (static_BJ - mean_J).square().nanmean(dim=0).sqrt()
+        self.static_mean_J.copy_(mean_J.nan_to_num())
+        self.static_scale_J.copy_(torch.where(scale_J > 0, scale_J, 1.0))
+
     def initial_state(self, num_series: int) -> CarriedState:
         """Return the state of series of which nothing has been seen."""
         hidden, cell = self.stack.initial_state(num_series)
         normalisers = hidden.new_zeros((len(self.config.half_lives) + 1, num_series), dtype=torch.float64)
         counts = hidden.new_zeros(num_series, dtype=torch.int64)
+        covariates = initial_statistics(self.config, counts)
         return CarriedState(
             h_LBD=hidden,
             c_LBD=cell,
@@ -52,10 +71,22 @@ class CausalForecaster(nn.Module):
             history_RB=normalisers.new_zeros((self.config.history_length, num_series)),
             since_B=counts.clone(),
             age_B=counts - 1,
+            covariate_count_VB=covariates.count_B,
+            covariate_mean_KVB=covariates.mean_KB,
+            covariate_variance_KVB=covariates.variance_KB,
+            covariate_last_VB=covariates.last_B,
+            covariate_since_VB=covariates.since_B,
+            covariate_age_VB=covariates.age_B,
         )
 
     def advance(
-        self, state: CarriedState, values_TB: Tensor, observed_TB: Tensor, time_TB: Tensor, origins_O: Tensor | None = None
+        self,
+        state: CarriedState,
+        values_TB: Tensor,
+        observed_TB: Tensor,
+        time_TB: Tensor,
+        origins_O: Tensor | None = None,
+        covariates: Covariates | None = None,
     ) -> tuple[Tensor, CarriedState]:
         """Read T ticks and forecast at some of them.
 
@@ -65,22 +96,29 @@ class CausalForecaster(nn.Module):
             observed_TB: bool.
             time_TB: int64 labels in seconds since the epoch.
             origins_O: ticks, 0 … T - 1, that issue a forecast; None for the last alone.
+            covariates: of the same ticks, for a forecaster that has some.
 
         Returns:
             Quantiles (O, B, H, Q) in the metric's unit, float64, ascending in Q, and the state after the last tick.
+
+        Raises:
+            ValueError: when the covariates are not those of the configuration.
         """
-        sequence, after = self.observe(state, values_TB, observed_TB, time_TB)
+        sequence, after = self.observe(state, values_TB, observed_TB, time_TB, covariates)
         top_TBD, hidden, cell = self.stack(self.features(sequence), state.h_LBD, state.c_LBD)
         if origins_O is None:
             origins_O = torch.tensor([values_TB.shape[0] - 1], device=values_TB.device)
         return self.decode(sequence, top_TBD, origins_O), replace(after, h_LBD=hidden, c_LBD=cell)
 
-    def observe(self, state: CarriedState, values_TB: Tensor, observed_TB: Tensor, time_TB: Tensor) -> tuple[Sequence, CarriedState]:
+    def observe(
+        self, state: CarriedState, values_TB: Tensor, observed_TB: Tensor, time_TB: Tensor, covariates: Covariates | None = None
+    ) -> tuple[Sequence, CarriedState]:
         """Advance statistics and history, not the stack; arguments as for `advance`."""
         before = Statistics(state.count_B, state.mean_KB, state.variance_KB, state.history_RB[-1], state.since_B, state.age_B)
         filled_TB, mean_KTB, scale_KTB, since_TB, age_TB, after = track(values_TB, observed_TB, self.config.half_lives, before)
         history_RTB = torch.cat([state.history_RB, filled_TB])
         sequence = Sequence(history_RTB, mean_KTB, scale_KTB, observed_TB, since_TB, age_TB, time_TB)
+        sequence, state = self._observe_covariates(sequence, state, covariates)
         return sequence, replace(
             state,
             count_B=after.count_B,
@@ -89,6 +127,23 @@ class CausalForecaster(nn.Module):
             history_RB=history_RTB[-self.config.history_length :].clone(),
             since_B=after.since_B,
             age_B=after.age_B,
+        )
+
+    def _observe_covariates(self, sequence: Sequence, state: CarriedState, covariates: Covariates | None) -> tuple[Sequence, CarriedState]:
+        if (covariates is not None) != self.config.has_covariates:
+            wanted, got = ("its", "none") if covariates is None else ("no", "some")
+            raise ValueError(f"This forecaster requires {wanted} covariates; got {got}. Give what its configuration names.")
+        if covariates is None:
+            return sequence, state
+        inputs, after = encode(covariates, carried_statistics(state), self.config)
+        return sequence._replace(covariates=inputs), replace(
+            state,
+            covariate_count_VB=after.count_B,
+            covariate_mean_KVB=after.mean_KB,
+            covariate_variance_KVB=after.variance_KB,
+            covariate_last_VB=after.last_B,
+            covariate_since_VB=after.since_B,
+            covariate_age_VB=after.age_B,
         )
 
     def features(self, sequence: Sequence) -> Tensor:
@@ -109,7 +164,16 @@ class CausalForecaster(nn.Module):
         inputs_TBF = torch.stack(columns, dim=-1)
         started_TB1 = (sequence.age_TB >= 0).unsqueeze(-1)
         inputs_TBF = torch.where(started_TB1, inputs_TBF, 0.0)  # before the first observation there is no level to speak of
-        return torch.cat([inputs_TBF, calendar(sequence.time_TB, self.config.sample_interval_s)], dim=-1).to(self.dtype)
+        groups = [inputs_TBF, calendar(sequence.time_TB, self.calendar_interval_s), *self._covariate_features(sequence)]
+        return torch.cat(groups, dim=-1).to(self.dtype)
+
+    def _covariate_features(self, sequence: Sequence) -> list[Tensor]:
+        if sequence.covariates is None:
+            return []
+        past_TBF, future_SBF, static_BJ = sequence.covariates
+        standard_BJ = ((static_BJ - self.static_mean_J) / self.static_scale_J).asinh().nan_to_num()
+        num_ticks = past_TBF.shape[0]
+        return [past_TBF, future_SBF[:num_ticks], standard_BJ.expand(num_ticks, -1, -1)]
 
     def decode(self, sequence: Sequence, top_TBD: Tensor, origins_O: Tensor) -> Tensor:
         """Return quantiles (O, B, H, Q), float64, in the metric's unit; in chunks that stay in the processor's cache."""
@@ -123,15 +187,18 @@ class CausalForecaster(nn.Module):
         return torch.cat(parts)
 
     def decode_normalised(self, sequence: Sequence, top_TBD: Tensor, origins_O: Tensor) -> Tensor:
-        """Return quantiles (O, B, H, Q) in the asinh units of each origin, in the weights' dtype."""
+        """Return quantiles (O, B, H, Q) in the normalised units of each origin, in the weights' dtype."""
         return self._decode(sequence, top_TBD, self._calendar_basis(sequence), origins_O)
 
     def _calendar_basis(self, sequence: Sequence) -> Tensor:
-        """Return the decoder's calendar terms (S, B, R) of the S = T + H ticks from the first one to the last target."""
+        """Return the decoder's terms (S, B, R) of what is known of the S = T + H ticks up to the last target: calendar and plans."""
         interval_s = self.config.sample_interval_s
         step_H1 = torch.arange(1, self.config.horizon + 1, device=sequence.time_TB.device).unsqueeze(1)
         time_SB = torch.cat([sequence.time_TB, sequence.time_TB[-1] + (step_H1 * interval_s).long()])
-        basis: Tensor = self.decoder.calendar_basis(calendar(time_SB, interval_s).to(self.dtype))
+        known_SBC = calendar(time_SB, self.calendar_interval_s)
+        if sequence.covariates is not None:
+            known_SBC = torch.cat([known_SBC, sequence.covariates.future_SBF], dim=-1)
+        basis: Tensor = self.decoder.calendar_basis(known_SBC.to(self.dtype))
         return basis
 
     def _decode(self, sequence: Sequence, top_TBD: Tensor, basis_SBR: Tensor, origins_O: Tensor) -> Tensor:
@@ -141,23 +208,12 @@ class CausalForecaster(nn.Module):
         row_O1 = origins_O.unsqueeze(1) + self.config.history_length  # row of the origin in the history
         back_L = torch.arange(-self.config.context_length + 1, 1, device=origins_O.device)
         context_OBL = sequence.history_RTB[row_O1 + back_L].movedim(1, -1)
-        anchors = [self._last(sequence, origins_O), *(self._seasonal(sequence, origins_O, p) for p in self.config.seasons)]
         state_OBD = top_TBD[origins_O]
+        known = anchors(sequence, context_OBL, origins_O, self.config)
         quantiles_NHQ: Tensor = self.decoder(
             state_OBD.flatten(0, 1),
             to_normalised(context_OBL, mean_OB1, scale_OB1, self.dtype).flatten(0, 1),
-            [to_normalised(anchor, mean_OB1, scale_OB1, self.dtype).flatten(0, 1) for anchor in anchors],
+            [to_normalised(a, mean_OB1, scale_OB1, self.dtype).flatten(0, 1) for a in known],
             basis_SBR[origins_O.unsqueeze(1) + step_H].movedim(1, 2).flatten(0, 1),
         )
         return quantiles_NHQ.reshape(*state_OBD.shape[:2], *quantiles_NHQ.shape[1:])
-
-    def _last(self, sequence: Sequence, origins_O: Tensor) -> Tensor:
-        return sequence.history_RTB[origins_O + self.config.history_length].unsqueeze(-1)
-
-    def _seasonal(self, sequence: Sequence, origins_O: Tensor, season: int) -> Tensor:
-        """Return the values (O, B, H) whole seasons before each target, the newest not after the origin; else the last."""
-        step_H = torch.arange(1, self.config.horizon + 1, device=origins_O.device)
-        back_H = step_H - season * -(-step_H // season)
-        seasonal_OBH = sequence.history_RTB[(origins_O + self.config.history_length).unsqueeze(1) + back_H].movedim(1, -1)
-        is_there_OBH = sequence.age_TB[origins_O].unsqueeze(-1) >= -back_H
-        return torch.where(is_there_OBH, seasonal_OBH, self._last(sequence, origins_O))

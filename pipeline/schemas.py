@@ -99,6 +99,23 @@ class Observations(TableSchema):
     append_only = False
 
 
+class Plans(TableSchema):
+    """What was announced of instants to come (schedules, tariffs, weather forecasts), as it was announced; a revision is a further row."""
+
+    name = "plans"
+    columns: ClassVar = {
+        "series_id": pl.String,  # device_id/metric
+        "ts": UTC_US,  # the instant that the value is announced for
+        "value": pl.Float64,  # as it came
+        "available_at": UTC_US,  # when the announcement could first be known
+        "ingested_at": UTC_US,
+        "event_date": pl.Date,  # partition: the date of ts
+    }
+    key = ("series_id", "ts", "available_at", "value")
+    partition_by = "event_date"
+    append_only = True
+
+
 class Forecasts(TableSchema):
     """One row for each series, origin and model version; the query layer explodes `quantiles` into steps."""
 
@@ -143,4 +160,4 @@ class Scores(TableSchema):
     append_only = True
 
 
-TABLES: tuple[type[TableSchema], ...] = (Readings, Quarantine, Observations, Forecasts, Scores)
+TABLES: tuple[type[TableSchema], ...] = (Readings, Quarantine, Observations, Plans, Forecasts, Scores)

@@ -49,18 +49,28 @@ class PrepareSettings(Section):
     sample_interval: timedelta | None = Field(default=None, ge=timedelta(milliseconds=1), le=timedelta(days=366))
 
 
+class CovariateSettings(Section):
+    """What a forecaster reads beside the target, by name."""
+
+    past: tuple[str, ...] = ()  # metrics of the same device, measured when the target is
+    future: tuple[str, ...] = ()  # metrics of the same device's plans, known a horizon ahead
+    static: tuple[str, ...] = ()  # attributes of the device
+
+
 class TrainSettings(Section):
     """How a model is fitted."""
 
     horizon: int = Field(default=24, ge=1)  # steps
-    context_length: int | None = Field(default=None, ge=1)  # ticks the highway reads; None: a week of hours, or less
+    context_length: int | None = Field(default=None, ge=1)  # ticks the highway reads; None: twice the longest season, at most 672
     seasons: tuple[Annotated[int, Field(ge=2)], ...] | None = None  # ticks, ascending; None: a day and a week, where they fit
     network: NetworkConfig = NetworkConfig()
+    covariates: CovariateSettings = CovariateSettings()
     validation_fraction: float = Field(default=0.15, gt=0, lt=0.9)
     test_fraction: float = Field(default=0.15, ge=0, lt=0.9)  # never read while training, for an honest backtest
     max_seconds: float = Field(default=300.0, gt=0)
     max_epochs: int = Field(default=200, ge=1)
-    patience: int = Field(default=8, ge=1)  # epochs without a better validation loss
+    patience: int = Field(default=4, ge=1)  # epochs without a better validation loss that end a stage
+    highway_first: bool = True  # fit anchors and highway before the stack
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0)  # global norm
@@ -76,6 +86,12 @@ class TrainSettings(Section):
         if seasons is not None and list(seasons) != sorted(set(seasons)):
             raise ValueError(f"seasons require ascending lags, each once; got {list(seasons)}")
         return seasons
+
+
+class ForecastSettings(Section):
+    """How forecasts are issued."""
+
+    calibrate: bool = True  # widen or narrow them by how often what came true fell outside; where it changes, states are rebuilt
 
 
 class TrackingSettings(Section):
@@ -97,6 +113,7 @@ class Settings(BaseSettings):
     metrics: dict[str, MetricSettings] = {}
     prepare: PrepareSettings = PrepareSettings()
     train: TrainSettings = TrainSettings()
+    forecast: ForecastSettings = ForecastSettings()
     tracking: TrackingSettings = TrackingSettings()
 
     @field_validator("lake")

@@ -30,11 +30,11 @@ CONFIG = ForecasterConfig(
 )
 
 
-def random_weights(seed: int = 0) -> CausalForecaster:
+def random_weights(seed: int = 0, config: ForecasterConfig = CONFIG) -> CausalForecaster:
     """Return a float64 forecaster whose every weight has an effect; the same for the same seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        forecaster = CausalForecaster(CONFIG).double().eval()
+        forecaster = CausalForecaster(config).double().eval()
         with torch.no_grad():
             for parameter in forecaster.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
@@ -56,6 +56,25 @@ def hourly_readings(num_hours: int, series: tuple[str, ...] = ("north/temperatur
         for name in series
     ]
     return pl.concat(frames).with_columns(received_at=pl.col("ts") + timedelta(seconds=1))
+
+
+def card_of(forecaster: CausalForecaster) -> ModelCard:
+    """Return the card of a forecaster that was trained on four days of one series."""
+    return ModelCard(
+        config=forecaster.config,
+        series=TrainedSeries.of(["north/temperature"]),
+        series_patterns=None,
+        train_end=START + 48 * HOUR,
+        validation_end=START + 72 * HOUR,
+        data_end=START + 96 * HOUR,
+        observations_version=1,
+        source=SourceRevision(None, None),
+        metrics={},
+        created_at=START + 1000 * HOUR,
+        tidecast_version="0",
+        seed=0,
+        settings={},
+    )
 
 
 @cache
@@ -95,20 +114,5 @@ class TestLake:
 
     def register(self, forecaster: CausalForecaster) -> str:
         """Make a forecaster the champion and return its version."""
-        card = ModelCard(
-            config=forecaster.config,
-            series=TrainedSeries.of(["north/temperature"]),
-            series_patterns=None,
-            train_end=START + 48 * HOUR,
-            validation_end=START + 72 * HOUR,
-            data_end=START + 96 * HOUR,
-            observations_version=1,
-            source=SourceRevision(None, None),
-            metrics={},
-            created_at=self.clock.now(),
-            tidecast_version="0",
-            seed=0,
-            settings={},
-        )
-        save_model(self.folder / "model", forecaster, card)
+        save_model(self.folder / "model", forecaster, card_of(forecaster))
         return register(self.settings, self.folder / "model", self.clock)

@@ -17,6 +17,8 @@ from pipeline.errors import DataError
 from pipeline.evaluate.baselines import MIN_HISTORY, statistical
 from pipeline.evaluate.illustrate import illustrate
 from pipeline.evaluate.scoring import MODEL, Period, Scoreboard, origin_groups, reference, score_forecaster, season_of
+from pipeline.prepare.covariates import CovariateNames
+from pipeline.prepare.join_covariates import join_covariates
 from pipeline.prepare.sequences import Panel, serving_series, to_panel
 from pipeline.schemas import Observations
 from pipeline.settings import Settings
@@ -127,7 +129,7 @@ def backtest(settings: Settings, request: BacktestRequest, clock: Clock) -> Back
     name = f"backtest version {model.version}"
     tags = {"role": "backtest", "model_version": model.version}
     with tracked_run(settings, name, clock, input_versions={Observations.name: lake.version(Observations)}, tags=tags) as run:
-        board = score_forecaster(model.model, inputs, truth, period)
+        board = score_forecaster(model.model, inputs, truth, period, calibrate=settings.forecast.calibrate)
         if request.statistical:
             notes.append(_add_statistical(board, model, inputs, truth, period, request.budget, clock))
         folder = settings.state_dir.parent / "reports" / f"backtest-version-{model.version}"
@@ -158,12 +160,15 @@ def backtest(settings: Settings, request: BacktestRequest, clock: Clock) -> Back
 
 def _panels(settings: Settings, lake: Lake, model: LoadedModel) -> tuple[Panel, Panel, dict[str, str | None]]:
     """Return what was known on time, what is known now, on the same rows, and the units of the series."""
-    fleet = serving_series(Catalog(settings.state_dir).series(), model.card.series_patterns, model.model.config.sample_interval_s)
+    catalog, config = Catalog(settings.state_dir), model.model.config
+    names = CovariateNames(*config.covariate_names)
+    fleet = serving_series(catalog.series(), model.card.series_patterns, config.sample_interval_s, names.metrics)
     series = fleet["series_id"].to_list()
     truth = to_panel(read_observations(lake, series=series), fleet)
     first_ticks = dict(zip(truth.series_ids, truth.first_tick_B.tolist(), strict=True))
-    on_time = read_observations(lake, series=series, on_time=settings.ingest.allowed_lateness)
-    inputs = to_panel(on_time, fleet, since_tick=first_ticks)
+    lateness = settings.ingest.allowed_lateness
+    inputs = to_panel(read_observations(lake, series=series, on_time=lateness), fleet, since_tick=first_ticks)
+    inputs = join_covariates(inputs, names, lake, catalog, horizon=config.horizon, allowed_lateness=lateness)
     return inputs, truth, dict(fleet.select("series_id", "unit").iter_rows())
 
 

@@ -13,6 +13,7 @@ from models.forecaster import CausalForecaster
 from pipeline.evaluate.baselines import seasonal_naive
 from pipeline.evaluate.pictures import MAX_FANS, Fan, draw_fans, draw_leads
 from pipeline.evaluate.scoring import Period, Scoreboard, origin_groups, season_of
+from pipeline.forecast.calibrate import CalibrationState
 from pipeline.forecast.engine import StreamEngine
 from pipeline.prepare.sequences import Panel
 
@@ -45,13 +46,17 @@ def illustrate(
     by_step = board.by_step()
     frames = {str(name): frame for (name,), frame in by_step.partition_by("model", as_dict=True, maintain_order=True).items()}
     leads = draw_leads(frames, folder / "leads.png", sample_interval=inputs.interval)
-    return [draw_fans(_fans(forecaster, inputs, truth, period, units or {}), folder / "fans.png"), leads]
+    fans = _fans(forecaster, inputs, truth, period, units or {}, calibrated=board.calibrated)
+    return [draw_fans(fans, folder / "fans.png"), leads]
 
 
-def _fans(forecaster: CausalForecaster, inputs: Panel, truth: Panel, period: Period, units: dict[str, str | None]) -> list[Fan]:
+def _fans(
+    forecaster: CausalForecaster, inputs: Panel, truth: Panel, period: Period, units: dict[str, str | None], *, calibrated: bool
+) -> list[Fan]:
     """Return forecasts from the last scored origin of up to six series, of different metrics where there are some."""
     origins = {b: int(rows[-1]) for columns, rows in origin_groups(inputs, period, forecaster.config.horizon) for b in columns.tolist()}
-    return [_fan(forecaster, inputs, truth, b, origins[b], units.get(inputs.series_ids[b])) for b in _chosen(inputs, sorted(origins))]
+    chosen = [(b, origins[b], units.get(inputs.series_ids[b])) for b in _chosen(inputs, sorted(origins))]
+    return [_fan(forecaster, inputs, truth, b, row, unit, calibrated=calibrated) for b, row, unit in chosen]
 
 
 def _chosen(panel: Panel, columns: list[int]) -> list[int]:
@@ -61,11 +66,12 @@ def _chosen(panel: Panel, columns: list[int]) -> list[int]:
     return sorted(turn["column"].head(MAX_FANS).to_list())
 
 
-def _fan(forecaster: CausalForecaster, inputs: Panel, truth: Panel, column: int, row: int, unit: str | None) -> Fan:
+def _fan(forecaster: CausalForecaster, inputs: Panel, truth: Panel, column: int, row: int, unit: str | None, *, calibrated: bool) -> Fan:
     config = forecaster.config
     until = slice(0, row + 1)
-    engine = StreamEngine(forecaster, forecaster.initial_state(1))
-    (block,) = list(engine.advance(inputs.values_TB[until, [column]], inputs.time_TB[until, [column]]))
+    engine = StreamEngine(forecaster, forecaster.initial_state(1), CalibrationState.fresh(config.horizon, 1) if calibrated else None)
+    covariates = inputs.covariates_of([column])
+    (block,) = list(engine.advance(inputs.values_TB[until, [column]], inputs.time_TB[until, [column]], covariates=covariates))
     shown = max(CONTEXT_HORIZONS * config.horizon, season_of(config))
     naive = seasonal_naive(inputs.values_TB[until, column], [row], horizon=config.horizon, season=season_of(config), quantile_levels=(0.5,))
     return Fan(

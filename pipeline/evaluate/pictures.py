@@ -1,13 +1,9 @@
 """Draw forecasts as fan charts, and error and coverage by lead time, into PNG files.
 
-Called by training and the backtest (as MLflow artifacts), by the demo and by the documentation. Figures are drawn without pyplot, so
-nothing is global and no display is needed; Matplotlib is imported when something is drawn. Colours are those of Okabe and Ito (2008),
-told apart by readers with any colour vision; lines also differ in width and dash.
+Called by training and the backtest (as MLflow artifacts), by the demo and by the documentation.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -19,17 +15,19 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
+from pipeline.evaluate.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, add_legend, new_figure, save_picture, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-INK, GREY, GRID = "#1F2933", "#7B8794", "#E4E7EB"
-DPI = 150  # 8 x 4 inches are 1200 x 600 pixels
 MAX_FANS = 6
-FIRST_IN_LEGEND = ("observed", "actual", "median")
-LINES = ((BLUE, 2.0, "solid"), (ORANGE, 1.2, (0, (4, 2))), (GREEN, 1.2, (0, (1, 1.5))), (PURPLE, 1.2, "dashdot"))  # the first is ours
+LINES = (  # the first is ours
+    (BLUE, 2.0, "solid"),
+    (ORANGE, 1.2, (0, (4, 2))),
+    (GREEN, 1.2, (0, (1, 1.5))),
+    (PURPLE, 1.2, "dashdot"),
+    (GREY, 1.2, (0, (5, 1, 1, 1, 1, 1))),
+)
 
 
 @dataclass(frozen=True)
@@ -83,12 +81,12 @@ def draw_fans(fans: Sequence[Fan], path: Path) -> Path:
         _check(fan)
     columns = 1 if len(fans) < 3 else 2
     rows = ceil(len(fans) / columns)
-    with _styled():
-        figure = _figure(height=4.0 if rows == 1 else 2.4 * rows + 0.6)
+    with styled():
+        figure = new_figure(height=4.0 if rows == 1 else 2.4 * rows + 0.6)
         for number, fan in enumerate(fans, start=1):
             _draw_fan(figure.add_subplot(rows, columns, number), fan, wide=columns == 1)
-        _legend(figure)
-        return _save(figure, path)
+        add_legend(figure)
+        return save_picture(figure, path)
 
 
 def draw_leads(
@@ -118,8 +116,8 @@ def draw_leads(
             f"A lead plot requires models with {', '.join(sorted(wanted))}; got {', '.join(lacking) or 'no model'}. Score them."
         )
     name_of_unit, length_of_unit = _lead_unit(sample_interval * max(int(frame["step"].to_numpy().max()) for frame in by_step.values()))
-    with _styled():
-        figure = _figure(height=4.0)
+    with styled():
+        figure = new_figure(height=4.0)
         error, coverage = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
         for rank, (name, frame) in enumerate(by_step.items()):
             leads = frame["step"].to_numpy() * (sample_interval / length_of_unit)
@@ -135,8 +133,8 @@ def draw_leads(
             axes.set_xlabel(f"lead time ({name_of_unit})")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=(1, 1.2, 2, 2.4, 3, 6, 10)))  # hours fall on parts of a day
             axes.margins(x=0.01)
-        _legend(figure)
-        return _save(figure, path)
+        add_legend(figure)
+        return save_picture(figure, path)
 
 
 def _check(fan: Fan) -> None:
@@ -207,55 +205,3 @@ def _lead_unit(longest: timedelta) -> tuple[str, timedelta]:
 def _shortened(name: str, most: int) -> str:
     """Return a name that fits beside the origin, without its middle where it is too long."""
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
-
-
-def _styled() -> AbstractContextManager[None]:
-    from matplotlib import rc_context
-
-    return rc_context(
-        {
-            "font.size": 9,
-            "axes.titlesize": 10,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.edgecolor": GRID,
-            "axes.labelcolor": INK,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.color": GRID,
-            "grid.linewidth": 0.7,
-            "text.color": INK,
-            "text.parse_math": False,  # a dollar sign in a series id is a dollar sign
-            "xtick.color": GREY,
-            "ytick.color": GREY,
-            "xtick.labelcolor": INK,
-            "ytick.labelcolor": INK,
-            "legend.frameon": False,
-            "figure.facecolor": "white",
-            "axes.facecolor": "white",
-        }
-    )
-
-
-def _figure(height: float) -> "Figure":
-    """Return an empty figure 8 inches wide."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(8.0, height), dpi=DPI, layout="constrained")
-
-
-def _legend(figure: "Figure") -> None:
-    """Draw one legend for all panels, above them: what was measured, the median, then the rest as drawn."""
-    handles = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    order = sorted(handles, key=lambda label: FIRST_IN_LEGEND.index(label) if label in FIRST_IN_LEGEND else len(FIRST_IN_LEGEND))
-    figure.legend([handles[label] for label in order], order, loc="outside upper center", ncols=len(order), fontsize=8, handlelength=1.8)
-
-
-def _save(figure: "Figure", path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the box in the picture says it
-        figure.savefig(path, format="png")
-    return path

@@ -17,12 +17,14 @@ from models.forecaster import CausalForecaster
 from pipeline.errors import DataError
 from pipeline.evaluate.baselines import last_value, seasonal_naive
 from pipeline.evaluate.metrics import ForecastScores, SeasonalScale, seasonal_scale
-from pipeline.forecast.engine import StreamEngine
+from pipeline.forecast.calibrate import CalibrationState
+from pipeline.forecast.engine import Block, StreamEngine
 from pipeline.prepare.sequences import Panel
 
 Floats = NDArray[np.float64]
 
-MODEL, SEASONAL_NAIVE, LAST_VALUE = "tidecast", "seasonal naive", "last value"
+MODEL, UNCALIBRATED = "tidecast", "tidecast, uncalibrated"
+SEASONAL_NAIVE, LAST_VALUE = "seasonal naive", "last value"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Scoreboard:
 
     horizon: int
     quantile_levels: tuple[float, ...]
+    calibrated: bool = True
     standardised: dict[str, ForecastScores] = field(default_factory=dict)
     in_units: dict[str, ForecastScores] = field(default_factory=dict)
     model_seconds: float = 0.0
@@ -87,7 +90,9 @@ class Scoreboard:
         return pl.concat(parts)
 
 
-def score_forecaster(forecaster: CausalForecaster, inputs: Panel, truth: Panel, period: Period, *, baselines: bool = True) -> Scoreboard:
+def score_forecaster(
+    forecaster: CausalForecaster, inputs: Panel, truth: Panel, period: Period, *, baselines: bool = True, calibrate: bool = True
+) -> Scoreboard:
     """Forecast every origin of a period in one pass over the history, and score it.
 
     Every origin whose whole horizon lies inside the period is scored, whatever the batch; points without an observation are not.
@@ -98,20 +103,24 @@ def score_forecaster(forecaster: CausalForecaster, inputs: Panel, truth: Panel, 
         truth: what is known now; the same series and first ticks as `inputs`.
         period: which origins.
         baselines: whether to score seasonal naive and last value too.
+        calibrate: whether to calibrate as the live engine does, from the first tick on; the network's own quantiles are scored too then.
 
     Raises:
         DataError: when the period holds no origin with a whole horizon.
     """
     config = forecaster.config
-    board = Scoreboard(config.horizon, config.quantile_levels)
+    board = Scoreboard(config.horizon, config.quantile_levels, calibrated=calibrate)
     actuals_TB = _padded(truth.values_TB, inputs.values_TB.shape[0])
     for columns_B, origins_O in origin_groups(inputs, period, config.horizon):
         targets_OH = origins_O[:, None] + np.arange(1, config.horizon + 1)
         board.num_origins += len(origins_O) * len(columns_B)
-        for columns, rows_O, quantiles_OBHQ in _forecasts(forecaster, inputs, columns_B, origins_O, board):
-            for b, column in enumerate(columns):
-                actual_OH = actuals_TB[rows_O[:, None] + np.arange(1, config.horizon + 1), column]
-                board.add(MODEL, actual_OH, quantiles_OBHQ[:, b], *reference(truth, column, period, season_of(config)))
+        for block in _forecasts(forecaster, inputs, columns_B, origins_O, board):
+            for b, column in enumerate(columns_B[block.columns_B]):
+                actual_OH = actuals_TB[block.origins_O[:, None] + np.arange(1, config.horizon + 1), column]
+                against = reference(truth, column, period, season_of(config))
+                board.add(MODEL, actual_OH, block.quantiles_OBHQ[:, b], *against)
+                if calibrate:
+                    board.add(UNCALIBRATED, actual_OH, block.uncalibrated_OBHQ[:, b], *against)
         for column in columns_B if baselines else ():
             against = reference(truth, column, period, season_of(config))
             for name, quantiles_OHQ in _baselines(inputs.values_TB[:, column], origins_O, board, season_of(config)):
@@ -152,18 +161,20 @@ def _first_observed(panel: Panel) -> NDArray[np.int64]:
 
 def _forecasts(
     forecaster: CausalForecaster, inputs: Panel, columns_B: NDArray[np.int64], origins_O: NDArray[np.int64], board: Scoreboard
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Floats]]:
+) -> Iterator[Block]:
     """Yield the engine's forecasts, timing the engine alone."""
     until = int(origins_O[-1]) + 1
-    engine = StreamEngine(forecaster, forecaster.initial_state(len(columns_B)))
-    blocks = engine.advance(inputs.values_TB[:until, columns_B], inputs.time_TB[:until, columns_B], origins_O)
+    calibration = CalibrationState.fresh(board.horizon, len(columns_B)) if board.calibrated else None
+    engine = StreamEngine(forecaster, forecaster.initial_state(len(columns_B)), calibration)
+    covariates = inputs.covariates_of(columns_B)
+    blocks = engine.advance(inputs.values_TB[:until, columns_B], inputs.time_TB[:until, columns_B], origins_O, covariates)
     while True:
         started = time.perf_counter()
         block = next(blocks, None)
         board.model_seconds += time.perf_counter() - started
         if block is None:
             return
-        yield columns_B[block.columns_B], block.origins_O, block.quantiles_OBHQ
+        yield block
 
 
 def _baselines(values_T: Floats, origins_O: NDArray[np.int64], board: Scoreboard, season: int) -> Iterator[tuple[str, Floats]]:

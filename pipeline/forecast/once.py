@@ -5,7 +5,10 @@ from datetime import timedelta
 import polars as pl
 
 from pipeline.errors import DataError
+from pipeline.forecast.calibrate import CalibrationState
 from pipeline.forecast.engine import StreamEngine
+from pipeline.prepare.covariates import CovariateNames
+from pipeline.prepare.join_covariates import covariates_of_frame
 from pipeline.prepare.sequences import to_panel
 from pipeline.tracking.registry import LoadedModel
 
@@ -13,11 +16,12 @@ REQUIRED = ("unique_id", "ds", "y")
 
 
 def forecast_frame(loaded: LoadedModel, history: pl.DataFrame) -> pl.DataFrame:
-    """Forecast every series of a history from its last reading.
+    """Forecast every series of a history from its last reading, calibrated by the history before it.
 
     Args:
         loaded: a model.
-        history: unique_id, ds (instants on the model's grid; naive ones are read as UTC), y.
+        history: unique_id, ds (instants on the model's grid; naive ones are read as UTC), y, and a column for each covariate of the
+            model, null where it is not known. Rows after a series' last y are its plan, for a model with known-future covariates.
 
     Returns:
         unique_id, cutoff, ds and one column for each quantile level, `horizon` rows for each series.
@@ -25,28 +29,35 @@ def forecast_frame(loaded: LoadedModel, history: pl.DataFrame) -> pl.DataFrame:
     Raises:
         DataError: when a column is missing or there is nothing to forecast from.
     """
-    missing = [name for name in REQUIRED if name not in history.columns]
+    config = loaded.model.config
+    names = CovariateNames(*config.covariate_names)
+    required = dict.fromkeys((*REQUIRED, *names.past, *names.future, *names.attributes))
+    missing = [name for name in required if name not in history.columns]
     if missing or history.is_empty():
         raise DataError(
-            f"A forecast requires rows of {', '.join(REQUIRED)}; got {history.height} rows without {missing or 'data'}. Add them."
+            f"A forecast requires rows of {', '.join(required)}; got {history.height} rows without {missing or 'data'}. Add them."
         )
-    config = loaded.model.config
     interval = timedelta(seconds=config.sample_interval_s)
-    observations = history.select(
-        series_id=pl.col("unique_id").cast(pl.String), ts=_utc(history.schema["ds"]), value=pl.col("y").cast(pl.Float64)
-    )
+    history = history.with_columns(series_id=pl.col("unique_id").cast(pl.String), ts=_utc(history.schema["ds"]))
+    hindsight = pl.col("^knowledge_time$")  # where there is such a column, the panel refuses what was filled in from both sides
+    observations = history.select("series_id", "ts", hindsight, value=pl.col("y").cast(pl.Float64).fill_nan(None))
+    if names.future:
+        observations = observations.drop_nulls("value")
     interval_us = interval // timedelta(microseconds=1)
     grids = observations.group_by("series_id").agg(
         pl.lit(interval_us, pl.Int64).alias("sample_interval_us"),
         (pl.col("ts").last().dt.timestamp("us") % interval_us).alias("grid_offset_us"),
     )
     panel = to_panel(observations, grids)
+    if any(names):
+        panel = covariates_of_frame(panel, names, history, horizon=config.horizon)
     time_TB = panel.time_TB
     rows = []
     for column, series_id in enumerate(panel.series_ids):
         length = int(panel.length_B[column])
-        engine = StreamEngine(loaded.model, loaded.model.initial_state(1))
-        (block,) = list(engine.advance(panel.values_TB[:length, [column]], time_TB[:length, [column]]))
+        engine = StreamEngine(loaded.model, loaded.model.initial_state(1), CalibrationState.fresh(config.horizon, 1))
+        covariates = panel.covariates_of([column])
+        (block,) = list(engine.advance(panel.values_TB[:length, [column]], time_TB[:length, [column]], covariates=covariates))
         cutoff = panel.label(column, length - 1)
         quantiles_HQ = block.quantiles_OBHQ[0, 0]
         rows.append(

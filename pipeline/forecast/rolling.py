@@ -21,6 +21,8 @@ from pipeline.errors import StoreError
 from pipeline.forecast.engine import StreamEngine
 from pipeline.forecast.rows import Issue, forecast_rows, status_of
 from pipeline.forecast.state import StreamState
+from pipeline.prepare.covariates import CovariateNames
+from pipeline.prepare.join_covariates import join_covariates
 from pipeline.prepare.sequences import EPOCH, Panel, serving_series, to_panel
 from pipeline.schemas import Observations
 from pipeline.settings import Settings
@@ -83,7 +85,9 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
     state, consumed_version = _resume(settings, catalog, model)
     if consumed_version == input_version:
         return ForecastReport(model.version, len(state.series_ids), 0, 0, 0, None)
-    fleet = serving_series(catalog.series(), model.card.series_patterns, model.model.config.sample_interval_s)
+    config = model.model.config
+    inputs = CovariateNames(*config.covariate_names).metrics
+    fleet = serving_series(catalog.series(), model.card.series_patterns, config.sample_interval_s, inputs)
     issued_tick = _issued_ticks(lake, state, fleet, model)
     revised = _revised(lake, state, fleet, consumed_version)
     state = _admit(_without_past(state, revised), fleet, model)
@@ -93,6 +97,7 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
         return ForecastReport(model.version, len(state.series_ids), 0, len(revised), 0, None)
     state = _restarted(state, panel, model)
     run = _Run(lake, model, panel, state, input_version, clock.now())
+    run.read_covariates(catalog, settings.ingest.allowed_lateness)
     rows = run.advance(issued_tick, origins)
     _save(settings, catalog, state, input_version)
     logger.info("forecast model=%s series=%d rows=%d replayed=%d", model.version, len(state.series_ids), rows, len(revised))
@@ -101,13 +106,16 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
 
 def _resume(settings: Settings, catalog: Catalog, model: LoadedModel) -> tuple[StreamState, int | None]:
     """Return the newest good state of this model and the observations version it has consumed, or an empty one."""
-    pointer = catalog.snapshot_pointer(model.identity)
+    pointer, calibrate = catalog.snapshot_pointer(model.identity), settings.forecast.calibrate
     if pointer is not None:
         try:
-            return StreamState.resume(_snapshots(settings) / pointer.path.name), pointer.observations_version
+            state = StreamState.resume(_snapshots(settings) / pointer.path.name)
+            if (state.calibration is not None) == calibrate:
+                return state, pointer.observations_version
+            logger.info("rebuilding the state of every series: calibration was turned %s", "on" if calibrate else "off")
         except StoreError as error:
             logger.warning("rebuilding the state of every series: %s", error)
-    return StreamState.empty(model.identity, model.model), None
+    return StreamState.empty(model.identity, model.model, calibrate=calibrate), None
 
 
 def _snapshots(settings: Settings) -> Path:
@@ -147,10 +155,7 @@ def _without_past(state: StreamState, revised: list[str]) -> StreamState:
     """Drop the state of revised series: they are admitted anew and replayed from their first tick."""
     if not revised:
         return state
-    kept = np.flatnonzero(~np.isin(state.series_ids, revised))
-    return StreamState(
-        state.model_version, tuple(state.series_ids[b] for b in kept), state.tick_B[kept], state.carried.select(torch.from_numpy(kept))
-    )
+    return state.select(np.flatnonzero(~np.isin(state.series_ids, revised)))
 
 
 def _admit(state: StreamState, fleet: pl.DataFrame, model: LoadedModel) -> StreamState:
@@ -198,6 +203,12 @@ class _Run:
         self.panel = _extended(panel, int(self.target_B.max()))
         self.latest_origin: datetime | None = None
 
+    def read_covariates(self, catalog: Catalog, allowed_lateness: timedelta) -> None:
+        """Join what else is known of the ticks that will be read."""
+        start = min(self.panel.label(b, 0) for b in np.flatnonzero(self.target_B).tolist())  # not those that stopped long ago
+        names, horizon = CovariateNames(*self.config.covariate_names), self.config.horizon
+        self.panel = join_covariates(self.panel, names, self.lake, catalog, horizon=horizon, allowed_lateness=allowed_lateness, start=start)
+
     def advance(self, issued_tick: dict[str, int], origins: int) -> int:
         """Advance every series to its target and append the forecasts; return how many rows were new.
 
@@ -220,25 +231,27 @@ class _Run:
         return rows
 
     def _advance_group(self, columns_B: NDArray[np.int64], target: int, first: int, status_TB: NDArray[np.str_]) -> int:
-        slots = torch.from_numpy(self.slots_B[columns_B])
-        before = self.state.carried.select(slots)
-        engine = StreamEngine(self.model.model, before)
+        slots_B = self.slots_B[columns_B]
+        before = self.state.select(slots_B)
+        engine = StreamEngine(self.model.model, before.carried, before.calibration)
         values_TB, time_TB = self.panel.values_TB[:target, columns_B], self.panel.time_TB[:target, columns_B]
         rows = 0
-        for block in engine.advance(values_TB, time_TB, np.arange(first, target)):
+        for block in engine.advance(values_TB, time_TB, np.arange(first, target), self.panel.covariates_of(columns_B)):
             frame = forecast_rows(
                 block,
                 self.panel,
                 columns_B,
                 status_TB,
-                before.history_RB[-1].numpy(),
+                before.carried.history_RB[-1].numpy(),
                 self.config,
                 self.issue,
             )
             rows += append_forecasts(self.lake, frame)
             self.latest_origin = max(frame["origin"].to_list()[-1], self.latest_origin or EPOCH)
-        self.state.carried.replace(slots, engine.carried)
-        self.state.tick_B[self.slots_B[columns_B]] += target
+        self.state.carried.replace(torch.from_numpy(slots_B), engine.carried)
+        if self.state.calibration is not None and engine.calibration is not None:
+            self.state.calibration.replace(slots_B, engine.calibration)
+        self.state.tick_B[slots_B] += target
         return rows
 
 

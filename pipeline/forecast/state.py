@@ -19,8 +19,10 @@ from safetensors.torch import save_file
 from models.batch import CarriedState
 from models.forecaster import CausalForecaster
 from pipeline.errors import StoreError
+from pipeline.forecast.calibrate import CalibrationState
 
-FORMAT = "1"
+FORMAT = "2"
+CALIBRATION = "calibration."  # before the names of its arrays
 
 
 @dataclass
@@ -32,32 +34,49 @@ class StreamState:
         series_ids: slot order.
         tick_B: last tick read, int64.
         carried: hidden and cell states, normaliser, lag ring.
+        calibration: what online calibration remembers; None where it is off.
     """
 
     model_version: str
     series_ids: tuple[str, ...]
     tick_B: NDArray[np.int64]
     carried: CarriedState
+    calibration: CalibrationState | None = None
 
     @classmethod
-    def empty(cls, model_version: str, forecaster: CausalForecaster) -> Self:
+    def empty(cls, model_version: str, forecaster: CausalForecaster, *, calibrate: bool) -> Self:
         """Return a state that holds no series yet."""
-        return cls(model_version, (), np.empty(0, np.int64), forecaster.initial_state(0))
+        calibration = CalibrationState.fresh(forecaster.config.horizon, 0) if calibrate else None
+        return cls(model_version, (), np.empty(0, np.int64), forecaster.initial_state(0), calibration)
 
     def with_series(self, series_ids: list[str], before_tick_B: NDArray[np.int64], forecaster: CausalForecaster) -> Self:
         """Return a state with further series, of which nothing has been read up to `before_tick_B`."""
         fresh = forecaster.initial_state(len(series_ids))
+        uncalibrated = CalibrationState.fresh(forecaster.config.horizon, len(series_ids))
         return type(self)(
             self.model_version,
             (*self.series_ids, *series_ids),
             np.concatenate([self.tick_B, before_tick_B]),
             CarriedState.concat([self.carried, fresh]),
+            None if self.calibration is None else CalibrationState.concat([self.calibration, uncalibrated]),
+        )
+
+    def select(self, slots_B: NDArray[np.int64]) -> Self:
+        """Return the state of some of the series."""
+        return type(self)(
+            self.model_version,
+            tuple(self.series_ids[slot] for slot in slots_B),
+            self.tick_B[slots_B],
+            self.carried.select(torch.from_numpy(slots_B)),
+            None if self.calibration is None else self.calibration.select(slots_B),
         )
 
     def snapshot(self, path: Path) -> None:
         """Write the state so that it survives power loss: temporary file, fsync, rename, fsync of the folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f.name: getattr(self.carried, f.name).contiguous() for f in fields(CarriedState)}
+        for f in fields(CalibrationState) if self.calibration is not None else ():
+            tensors[CALIBRATION + f.name] = torch.from_numpy(getattr(self.calibration, f.name)).contiguous()
         metadata = {"format": FORMAT, "model_version": self.model_version, "series_ids": json.dumps(self.series_ids)}
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         save_file({**tensors, "tick_B": torch.from_numpy(self.tick_B)}, temporary, metadata=metadata)
@@ -81,7 +100,15 @@ class StreamState:
                     )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             carried = CarriedState(**{f.name: tensors[f.name] for f in fields(CarriedState)})
-            return cls(metadata["model_version"], tuple(json.loads(metadata["series_ids"])), tensors["tick_B"].numpy(), carried)
+            is_calibrated = any(name.startswith(CALIBRATION) for name in tensors)
+            calibration = {f.name: tensors[CALIBRATION + f.name].numpy() for f in fields(CalibrationState)} if is_calibrated else None
+            return cls(
+                metadata["model_version"],
+                tuple(json.loads(metadata["series_ids"])),
+                tensors["tick_B"].numpy(),
+                carried,
+                None if calibration is None else CalibrationState(**calibration),
+            )
         except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise StoreError(
                 f"A snapshot requires a whole file; got {error} from {path.name}. It will be rebuilt from observations."

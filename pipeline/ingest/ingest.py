@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -47,6 +48,8 @@ class IngestOptions:
         format: csv, ndjson or parquet; None decides by suffix.
         device: device of files that name none; None takes the name of the file.
         aggregation: how the readings of a metric become one observation; what is not named comes from the settings.
+        is_plan: the files hold what is known ahead and not readings; `pipeline.ingest.known_future` takes them.
+        known_ahead: of a plan that says not when it was announced: how long before its instant each value was.
     """
 
     mapping: ColumnMapping = field(default_factory=ColumnMapping)
@@ -55,6 +58,8 @@ class IngestOptions:
     format: Format | None = None
     device: str | None = None
     aggregation: Mapping[str, Aggregation] = field(default_factory=dict)
+    is_plan: bool = False
+    known_ahead: timedelta | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

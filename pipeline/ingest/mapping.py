@@ -9,7 +9,7 @@ from typing import Literal
 
 import polars as pl
 
-from pipeline.errors import DataError
+from pipeline.errors import CausalityError, DataError
 from pipeline.ingest.raw import MISSING_TEXTS
 
 Layout = Literal["long", "wide"]
@@ -20,7 +20,7 @@ DATE_PARTS = ("year", "month", "day", "hour", "minute", "second")
 KNOWN: dict[str, tuple[str, ...]] = {
     "stamp": ("ts", "timestamp", "event_time", "datetime", "date_time"),
     "day": ("time", "date", "ds"),  # only where no stamp is spread over columns (year, month, day; date, time)
-    "received_at": ("received_at", "arrived_at"),
+    "received_at": ("received_at", "arrived_at", "available_at"),
     "seq": ("seq", "sequence", "sequence_number", "source_seq"),
     "quality": ("quality", "quality_code"),
     "unit": ("unit", "units", "uom"),
@@ -90,9 +90,15 @@ def infer_mapping(columns: Sequence[str], given: ColumnMapping | None = None, *,
 
     Raises:
         DataError: when a given column does not exist; it lists what exists.
+        CausalityError: when the values were filled in with hindsight.
         NoReadingsError: when no stamp or no value can be found.
     """
     given = given or ColumnMapping()
+    if any(name.strip().lower() == "knowledge_time" for name in columns):
+        raise CausalityError(
+            f"Readings require values as they were measured; got {source} with a column knowledge_time: gaps in it were filled in from "
+            "both sides. Ingest the readings themselves; filled history is for reports (docs/causality.md)."
+        )
     _require_existing(columns, given, source)
     ts = given.ts or _infer_ts(columns, given, source)
     taken = [*given.columns, *ts]

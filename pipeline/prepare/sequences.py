@@ -6,7 +6,7 @@ A panel holds each value once; no window is ever copied out of it but the batch 
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError
+from pipeline.errors import CausalityError, DataError
+from pipeline.prepare.covariates import PanelCovariates
 from pipeline.prepare.grid import MAX_GAP
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Panel:
         first_tick_B: integer tick of row 0.
         length_B: ticks from the first to the last row of each series.
         values_TB: float64 in the metric's unit, NaN where not observed.
+        covariates: what else is known of the series; None where nothing else is read.
     """
 
     series_ids: tuple[str, ...]
@@ -43,6 +45,7 @@ class Panel:
     first_tick_B: NDArray[np.int64]
     length_B: NDArray[np.int64]
     values_TB: NDArray[np.float64]
+    covariates: PanelCovariates | None = None
 
     @property
     def observed_TB(self) -> NDArray[np.bool_]:
@@ -83,7 +86,10 @@ class Panel:
 
     def truncated(self, instant: datetime) -> Self:
         """Return the panel as it was at `instant`: no row with a later label, and no series that had not begun."""
-        rows_B = self.rows_until(instant)
+        return self.first_rows(self.rows_until(instant))
+
+    def first_rows(self, rows_B: NDArray[np.int64]) -> Self:
+        """Return the panel with only so many rows of each series, and without the series that have none left."""
         kept_B = np.flatnonzero(rows_B > 0)
         values_TB = self.values_TB[: rows_B.max(initial=0), kept_B].copy()
         values_TB[np.arange(values_TB.shape[0])[:, None] >= rows_B[kept_B]] = np.nan
@@ -94,7 +100,12 @@ class Panel:
             first_tick_B=self.first_tick_B[kept_B],
             length_B=rows_B[kept_B],
             values_TB=values_TB,
+            covariates=None if self.covariates is None else self.covariates.columns(kept_B).first_rows(rows_B[kept_B]),
         )
+
+    def covariates_of(self, columns_B: NDArray[np.int64] | list[int]) -> PanelCovariates | None:
+        """Return the covariates of some of the series; None where nothing but the target is read."""
+        return None if self.covariates is None else self.covariates.columns(columns_B)
 
 
 def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dict[str, int] | None = None, restarts: bool = False) -> Panel:
@@ -111,7 +122,9 @@ def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dic
 
     Raises:
         DataError: when the series do not share one grid spacing, or one asks for more than `MAX_ROWS` ticks.
+        CausalityError: when values have read readings after their own time.
     """
+    _refuse_hindsight(observations)
     if since_tick is None:
         used = grids.join(observations.select("series_id").unique(), on="series_id", how="semi").with_columns(first=pl.lit(None, pl.Int64))
     else:
@@ -148,6 +161,23 @@ def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dic
     )
 
 
+def _refuse_hindsight(observations: pl.DataFrame) -> None:
+    """Refuse values whose `knowledge_time` says that they have read what was not there at their own time, or says nothing."""
+    if "knowledge_time" not in observations.columns:
+        return
+    own = [name for name in ("ts", "available_at") if name in observations.columns]
+    late = (pl.col("knowledge_time") > pl.max_horizontal(own)).fill_null(value=True) & pl.col("value").is_not_null()
+    wrong = observations.filter(late)
+    if wrong.is_empty():
+        return
+    series, instant, knowledge = wrong.select("series_id", "ts", "knowledge_time").row(0)
+    raise CausalityError(
+        f"A forecaster requires values that were known at their own time; got {wrong.height} with a later knowledge_time, such as "
+        f"{series} at {instant}, which has read up to {knowledge}. Leave gaps as gaps: the forecaster reads them as such; filled "
+        "history is for reports (docs/causality.md)."
+    )
+
+
 def _after_holes(rows: pl.DataFrame) -> pl.DataFrame:
     """Leave out what is before a series' last hole of more than `MAX_GAP` ticks, and move its `first` there: it is another life."""
     missing = rows.group_by("column").agg(missing=pl.col("tick").max() - pl.col("first").first() + 1 - pl.len())
@@ -175,30 +205,39 @@ def _one_interval(grids: pl.DataFrame) -> int:
     )
 
 
-def match_series(catalog: pl.DataFrame, patterns: Sequence[str] | None) -> pl.DataFrame:
+def match_series(catalog: pl.DataFrame, patterns: Sequence[str] | None, inputs: Collection[str] = ()) -> pl.DataFrame:
     """Keep the catalog's series that match any of the glob patterns; all that have a grid when there are none.
+
+    Args:
+        catalog: of all series.
+        patterns: `*` stands for any text, `?` for one letter.
+        inputs: metrics that are covariates of the others, and so no targets.
 
     Raises:
         DataError: naming a few series there are, when nothing matches.
     """
     known = catalog.filter(pl.col("sample_interval_us").is_not_null())
+    known = known.filter(~pl.col("metric").is_in(list(inputs))) if inputs else known
     if patterns:
         globs = [re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".") for pattern in patterns]
         known = known.filter(pl.col("series_id").str.contains(f"^(?s:{'|'.join(globs)})$"))
     if known.is_empty():
         there = ", ".join(catalog["series_id"].head(5).to_list()) or "none at all"
         asked = " or ".join(repr(p) for p in patterns) if patterns else "any series on a grid"
+        asked += f" and are no covariate ({', '.join(sorted(inputs))})" if inputs else ""
         raise DataError(f"tidecast requires series that match {asked}; got none. There are {there}; ingest more, or mend the pattern.")
     return known
 
 
-def serving_series(catalog: pl.DataFrame, patterns: Sequence[str] | None, sample_interval_s: float) -> pl.DataFrame:
-    """Keep the catalog's series that a model of one sample interval serves.
+def serving_series(
+    catalog: pl.DataFrame, patterns: Sequence[str] | None, sample_interval_s: float, inputs: Collection[str] = ()
+) -> pl.DataFrame:
+    """Keep the catalog's series that a model of one sample interval serves; arguments as for `match_series`.
 
     Raises:
         DataError: when there is none.
     """
-    fleet = match_series(catalog, patterns).filter(pl.col("sample_interval_us") == round(sample_interval_s * 1e6))
+    fleet = match_series(catalog, patterns, inputs).filter(pl.col("sample_interval_us") == round(sample_interval_s * 1e6))
     if fleet.is_empty():
         raise DataError(
             f"The champion requires series with a sample interval of {sample_interval_s:g} s; got none. Train a model for those there are."

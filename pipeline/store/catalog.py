@@ -1,8 +1,9 @@
-"""The small state that changes in place, in one SQLite file: the series registry, units, snapshot pointers and positions.
+"""The small state that changes in place, in one SQLite file: series and devices, units, snapshot pointers and positions.
 
 Delta holds what only grows; what is overwritten belongs here. Every call opens its own connection and is one transaction
 that is on disk (`synchronous=FULL`) when the call returns, so threads and processes may share a state folder freely.
-Called by ingest (series, units, what was known when a run began that has not finished), prepare (grids) and forecast (series, snapshots).
+Called by ingest (series, attributes of devices, units, what was known when a run began that has not finished), prepare (grids,
+attributes) and forecast (series, snapshots).
 """
 
 import json
@@ -56,6 +57,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE units (key TEXT PRIMARY KEY, unit TEXT NOT NULL) STRICT",
         "CREATE TABLE unfinished_ingests (run TEXT PRIMARY KEY, newest TEXT NOT NULL) STRICT",  # newest: JSON, us by series_id
     ),
+    (
+        """
+        CREATE TABLE device_attributes (
+            device_id TEXT, name TEXT, value TEXT NOT NULL, PRIMARY KEY (device_id, name)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
 
 # What is known stays known, and the span of a series only widens (SQLite's min and max are null when either side is).
@@ -71,6 +79,7 @@ UPSERT_SERIES = """
 """
 DEFAULT_AGGREGATION = "UPDATE series SET aggregation = ? WHERE series_id = ? AND aggregation IS NULL"
 SETTLE_UNIT = "INSERT INTO units VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
+SET_ATTRIBUTE = "INSERT INTO device_attributes VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 BEGIN_INGEST = """
     INSERT INTO unfinished_ingests SELECT ?, json_group_object(series_id, last_ts) FROM series WHERE last_ts IS NOT NULL
     ON CONFLICT (run) DO NOTHING
@@ -152,6 +161,17 @@ class Catalog:
             connection.executemany(SETTLE_UNIT, sorted(proposed.items()))
             found = (connection.execute("SELECT key, unit FROM units WHERE key = ?", (key,)).fetchone() for key in proposed)
             return dict(found)
+
+    def set_attributes(self, attributes: pl.DataFrame) -> None:
+        """Record attributes of devices (device_id, name, value: text); another value replaces the one that was there."""
+        with self._transaction() as connection:
+            connection.executemany(SET_ATTRIBUTE, attributes.select("device_id", "name", "value").iter_rows())
+
+    def attributes(self) -> pl.DataFrame:
+        """Return the attributes of all devices: device_id, name, value."""
+        with self._transaction() as connection:
+            rows = connection.execute("SELECT * FROM device_attributes ORDER BY device_id, name").fetchall()
+        return pl.DataFrame(rows, schema=dict.fromkeys(("device_id", "name", "value"), pl.String), orient="row")
 
     def begin_ingest(self, run: str) -> pl.DataFrame:
         """Return what was stored when a run began; a run that did not finish keeps its first answer until `end_ingest`.

@@ -59,8 +59,9 @@ def _signature(config: ForecasterConfig) -> "ModelSignature":
     from mlflow.types import ColSpec, Schema
 
     quantiles = [ColSpec("double", f"q{level:g}") for level in config.quantile_levels]
+    covariates = [ColSpec("double" if isinstance(value, float) else "string", name) for name, value in _covariates(config).items()]
     return ModelSignature(
-        inputs=Schema([ColSpec("string", "unique_id"), ColSpec("datetime", "ds"), ColSpec("double", "y")]),
+        inputs=Schema([ColSpec("string", "unique_id"), ColSpec("datetime", "ds"), ColSpec("double", "y"), *covariates]),
         outputs=Schema([ColSpec("string", "unique_id"), ColSpec("datetime", "cutoff"), ColSpec("datetime", "ds"), *quantiles]),
     )
 
@@ -69,4 +70,12 @@ def _example(config: ForecasterConfig) -> pl.DataFrame:
     """Return a few ticks of one series, as a request would bring them."""
     start, interval = datetime(2026, 1, 1), timedelta(seconds=config.sample_interval_s)  # noqa: DTZ001 (MLflow's datetime is naive)
     rows = [("meter-1/power", start + tick * interval, 20.0 + tick % 6) for tick in range(EXAMPLE_TICKS)]
-    return pl.DataFrame(rows, schema=["unique_id", "ds", "y"], orient="row")
+    frame = pl.DataFrame(rows, schema=["unique_id", "ds", "y"], orient="row")
+    return frame.with_columns(pl.lit(value).alias(name) for name, value in _covariates(config).items())
+
+
+def _covariates(config: ForecasterConfig) -> dict[str, float | str]:
+    """Return an example of each covariate's column; `kind=pump` and `kind=valve` are one column `kind` of words."""
+    words = dict(name.split("=", 1) for name in config.static_covariates if "=" in name)
+    numbers = (*config.past_covariates, *config.future_covariates, *config.static_covariates)
+    return {name: 1.0 for name in numbers if "=" not in name} | words

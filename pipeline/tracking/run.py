@@ -126,6 +126,7 @@ def tracked_run(
     *,
     input_versions: Mapping[str, int] | None = None,
     tags: Mapping[str, str] | None = None,
+    resume: str | None = None,
 ) -> Iterator[Run]:
     """Open a run of the settings' experiment, signed with code, settings and input tables, and close it at the end.
 
@@ -137,6 +138,7 @@ def tracked_run(
         clock: for the instants of run and metrics.
         input_versions: Delta version of each table that is read, by its name.
         tags: further ones, as `prefect.flow_run_id` when called inside a flow.
+        resume: id of a run that was cut short, to go on with instead of opening one.
 
     Yields:
         The run.
@@ -145,10 +147,12 @@ def tracked_run(
         SettingsError: when the tracking URI is none.
         StoreError: when the store cannot be written.
     """
-    run = _start(settings, name, clock, _tags(settings, input_versions or {}) | dict(tags or {}))
+    signature = _tags(settings, input_versions or {}) | dict(tags or {})
+    run = _start(settings, name, clock, signature) if resume is None else _reopen(settings, clock, resume)
     try:
-        run.log_params(recorded_settings(settings))
-        _log_inputs(run, input_versions or {})
+        if resume is None:
+            run.log_params(recorded_settings(settings))
+            _log_inputs(run, input_versions or {})
         yield run
     except BaseException as error:
         run.set_tags({"error": f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]})
@@ -162,6 +166,15 @@ def _start(settings: Settings, name: str, clock: Clock, tags: Mapping[str, str])
     with store_errors(settings):
         run = client.create_run(experiment_id(client, settings), start_time=_milliseconds(now), tags=dict(tags), run_name=name)
     return Run(settings, clock, client, run.info.run_id, now)
+
+
+def _reopen(settings: Settings, clock: Clock, run_id: str) -> Run:
+    client = connect(settings)
+    with store_errors(settings):
+        client.update_run(run_id, status="RUNNING")
+        if "error" in client.get_run(run_id).data.tags:
+            client.delete_tag(run_id, "error")
+    return Run(settings, clock, client, run_id, clock.now())
 
 
 def _tags(settings: Settings, input_versions: Mapping[str, int]) -> dict[str, str]:

@@ -15,17 +15,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from models.batch import Sequence, TrainingBatch
+from models.batch import CovariateInputs, Covariates, Sequence, TrainingBatch
 from models.config import ForecasterConfig
 from models.forecaster import CausalForecaster
 from pipeline.errors import DataError
+from pipeline.prepare.covariates import require_names
 from pipeline.prepare.sequences import Panel
 from pipeline.prepare.splits import Split
 from pipeline.settings import TrainSettings
 
-OUTPUTS_PER_BATCH = 2_500_000  # quantiles decoded at once: bounds memory at long horizons by taking fewer origins
+OUTPUTS_PER_BATCH = 500_000  # quantiles decoded at once: neighbouring origins say much the same, and at long horizons cost the most
 VALIDATION_OUTPUTS = 10_000_000
 VALIDATION_SERIES = 256
+EPOCH_BATCHES = 20  # at least, between two looks at the validation period
 
 
 class History(NamedTuple):
@@ -49,8 +51,9 @@ def encode_history(panel: Panel, config: ForecasterConfig, *, pad: int, pad_afte
         pad_after: empty ticks behind.
 
     Raises:
-        DataError: when nothing in the panel was observed.
+        DataError: when nothing in the panel was observed, or its covariates are not those of the forecaster.
     """
+    require_names(panel.covariates, config.covariate_names)
     around = ((pad, pad_after), (0, 0))
     observed_TB = np.pad(panel.observed_TB, around)
     if not observed_TB.any():
@@ -64,8 +67,15 @@ def encode_history(panel: Panel, config: ForecasterConfig, *, pad: int, pad_afte
             torch.from_numpy(np.pad(np.nan_to_num(panel.values_TB), around)),
             torch.from_numpy(observed_TB),
             torch.from_numpy(time_TB),
+            _covariates(panel, -pad, panel.values_TB.shape[0] + pad_after, config.horizon),
         )
     return History(sequence, pad, torch.from_numpy(observed_TB.argmax(0)), torch.from_numpy(panel.length_B) + pad)
+
+
+def _covariates(panel: Panel, first: int, last: int, horizon: int) -> Covariates | None:
+    if panel.covariates is None:
+        return None
+    return Covariates.of(*map(torch.from_numpy, panel.covariates.window(first, last, horizon)))
 
 
 def slice_batch(
@@ -92,6 +102,7 @@ def slice_batch(
         since_TB=whole.since_TB[rows_TS, columns_S],
         age_TB=whole.age_TB[rows_TS, columns_S],
         time_TB=whole.time_TB[rows_TS, columns_S],
+        covariates=_slice_covariates(whole.covariates, starts_S, columns_S, num_ticks, config.horizon),
     )
     target_OSH = origins_O[:, None, None] + starts_S[:, None] + torch.arange(1, config.horizon + 1)
     exists_OSH = target_OSH < history.length_B[columns_S].unsqueeze(-1)
@@ -105,8 +116,21 @@ def slice_batch(
     )
 
 
+def _slice_covariates(
+    whole: CovariateInputs | None, starts_S: Tensor, columns_S: Tensor, num_ticks: int, horizon: int
+) -> CovariateInputs | None:
+    if whole is None:
+        return None
+    rows_TS = torch.arange(num_ticks + horizon).unsqueeze(1) + starts_S  # the plan of the last tick reaches a horizon further
+    return CovariateInputs(
+        past_TBF=whole.past_TBF[rows_TS[:num_ticks], columns_S],
+        future_SBF=whole.future_SBF[rows_TS, columns_S],
+        static_BJ=whole.static_BJ[columns_S],
+    )
+
+
 class Segments(IterableDataset[TrainingBatch]):
-    """An epoch of random segments: as many as cover every tick once on average, each with a random start and series."""
+    """An epoch of random segments: enough to cover every tick once on average, each with a random start and series."""
 
     def __init__(self, history: History, config: ForecasterConfig, settings: TrainSettings) -> None:
         super().__init__()
@@ -115,7 +139,7 @@ class Segments(IterableDataset[TrainingBatch]):
         self.scored_ticks = int(min(settings.segment_length, int(self.scored_B.max())))
         outputs = settings.batch_size * config.horizon * len(config.quantile_levels)
         self.num_origins = max(4, min(self.scored_ticks, OUTPUTS_PER_BATCH // outputs))
-        self.num_batches = max(10, -(-int(self.scored_B.sum()) // (self.scored_ticks * settings.batch_size)))
+        self.num_batches = max(EPOCH_BATCHES, -(-int(self.scored_B.sum()) // (self.scored_ticks * settings.batch_size)))
         self.generator = torch.Generator().manual_seed(settings.seed)
 
     def __len__(self) -> int:
@@ -141,14 +165,15 @@ class SegmentDataModule(pl.LightningDataModule):
     def __init__(self, panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSettings) -> None:
         super().__init__()
         pad = settings.burn_in + settings.segment_length
-        past = panel.truncated(split.train_end)
+        past = panel.first_rows(split.train_rows(panel))
         if not past.series_ids or int(past.length_B.max()) < 2 * config.horizon:
             raise DataError(
                 f"Training requires at least {2 * config.horizon} ticks (twice the horizon) before {split.train_end:%Y-%m-%d %H:%M}; "
                 f"got {int(past.length_B.max()) if past.series_ids else 0}. Ingest more history or lower --horizon."
             )
+        self.static_BJ = None if past.covariates is None else torch.from_numpy(past.covariates.static_BJ)
         self.segments = Segments(encode_history(past, config, pad=pad, pad_after=pad), config, settings)
-        self.validation = _validation_batch(panel.truncated(split.validation_end), split, config, settings)
+        self.validation = _validation_batch(panel.first_rows(split.validation_rows(panel)), split, config, settings)
 
     def train_dataloader(self) -> DataLoader[TrainingBatch]:
         """Return the segments, already batched."""
@@ -163,7 +188,7 @@ def _validation_batch(panel: Panel, split: Split, config: ForecasterConfig, sett
     """Return origins from the train border on, strided to a bounded number, with a warm-up before the first."""
     keep = np.linspace(0, len(panel.series_ids) - 1, min(VALIDATION_SERIES, len(panel.series_ids))).round().astype(int)
     warm_up = max(settings.burn_in, min(512, 2 * config.history_length))
-    border_B = torch.from_numpy(panel.rows_until(split.train_end))  # the tick at the border is the first origin
+    border_B = torch.from_numpy(split.train_rows(panel))  # the tick at the border is the first origin
     columns_S = torch.from_numpy(keep)
     border_S = border_B[columns_S]
     num_origins = int((torch.from_numpy(panel.length_B)[columns_S] - border_S).max())

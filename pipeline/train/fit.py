@@ -1,4 +1,4 @@
-"""One training run: seed, Trainer, early stopping on the validation period, the best weights.
+"""One training run: seed, Trainer, stages that end by the validation period, the best weights.
 
 Called by `pipeline.train.train`. Lightning stays in here; what comes out is a plain `CausalForecaster`.
 """
@@ -12,13 +12,14 @@ from datetime import timedelta
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
+from lightning.pytorch.callbacks import Callback, Timer
 from torch import Tensor
 
 from models.config import ForecasterConfig
 from models.forecaster import CausalForecaster
 from models.training import ForecasterTraining
 from pipeline.errors import ModelError, SettingsError
+from pipeline.prepare.covariates import CovariateNames, PanelCovariates
 from pipeline.prepare.sequences import Panel
 from pipeline.prepare.splits import Split
 from pipeline.settings import TrainSettings
@@ -31,6 +32,8 @@ Progress = Callable[[int, int, float, float], None]
 
 DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
 LONGEST_SEASON = 2016  # ticks a state may have to hold: a week of five minutes
+LONGEST_CONTEXT = 672  # ticks the highway reads: four weeks of hours, two of half hours
+RATE_CUT, NUM_RATES = 0.3, 2  # what the learning rate is cut to where it no longer helps, and how many there are
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class FitResult:
 
     Attributes:
         forecaster: with the best weights, in evaluation mode, on the CPU.
-        curves: one row for each epoch: epoch, train/pinball, validation/pinball, learning_rate.
+        curves: one row for each epoch: epoch, train/pinball, validation/pinball, train/clipped (a share of the steps), learning_rate.
         best_epoch: of the returned weights.
         num_parameters: of the forecaster.
     """
@@ -50,14 +53,21 @@ class FitResult:
     num_parameters: int
 
 
-def forecaster_config(settings: TrainSettings, interval: timedelta) -> ForecasterConfig:
-    """Return the network's configuration for a grid spacing: a day and a week become seasons where they fit."""
+def forecaster_config(settings: TrainSettings, interval: timedelta, covariates: PanelCovariates | None = None) -> ForecasterConfig:
+    """Return the network's configuration for a grid spacing: a day and a week become seasons where they fit.
+
+    Args:
+        settings: of the training.
+        interval: grid spacing.
+        covariates: of the panel to be fitted on; the forecaster will read those.
+    """
     seasons = settings.seasons
     if seasons is None:
         lags = [period // interval for period in (DAY, WEEK) if period % interval == timedelta(0)]
         seasons = tuple(lag for lag in lags if 2 <= lag <= LONGEST_SEASON)
-    context = settings.context_length or min(max((*seasons, settings.horizon)), 2 * WEEK // timedelta(hours=1))
+    context = settings.context_length or min(2 * max(seasons, default=settings.horizon), LONGEST_CONTEXT)
     week = max(seasons, default=context)
+    past, future, static = CovariateNames() if covariates is None else covariates.names
     return ForecasterConfig(
         sample_interval_s=interval.total_seconds(),
         horizon=settings.horizon,
@@ -65,36 +75,77 @@ def forecaster_config(settings: TrainSettings, interval: timedelta) -> Forecaste
         seasons=seasons,
         half_lives=(2.0 * week, float(min(seasons, default=max(2, context // 7)))),
         network=settings.network,
+        past_covariates=past,
+        future_covariates=future,
+        static_covariates=static,
     )
 
 
 @dataclass
-class KeepBest(Callback):
-    """Remembers curves and the weights of the epoch with the lowest validation loss."""
+class Stages(Callback):
+    """Keeps curves and the best weights, and leads a training through its stages.
 
-    forecaster: CausalForecaster
+    First anchors and highway learn alone, then everything, then everything at a lower rate. A stage ends after `patience` epochs
+    without a better validation loss, and the next goes on from the best weights; after the last, training stops. A stack that
+    learns from the start is over-fitted before the highway has converged.
+    """
+
+    training: ForecasterTraining
+    patience: int
     progress: Progress | None
     best_loss: float = math.inf
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     curves: list[dict[str, float]] = field(default_factory=list)
+    since: int = 0
+    rates_tried: int = 1
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002
-        """Note the epoch's losses, after its validation."""
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
+        """Note the epoch's losses, after its validation, and go on to the next stage where this one no longer helps."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         train, validation = metrics.get("train/pinball", math.nan), metrics["validation/pinball"]
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.curves.append(
-            {"epoch": trainer.current_epoch, "train/pinball": train, "validation/pinball": validation, "learning_rate": rate}
+            {
+                "epoch": trainer.current_epoch,
+                "train/pinball": train,
+                "validation/pinball": validation,
+                "train/clipped": metrics.get("train/clipped", math.nan),
+                "learning_rate": rate,
+            }
         )
+        self.since += 1
         if validation < self.best_loss:
-            self.best_loss, self.best_epoch = validation, trainer.current_epoch
-            self.best_weights = {k: v.detach().cpu().clone() for k, v in self.forecaster.state_dict().items()}
+            self.best_loss, self.best_epoch, self.since = validation, trainer.current_epoch, 0
+            self.best_weights = {k: v.detach().cpu().clone() for k, v in self.training.averaged.state_dict().items()}
         if self.progress is not None:
             self.progress(trainer.current_epoch, int(trainer.max_epochs or 0), train, validation)
+        if self.since >= self.patience:
+            self._next_stage(trainer)
+
+    def _next_stage(self, trainer: pl.Trainer) -> None:
+        training = self.training
+        if not training.reads_state:
+            training.reads_state = True
+        elif self.rates_tried < NUM_RATES:
+            self.rates_tried += 1
+            training.rate_factor *= RATE_CUT
+        else:
+            trainer.should_stop = True
+            return
+        self.since = 0
+        if self.best_weights:
+            training.go_back_to(self.best_weights)
 
 
-def fit(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSettings, progress: Progress | None = None) -> FitResult:
+def fit(
+    panel: Panel,
+    split: Split,
+    config: ForecasterConfig,
+    settings: TrainSettings,
+    progress: Progress | None = None,
+    build: Callable[[ForecasterConfig], CausalForecaster] = CausalForecaster,
+) -> FitResult:
     """Train a forecaster on a panel.
 
     Args:
@@ -103,6 +154,7 @@ def fit(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSet
         config: of the forecaster.
         settings: of the optimisation.
         progress: told of every epoch.
+        build: makes the forecaster, untrained; an ablation gives its own.
 
     Raises:
         DataError: when there is too little before a border.
@@ -111,33 +163,35 @@ def fit(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSet
     """
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     data = SegmentDataModule(panel, split, config, settings)
-    forecaster = CausalForecaster(config)
+    forecaster = build(config)
+    if data.static_BJ is not None:
+        forecaster.standardise_static(data.static_BJ)
     module = ForecasterTraining(
         forecaster,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        num_steps=settings.max_epochs * len(data.segments),
+        reads_state=not settings.highway_first,
     )
-    best = KeepBest(forecaster, progress)
-    trainer = _trainer(settings, best)
+    stages = Stages(module, settings.patience, progress)
+    trainer = _trainer(settings, stages)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
         warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
         trainer.fit(module, datamodule=data)
     if trainer.interrupted:  # Lightning swallows the interrupt; what was asked to stop must not go on to register
         raise KeyboardInterrupt
-    if not best.best_weights:
+    if not stages.best_weights:
         raise ModelError(
-            f"Training requires a finite validation loss; got none in {len(best.curves)} epochs. "
+            f"Training requires a finite validation loss; got none in {len(stages.curves)} epochs. "
             "Lower train.learning_rate, or look for absurd values in the readings."
         )
-    forecaster.load_state_dict(best.best_weights)
-    logger.info("fitted epochs=%d best_epoch=%d validation_loss=%.5f", len(best.curves), best.best_epoch, best.best_loss)
+    forecaster.load_state_dict(stages.best_weights)
+    logger.info("fitted epochs=%d best_epoch=%d validation_loss=%.5f", len(stages.curves), stages.best_epoch, stages.best_loss)
     num_parameters = sum(p.numel() for p in forecaster.parameters())
-    return FitResult(forecaster.cpu().eval(), tuple(best.curves), best.best_epoch, num_parameters)
+    return FitResult(forecaster.cpu().eval(), tuple(stages.curves), stages.best_epoch, num_parameters)
 
 
-def _trainer(settings: TrainSettings, best: KeepBest) -> pl.Trainer:
+def _trainer(settings: TrainSettings, stages: Stages) -> pl.Trainer:
     torch.set_float32_matmul_precision("high")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
@@ -149,8 +203,7 @@ def _trainer(settings: TrainSettings, best: KeepBest) -> pl.Trainer:
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip,
         callbacks=[
-            best,
-            EarlyStopping("validation/pinball", patience=settings.patience, check_on_train_epoch_end=True),
+            stages,
             Timer(timedelta(seconds=settings.max_seconds), interval="epoch", verbose=False),
         ],
         logger=False,

@@ -11,11 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.forecaster import CausalForecaster
 from pipeline.clock import Clock
 from pipeline.errors import DataError
 from pipeline.evaluate.illustrate import illustrate
 from pipeline.evaluate.scoring import MODEL, Period, Scoreboard, score_forecaster
+from pipeline.prepare.join_covariates import chosen_names, join_covariates
 from pipeline.prepare.sequences import Panel, match_series, to_panel
 from pipeline.prepare.splits import Split, split_by_fraction
 from pipeline.schemas import Observations, Readings
@@ -109,7 +112,7 @@ def train(settings: Settings, request: TrainRequest, clock: Clock, progress: Pro
     versions = {schema.name: lake.version(schema) for schema in (Readings, Observations)}
     panel = load_panel(settings, lake, request.series)
     split = _split(settings, request, panel)
-    config = forecaster_config(settings.train, panel.interval)
+    config = forecaster_config(settings.train, panel.interval, panel.covariates)
     name = f"train {len(panel.series_ids)} series, horizon {config.horizon}"
     with tracked_run(settings, name, clock, input_versions=versions, tags={"role": "train"}) as run:
         run.log_params(config.to_dict(), prefix="model.")
@@ -121,7 +124,7 @@ def train(settings: Settings, request: TrainRequest, clock: Clock, progress: Pro
                 progress(epoch, max_epochs, training, validation)
 
         result = fit(panel, split, config, settings.train, on_epoch)
-        boards = _score(result.forecaster, panel, split)
+        boards = _score(result.forecaster, panel, split, calibrate=settings.forecast.calibrate)
         metrics = {f"{period}/{name}": value for period, (_, board) in boards.items() for name, value in _scalars(board).items()}
         _log_scores(run, boards, metrics, result)
         _log_pictures(run, boards, result.forecaster, panel)
@@ -148,10 +151,33 @@ def train(settings: Settings, request: TrainRequest, clock: Clock, progress: Pro
 
 
 def load_panel(settings: Settings, lake: Lake, series: tuple[str, ...] | None) -> Panel:
-    """Return the newest revision of every observation of the series that match."""
-    grids = match_series(Catalog(settings.state_dir).series(), series)
-    observations = read_observations(lake, series=grids["series_id"].to_list())
-    return to_panel(observations, grids)
+    """Return the newest revision of every observation of the series that match, with the covariates that the settings name.
+
+    Raises:
+        DataError: when no series matches, or nothing is known of a covariate.
+    """
+    catalog, covariates = Catalog(settings.state_dir), settings.train.covariates
+    grids = match_series(catalog.series(), series, {*covariates.past, *covariates.future})
+    panel = to_panel(read_observations(lake, series=grids["series_id"].to_list()), grids)
+    names = chosen_names(covariates.past, covariates.future, covariates.static, panel, catalog)
+    lateness = settings.ingest.allowed_lateness
+    panel = join_covariates(panel, names, lake, catalog, horizon=settings.train.horizon, allowed_lateness=lateness)
+    _require_known(panel)
+    return panel
+
+
+def _require_known(panel: Panel) -> None:
+    """Refuse a covariate of which nothing was known in time: a misspelt name, or plans that say not when they were announced."""
+    if panel.covariates is None:
+        return
+    names, past_TBP, future_SBU = panel.covariates.names, panel.covariates.past_TBP, panel.covariates.future_SBU
+    for kind, metrics, values in (("past", names.past, past_TBP), ("known-future", names.future, future_SBU)):
+        unknown = [metric for v, metric in enumerate(metrics) if np.isnan(values[..., v]).all()]
+        if unknown:
+            raise DataError(
+                f"A {kind} covariate requires values that were known in time for the devices trained on; got none of {', '.join(unknown)}. "
+                "Correct the name, or say when they could first be known (--received-at, and --known-ahead for plans)."
+            )
 
 
 def _split(settings: Settings, request: TrainRequest, panel: Panel) -> Split:
@@ -163,7 +189,7 @@ def _split(settings: Settings, request: TrainRequest, panel: Panel) -> Split:
     return Split(train_end, validation_end)
 
 
-def _score(forecaster: CausalForecaster, panel: Panel, split: Split) -> dict[str, tuple[Period, Scoreboard]]:
+def _score(forecaster: CausalForecaster, panel: Panel, split: Split, *, calibrate: bool) -> dict[str, tuple[Period, Scoreboard]]:
     """Score the validation period, and the test period where it holds an origin."""
     borders = {"validation": (split.train_end, split.validation_end), "test": (split.validation_end, panel.end)}
     boards = {}
@@ -171,7 +197,7 @@ def _score(forecaster: CausalForecaster, panel: Panel, split: Split) -> dict[str
         num_origins = ((end - start) // panel.interval - forecaster.config.horizon) * len(panel.series_ids)
         period = Period(start=start, end=end, train_end=split.train_end, stride=max(1, num_origins // MAX_SCORED_ORIGINS))
         try:
-            boards[name] = period, score_forecaster(forecaster, panel, panel, period)
+            boards[name] = period, score_forecaster(forecaster, panel, panel, period, calibrate=calibrate)
         except DataError as error:
             logger.warning("%s period not scored: %s", name, error)
     return boards

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.evaluate.backtest import BacktestRequest, backtest
-from pipeline.evaluate.scoring import MODEL
+from pipeline.evaluate.scoring import MODEL, UNCALIBRATED
 from pipeline.forecast.rolling import forecast
 from pipeline.query.frames import query_forecasts
 from tests.lakes import CONFIG, HOUR, START, TestLake, hourly_readings, random_weights
@@ -44,7 +44,7 @@ def test_origins_that_were_trained_on_are_called_so(lake: TestLake) -> None:
 def test_a_statistical_baseline_says_at_how_many_origins_it_was_fitted(lake: TestLake) -> None:
     report = backtest(lake.settings, BacktestRequest(statistical=True), lake.clock)
     assert report.notes[0].startswith("MSTL was refitted at 16 of 16 sampled origins")
-    assert set(report.overall) == {MODEL, "seasonal naive", "last value", "MSTL"}
+    assert set(report.overall) == {MODEL, UNCALIBRATED, "seasonal naive", "last value", "MSTL"}
 
 
 def test_the_backtest_scores_what_was_issued_live(tmp_path: Path) -> None:
@@ -60,6 +60,9 @@ def test_the_backtest_scores_what_was_issued_live(tmp_path: Path) -> None:
     train = READINGS.filter(pl.col("ts") <= START + 48 * HOUR).group_by("series_id").agg(deviation=pl.col("value").std(ddof=0))
     errors = scored.join(train, on="series_id").select(((pl.col("value") - pl.col("q0.5")) / pl.col("deviation")).abs())
     np.testing.assert_allclose(report.overall[MODEL]["mae"], errors.to_series().mean(), rtol=1e-5)
+    widths = scored.join(train, on="series_id").select((pl.col("q0.9") - pl.col("q0.1")) / pl.col("deviation"))
+    np.testing.assert_allclose(report.overall[MODEL]["width_80"], widths.to_series().mean(), rtol=1e-5)  # calibrated, both
+    assert report.overall[UNCALIBRATED]["width_80"] != report.overall[MODEL]["width_80"]
 
 
 def test_late_and_corrected_readings_change_the_truth_and_no_earlier_forecast(tmp_path: Path) -> None:

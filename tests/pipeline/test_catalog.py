@@ -36,6 +36,13 @@ def test_new_catalog_has_the_columns_and_no_series(catalog: Catalog) -> None:
     assert catalog.series().schema == pl.Schema(SERIES_COLUMNS)
 
 
+def test_an_attribute_is_what_was_said_last(catalog: Catalog) -> None:
+    columns = ["device_id", "name", "value"]
+    for value in ("120", "35"):
+        catalog.set_attributes(pl.DataFrame([("pump", "area", value), (value, "kind", "fan")], schema=columns, orient="row"))
+    assert catalog.attributes().rows() == [("120", "kind", "fan"), ("35", "kind", "fan"), ("pump", "area", "35")]
+
+
 def test_series_come_back_as_they_were_put_in(catalog: Catalog) -> None:
     put = pl.concat([series(f"pump/{metric}", **KNOWN, first_ts=NOON - HOUR, last_ts=NOON) for metric in ("flow", "heat")])
     catalog.upsert_series(put.reverse())

@@ -13,6 +13,7 @@ from pipeline.forecast import rolling
 from pipeline.forecast.rolling import forecast
 from pipeline.query.frames import query_forecasts
 from pipeline.schemas import Forecasts
+from pipeline.settings import ForecastSettings
 from pipeline.store.lake import Lake
 from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
 
@@ -190,6 +191,19 @@ def test_a_stamp_from_long_ago_does_not_make_the_state_walk_to_today(lake: TestL
     lake.ingest(stray)
     report = forecast(lake.settings, lake.clock)
     assert (report.ticks, report.rows_written) == (180, 2)
+
+
+def test_turning_calibration_off_rebuilds_the_state_and_changes_later_forecasts_alone(lake: TestLake, undisturbed: pl.DataFrame) -> None:
+    forecast(lake.settings, lake.clock)
+    calibrated = issued(lake)
+    lake.settings = lake.settings.model_copy(update={"forecast": ForecastSettings(calibrate=False)})
+    lake.ingest(READINGS)
+    assert forecast(lake.settings, lake.clock).ticks == 200
+    plain, live = issued(lake), undisturbed.with_columns(pl.col("quantiles").list.get(4).alias("median"))
+    assert_same_forecasts(plain.filter(origin=START + 89 * HOUR), calibrated)
+    np.testing.assert_allclose(plain["quantiles"].list.get(4), live["median"], rtol=1e-5)
+    later = pl.col("origin") > START + 89 * HOUR
+    assert (np.stack(plain.filter(later)["quantiles"].to_list()) != np.stack(undisturbed.filter(later)["quantiles"].to_list())).any()
 
 
 def test_without_a_champion_the_error_says_to_train(tmp_path: Path) -> None:

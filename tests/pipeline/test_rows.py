@@ -16,7 +16,7 @@ def test_a_forecast_that_is_no_number_becomes_a_named_fallback_for_its_series_al
     panel = hourly_panel(np.array([[1.0, 5.0], [2.0, np.nan]]))
     quantiles = np.full((1, 2, CONFIG.horizon, 9), 3.0)
     quantiles[0, 1, 0, 0] = np.nan
-    block = Block(np.arange(2), np.array([1]), quantiles)
+    block = Block(np.arange(2), np.array([1]), quantiles, quantiles)
     status_TB = np.full((2, 2), "ok", dtype=object)
     last_B, issue = np.array([8.0, 9.0]), Issue("1-abc", 7, NOW)
     frame = forecast_rows(block, panel, np.arange(2), status_TB, last_B, CONFIG, issue)

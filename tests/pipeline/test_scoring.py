@@ -22,7 +22,7 @@ def test_every_origin_with_a_whole_horizon_is_scored() -> None:
     board = score_forecaster(random_weights(), panel, panel, PERIOD)
     num_origins = 70 - H + 1
     assert board.num_origins == 3 * num_origins
-    assert board.overall()["num_points"].to_list() == [3 * num_origins * H] * 3
+    assert board.overall()["num_points"].to_list() == [3 * num_origins * H] * 4
     assert board.by_step().filter(model=MODEL)["num_points"].to_list() == [3 * num_origins] * H
 
 

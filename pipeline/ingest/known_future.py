@@ -1,0 +1,108 @@
+"""What is known ahead, from files to the plans table: `tidecast ingest --plan FILE…` below the command line.
+
+Files are found, mapped and judged as those of readings are, but stamps may lie ahead. When a value was announced decides whether a
+forecast may read it: the file says (received_at), the user says (known ahead), or it is now. Called by `flows`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.clock import Clock
+from pipeline.ingest.formats import discover
+from pipeline.ingest.ingest import IngestOptions, IngestReport
+from pipeline.ingest.plan import Plan, plan_files
+from pipeline.ingest.raw import RawBatch
+from pipeline.ingest.timestamps import StampRules
+from pipeline.ingest.validate import Rules, Verdict, validate
+from pipeline.schemas import UTC_US, Plans, Quarantine
+from pipeline.settings import Settings
+from pipeline.store.lake import Lake, append_new
+from pipeline.store.plans import FENCE, append_plans
+
+FURTHEST_AHEAD = timedelta(days=3650)  # a stamp beyond is a mistake: it goes to quarantine
+
+
+def ingest_plans(settings: Settings, paths: Sequence[Path], options: IngestOptions, clock: Clock) -> IngestReport:
+    """Bring files into the plans table; what cannot be used goes to quarantine, and values are stored as they come, without their unit.
+
+    Args:
+        settings: lake and ingest section.
+        paths: files, folders or glob patterns.
+        options: what the user says about the files; its aggregation is not looked at.
+        clock: says when announcements without an instant of their own were made.
+
+    Raises:
+        SettingsError: when an option is impossible.
+        DataError: when a path, a file or a column cannot be used.
+        StoreError: when the lake cannot be written.
+    """
+    stamps = StampRules(options.time_zone, options.epoch_unit)
+    files, ignored = discover(paths, options.format)
+    plans, others = plan_files(files, options.mapping, stamps)
+    lake = Lake(settings.lake)
+    lake.create_all()
+    counts, reasons, series = Counter[str](), Counter[str](), set[str]()
+    for plan in plans:
+        for batch in plan.source.batches(plan.mapping.columns, settings.ingest.batch_rows):
+            verdict = _judge(plan, batch, settings, options, clock)
+            announced = _announced(verdict.accepted, options.known_ahead, clock)
+            accepted = append_plans(lake, announced, is_assumed=plan.mapping.received_at is None)
+            append_new(lake, Quarantine, _as_quarantine(verdict.rejected, plan, clock), app_id=FENCE)
+            num_read = len(announced) + len(verdict.rejected)
+            counts.update(read=num_read, accepted=accepted, duplicate=len(announced) - accepted, empty=verdict.num_empty)
+            counts.update(untimely=announced.filter(pl.col("available_at") >= pl.col("ts")).height)
+            reasons.update(verdict.rejected["error_code"].to_list())
+            series.update(announced["series_id"].unique())
+    left_out = [f"{path.name}: left out, its name ends like no format of plans." for path in ignored]
+    return IngestReport(
+        read=counts["read"],
+        accepted=counts["accepted"],
+        duplicate=counts["duplicate"],
+        late=0,
+        quarantined=reasons.total(),
+        empty=counts["empty"],
+        reasons=dict(reasons.most_common()),
+        files=len(plans),
+        series=len(series),
+        skipped_columns=tuple(dict.fromkeys(name for plan in plans for name in plan.skipped)),
+        notes=(*(note for plan in plans for note in plan.notes), *others, *left_out, *_untimely(counts["untimely"])),
+    )
+
+
+def _judge(plan: Plan, batch: RawBatch, settings: Settings, options: IngestOptions, clock: Clock) -> Verdict:
+    device = options.device or plan.file.stem
+    rules = Rules(clock.now(), FURTHEST_AHEAD, settings.ingest.earliest_year, device, plan.stamps)
+    verdict = validate(batch, plan.mapping, rules)
+    return Verdict(verdict.accepted, pl.concat([batch.broken, verdict.rejected]), verdict.num_empty)
+
+
+def _announced(accepted: pl.DataFrame, known_ahead: timedelta | None, clock: Clock) -> pl.DataFrame:
+    """Return rows of `Plans`; nothing was announced later than now."""
+    now = pl.lit(clock.now(), UTC_US)
+    assumed = now if known_ahead is None else pl.col("ts") - known_ahead
+    rows = accepted.with_columns(
+        pl.min_horizontal(pl.coalesce("received_at", assumed), now).alias("available_at"),
+        now.alias("ingested_at"),
+        pl.col("ts").dt.date().alias("event_date"),
+    )
+    return Plans.conform(rows).unique(("series_id", "ts", "available_at"), keep="last", maintain_order=True)
+
+
+def _as_quarantine(rejected: pl.DataFrame, plan: Plan, clock: Clock) -> pl.DataFrame:
+    now = pl.lit(clock.now(), UTC_US)
+    connector = pl.lit(f"plan:{plan.file.path.name}")
+    return Quarantine.conform(
+        rejected.with_columns(connector.alias("connector"), now.alias("received_at"), now.dt.date().alias("ingest_date"))
+    )
+
+
+def _untimely(count: int) -> list[str]:
+    sentence = (
+        f"{count} values count as known only once their instant had passed, so nothing reads them; "
+        "name the column of their announcement with --received-at, or say how far ahead they were known with --known-ahead."
+    )
+    return [sentence] if count else []

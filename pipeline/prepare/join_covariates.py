@@ -1,0 +1,174 @@
+"""Gives a panel its covariates from the lake, each value as it was known in time to be used.
+
+A past covariate is the newest value of its tick that was known when the tick closed: what comes late is not observed, in training
+as live, so no correction ever reaches an earlier origin. A known-future one is the newest that was announced at least a whole horizon
+before its tick, so every origin that reaches the tick knew it; later revisions are ignored. Called by `pipeline.train`,
+`pipeline.forecast` and `pipeline.evaluate`.
+
+Letters: T ticks, B series, V covariates of one kind, J static covariates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+from pipeline.prepare.covariates import CovariateNames, PanelCovariates
+from pipeline.prepare.grid import label_expr, tick_expr
+from pipeline.prepare.sequences import Panel
+from pipeline.schemas import Plans
+from pipeline.store.catalog import Catalog
+from pipeline.store.lake import Lake
+from pipeline.store.observations import read_observations
+from pipeline.store.plans import read_plans
+
+MAX_CATEGORIES = 50  # of one attribute: more of them name devices rather than kinds
+
+
+def join_covariates(
+    panel: Panel,
+    names: CovariateNames,
+    lake: Lake,
+    catalog: Catalog,
+    *,
+    horizon: int,
+    allowed_lateness: timedelta,
+    start: datetime | None = None,
+) -> Panel:
+    """Return the panel with its covariates; the panel itself where there are none to read.
+
+    A value belongs to the tick of the panel in which it lies, whatever its own grid: of several, the last counts.
+
+    Args:
+        panel: series of the catalog.
+        names: what to read; static ones as `chosen_names` returns them.
+        lake: observations and plans.
+        catalog: which device a series is of, and the attributes of devices.
+        horizon: ticks that a forecast reaches.
+        allowed_lateness: how long after its label a tick closes.
+        start: the first label that will be read; None for the panel's first.
+
+    Raises:
+        StoreError: when the lake cannot be read.
+    """
+    if not any(names):
+        return panel
+    devices = _devices(panel, catalog)
+    num_ticks = len(panel.values_TB)
+    start = (start or panel.start) - panel.interval
+    end = max(panel.label(b, num_ticks + horizon) for b in range(len(devices)))
+    past, future = (_wanted(panel, devices, metrics) for metrics in (names.past, names.future))
+    measured = read_observations(lake, series=past["series_id"].to_list(), start=start, end=end, on_time=allowed_lateness)
+    announced = read_plans(lake, series=future["series_id"].to_list(), start=start, end=end) if names.future else Plans.empty()
+    known_ahead = _in_time(_on_ticks(announced, future), panel.interval, horizon)
+    covariates = PanelCovariates(
+        names,
+        _arranged(_on_ticks(measured, past), (num_ticks, len(devices), len(names.past))),
+        _arranged(known_ahead, (num_ticks + horizon, len(devices), len(names.future))),
+        _static(devices, names.static, catalog.attributes()),
+    )
+    return replace(panel, covariates=covariates)
+
+
+def covariates_of_frame(panel: Panel, names: CovariateNames, history: pl.DataFrame, *, horizon: int) -> Panel:
+    """Return the panel with covariates from the columns of one frame, whose caller answers for what was known when.
+
+    Args:
+        panel: of the frame's series.
+        names: what to read.
+        history: series_id, ts and a column for each metric and attribute; rows after a series' last tick are its plan.
+        horizon: ticks that a forecast reaches.
+    """
+    devices = list(panel.series_ids)
+
+    def arranged(metrics: tuple[str, ...], num_rows: int) -> NDArray[np.float64]:
+        id_of = pl.concat_str("series_id", pl.col("metric"), separator="/")
+        rows = history.unpivot(metrics, index=("series_id", "ts"), variable_name="metric").with_columns(
+            id_of.alias("series_id"), pl.col("value").cast(pl.Float64).fill_nan(None)
+        )
+        return _arranged(_on_ticks(rows, _wanted(panel, devices, metrics)), (num_rows, len(devices), len(metrics)))
+
+    last = history.group_by("series_id").agg(pl.col(name).drop_nulls().last().cast(pl.String) for name in names.attributes)
+    attributes = last.unpivot(index="series_id", variable_name="name").select("series_id", "name", "value")
+    num_ticks = len(panel.values_TB)
+    past_TBP, future_SBU = arranged(names.past, num_ticks), arranged(names.future, num_ticks + horizon)
+    return replace(panel, covariates=PanelCovariates(names, past_TBP, future_SBU, _static(devices, names.static, attributes)))
+
+
+def chosen_names(past: Sequence[str], future: Sequence[str], static: Sequence[str], panel: Panel, catalog: Catalog) -> CovariateNames:
+    """Return the covariates that a training on a panel reads: an attribute of words becomes a column for each word of its devices.
+
+    Raises:
+        DataError: when no device of the panel has an attribute, or one has too many words.
+    """
+    attributes = catalog.attributes().join(pl.DataFrame({"device_id": _devices(panel, catalog)}).unique(), on="device_id", how="semi")
+    columns: list[str] = []
+    for name in static:
+        values = attributes.filter(name=name)["value"].unique().sort()
+        if values.is_empty():
+            raise DataError(
+                f"A static covariate requires an attribute of the devices trained on; got {name!r}, which none has. "
+                "Read it in with `tidecast ingest --devices FILE`."
+            )
+        is_number = values.cast(pl.Float64, strict=False).is_not_null().all()
+        columns += [name] if is_number else [f"{name}={value}" for value in values]
+        if not is_number and len(values) > MAX_CATEGORIES:
+            raise DataError(
+                f"A static covariate requires numbers or at most {MAX_CATEGORIES} words; got {len(values)} for {name!r}. Leave it out."
+            )
+    return CovariateNames(tuple(past), tuple(future), tuple(columns))
+
+
+def _devices(panel: Panel, catalog: Catalog) -> list[str]:
+    device = dict(catalog.series().select("series_id", "device_id").iter_rows())
+    return [device[series] for series in panel.series_ids]
+
+
+def _wanted(panel: Panel, devices: list[str], metrics: Sequence[str]) -> pl.DataFrame:
+    """Return a row for each series and covariate: which series it is, and where it goes."""
+    columns = pl.DataFrame(
+        {"column": range(len(devices)), "device_id": devices, "grid_offset_us": panel.offset_us_B, "first": panel.first_tick_B},
+        schema_overrides={"column": pl.Int64, "device_id": pl.String},
+    ).with_columns(sample_interval_us=pl.lit(panel.interval_us))
+    names = pl.DataFrame({"covariate": range(len(metrics)), "metric": metrics}, schema={"covariate": pl.Int64, "metric": pl.String})
+    return columns.join(names, how="cross").with_columns(series_id=pl.concat_str("device_id", "metric", separator="/"))
+
+
+def _on_ticks(rows: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
+    """Give each value its places: the tick of each target in which it lies."""
+    return rows.drop_nulls("value").join(wanted, on="series_id", maintain_order="left").with_columns(tick=tick_expr())
+
+
+def _in_time(announced: pl.DataFrame, interval: timedelta, horizon: int) -> pl.DataFrame:
+    """Keep what was announced a horizon before the label of its tick, the newest last."""
+    return announced.filter(pl.col("available_at") <= label_expr() - horizon * interval).sort("available_at", "ingested_at")
+
+
+def _arranged(placed: pl.DataFrame, shape: tuple[int, int, int]) -> NDArray[np.float64]:
+    """Return values (T, B, V), NaN where there is none; of several in one tick the one of the last instant."""
+    place = ("row", "column", "covariate")
+    last = (
+        placed.with_columns(row=pl.col("tick") - pl.col("first"))
+        .filter(pl.col("row").is_between(0, shape[0] - 1))
+        .sort("ts", maintain_order=True)
+        .unique(place, keep="last", maintain_order=True)
+    )
+    values_TBV = np.full(shape, np.nan)
+    values_TBV[tuple(last[name].to_numpy() for name in place)] = last["value"].to_numpy()
+    return values_TBV
+
+
+def _static(devices: list[str], names: Sequence[str], attributes: pl.DataFrame) -> NDArray[np.float64]:
+    """Return static covariates (B, J): the number, or 1 and 0 for whether the word is the one; NaN and 0 where nothing is known."""
+    known = {(device, name): value for device, name, value in attributes.iter_rows()}
+    static_BJ = np.full((len(devices), len(names)), np.nan)
+    for j, column in enumerate(names):
+        name, _, word = column.partition("=")
+        values = [known.get((device, name)) for device in devices]
+        numbers = pl.Series(values, dtype=pl.String).cast(pl.Float64, strict=False).to_numpy()
+        static_BJ[:, j] = [value == word for value in values] if word else numbers
+    return static_BJ
