@@ -1,0 +1,1 @@
+"""Laws of the benchmarks: tasks, scores and forecasts are what the protocols say."""
