@@ -21,7 +21,25 @@ from pipeline.store.lake import Lake
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()"]
-VERBS = ["demo", "simulate", "ingest", "train", "backtest", "forecast", "query", "serve", "ui", "maintain", "data list", "data get"]
+VERBS = [
+    "demo",
+    "simulate",
+    "ingest",
+    "train",
+    "tune",
+    "study depth",
+    "backtest",
+    "forecast",
+    "query",
+    "explain",
+    "fill",
+    "verify",
+    "serve",
+    "ui",
+    "maintain",
+    "data list",
+    "data get",
+]
 ORIGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -101,6 +119,7 @@ def test_version_is_that_of_the_distribution() -> None:
         (["train", "--bidirectional", "--no-orchestrator"], "reads? the target forward in time only"),
         (["ingest", "nothing.csv", "--no-orchestrator", "--json"], "got nothing.csv, which does not"),
         (["data", "get", "moon"], "tidecast data get requires one of"),
+        (["explain", "pump-1/flow", "--out", "why.jpg"], r"--out requires a file that ends in .png; got why.jpg"),
         (["demo", "--sample", "nowhere"], "--sample requires a folder with readings"),
         (["serve", "--no-orchestrator"], "tidecast serve requires Prefect"),
         (["serve"], "tidecast serve requires the address of a standing Prefect server"),
@@ -127,6 +146,8 @@ def test_a_fault_of_the_user_is_one_sentence_on_stderr(arguments: list[str], sen
         ["ingest"],
         ["ingest", "x.csv", "--sample-interval", "-1h"],
         ["ingest", "x.csv", "--aggregation", "power"],
+        ["ingest", "x.csv", "--plan", "--devices"],
+        ["ingest", "x.csv", "--known-ahead", "7d"],
         ["sing"],
     ],
 )
@@ -208,6 +229,19 @@ def test_simulate_then_ingest_tells_what_became_of_every_reading(tmp_path: Path)
     first, again = (json.loads(tidecast(*ingest).stdout) for _ in range(2))
     assert first["read"] == made["lines"] == first["accepted"] + first["duplicate"] + first["quarantined"]
     assert (again["read"], again["accepted"]) == (first["read"], 0)
+
+
+def test_plans_and_devices_are_read_in_by_the_same_verb(tmp_path: Path) -> None:
+    """Shown to fail by reading a plan in as readings: none of its stamps has been."""
+    (tmp_path / "tariffs.csv").write_text(
+        "device_id,metric,ts,value\noven,tariff,2030-01-01T00:00Z,0.3\noven,tariff,2030-01-01T01:00Z,0.4\n"
+    )
+    (tmp_path / "devices.csv").write_text("device_id,area,kind\noven,120,fan\n")
+    common = ["--lake", tmp_path / "lake", "--no-orchestrator", "--json"]
+    plan = json.loads(tidecast("ingest", tmp_path / "tariffs.csv", "--plan", "--known-ahead", "7d", *common).stdout)
+    assert (plan["read"], plan["accepted"], plan["observations"]["observations_written"]) == (2, 2, 0)
+    devices = json.loads(tidecast("ingest", tmp_path / "devices.csv", "--devices", *common).stdout)
+    assert devices == {"devices": 1, "attributes": ["area", "kind"]}
 
 
 def test_data_list_names_licences() -> None:

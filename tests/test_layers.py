@@ -27,6 +27,13 @@ ARROWS = {
     "pipeline.evaluate": LEAVES | {"pipeline.forecast", "pipeline.prepare", "pipeline.store", "pipeline.tracking", "models"},
     # the scores and pictures of a training are those of a backtest
     "pipeline.train": LEAVES | {"pipeline.evaluate", "pipeline.prepare", "pipeline.store", "pipeline.tracking", "models"},
+    # the laws are asked of the code that trains, forecasts and scores
+    "pipeline.verify": LEAVES
+    | {"pipeline.evaluate", "pipeline.forecast", "pipeline.prepare", "pipeline.store", "pipeline.tracking", "pipeline.train", "models"},
+    # many trainings, compared on what the engine says of origins that no choice has seen
+    "pipeline.study": LEAVES
+    | {"pipeline.train", "pipeline.evaluate", "pipeline.forecast", "pipeline.prepare", "pipeline.store", "pipeline.tracking", "models"},
+    "pipeline.offline": LEAVES | {"pipeline.prepare", "pipeline.store", "models.gap_filling", "models.offline"},
     "pipeline.query": LEAVES | {"pipeline.store", "models.config"},
     "flows": {"pipeline", "models"},
 }

@@ -38,14 +38,16 @@ def test_both_pages_answer_until_interrupted(tmp_path: Path) -> None:
     command = [*COMMAND, "--lake", str(tmp_path / "lake")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         assert process.stdout is not None
-        printed = "".join(iter(process.stdout.readline, "}\n")) + "}"
-        addresses = json.loads(printed)
-        assert "<title>Prefect" in fetch(addresses["prefect"])
-        assert "<title>MLflow" in fetch(addresses["mlflow"])
-        assert addresses["prefect_api_url"] == f"{addresses['prefect']}/api"
-        assert json.loads(fetch(f"{addresses['prefect']}/ui-settings"))["api_url"] == addresses["prefect_api_url"]
-        process.send_signal(signal.SIGINT)
+        try:
+            addresses = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+            pages = {name: fetch(addresses[name]) for name in ("prefect", "mlflow")}
+            api_url = json.loads(fetch(f"{addresses['prefect']}/ui-settings"))["api_url"]
+        finally:  # a page that does not answer must fail this test, not wait for servers that nobody stops
+            process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0
+    assert "<title>Prefect" in pages["prefect"]
+    assert "<title>MLflow" in pages["mlflow"]
+    assert api_url == addresses["prefect_api_url"] == f"{addresses['prefect']}/api"
     assert not is_open(addresses["prefect"])
     assert not is_open(addresses["mlflow"])
 

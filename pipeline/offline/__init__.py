@@ -1,0 +1,1 @@
+"""Work on closed history, for reports: nothing in here may reach a forecaster."""

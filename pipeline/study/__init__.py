@@ -1,0 +1,1 @@
+"""Many trainings, compared fairly: searches for good settings, and the study of depth."""
