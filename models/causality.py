@@ -36,7 +36,8 @@ class Finding:
         law: its number.
         verdict: `not applicable` where it cannot be asked; never a silent pass.
         seen: what was seen, as a clause; for `not applicable` the reason.
-        difference: the largest one, in standard deviations of the outputs; None where none was measured.
+        difference: the largest one, in standard deviations of the outputs (law 2: as a share of the largest gradient from the past);
+            None where none was measured.
         origin: tick of the forecast that moved.
         tick: whose input moved it.
     """

@@ -1,6 +1,6 @@
 """What the network reads of covariates: each is normalised by causal statistics of its own, which are part of the carried state.
 
-A past covariate is read like the target. A known-future one has one normalised value for each tick, by the statistics of the
+A past covariate is read forward, as the target is. A known-future one has one normalised value for each tick, by the statistics of the
 plan up to that tick: an origin knows its plan a horizon ahead, so these rows are as legitimate as the calendar.
 Called by `models.forecaster`.
 
@@ -36,6 +36,18 @@ def carried_statistics(state: CarriedState) -> Statistics:
         state.covariate_since_VB,
         state.covariate_age_VB,
     )
+
+
+def carried_fields(statistics: Statistics) -> dict[str, Tensor]:
+    """Return statistics (V, B) as the fields of a carried state: the inverse of `carried_statistics`."""
+    return {
+        "covariate_count_VB": statistics.count_B,
+        "covariate_mean_KVB": statistics.mean_KB,
+        "covariate_variance_KVB": statistics.variance_KB,
+        "covariate_last_VB": statistics.last_B,
+        "covariate_since_VB": statistics.since_B,
+        "covariate_age_VB": statistics.age_B,
+    }
 
 
 def encode(covariates: Covariates, before: Statistics, config: ForecasterConfig) -> tuple[CovariateInputs, Statistics]:

@@ -18,7 +18,7 @@ from models.anchors import anchors
 from models.batch import CarriedState, Covariates, Sequence
 from models.calendar import calendar, num_calendar_features
 from models.config import ForecasterConfig
-from models.covariates import FUTURE_FEATURES, PAST_FEATURES, carried_statistics, encode, initial_statistics
+from models.covariates import FUTURE_FEATURES, PAST_FEATURES, carried_fields, carried_statistics, encode, initial_statistics
 from models.heads import QuantileDecoder, to_metric_unit, to_normalised
 from models.normaliser import Statistics, track
 from models.stacked_lstm import StackedRecurrence
@@ -71,12 +71,7 @@ class CausalForecaster(nn.Module):
             history_RB=normalisers.new_zeros((self.config.history_length, num_series)),
             since_B=counts.clone(),
             age_B=counts - 1,
-            covariate_count_VB=covariates.count_B,
-            covariate_mean_KVB=covariates.mean_KB,
-            covariate_variance_KVB=covariates.variance_KB,
-            covariate_last_VB=covariates.last_B,
-            covariate_since_VB=covariates.since_B,
-            covariate_age_VB=covariates.age_B,
+            **carried_fields(covariates),
         )
 
     def advance(
@@ -136,15 +131,7 @@ class CausalForecaster(nn.Module):
         if covariates is None:
             return sequence, state
         inputs, after = encode(covariates, carried_statistics(state), self.config)
-        return sequence._replace(covariates=inputs), replace(
-            state,
-            covariate_count_VB=after.count_B,
-            covariate_mean_KVB=after.mean_KB,
-            covariate_variance_KVB=after.variance_KB,
-            covariate_last_VB=after.last_B,
-            covariate_since_VB=after.since_B,
-            covariate_age_VB=after.age_B,
-        )
+        return sequence._replace(covariates=inputs), replace(state, **carried_fields(after))
 
     def features(self, sequence: Sequence) -> Tensor:
         """Return the inputs of every tick (T, B, F) in the weights' dtype; each is known at its tick and free of unit and level."""

@@ -3,7 +3,7 @@
 For reports, label cleaning and anomaly review; never for a forecaster's inputs, because what is filled in at tick t has
 read readings after t (docs/causality.md). The network corrects a straight line between the neighbours of a gap, so it
 begins as linear interpolation and can only be kept where it is better. After BRITS (Cao et al. 2018), without its
-feedback of imputed values. Called by `pipeline.offline.gap_filling`.
+feedback of imputed values. Called by `pipeline.offline.fill`.
 
 Letters: T ticks of a window, B windows, P companions, F features, E width of the layers' output.
 """
@@ -47,7 +47,7 @@ class GapFiller(nn.Module):
             hidden_size: width of each direction.
         """
         super().__init__()
-        self.sample_interval_s, self.season, self.num_companions = sample_interval_s, season, num_companions
+        self.sample_interval_s, self.season = sample_interval_s, season
         num_features = 5 + 2 * num_companions + num_calendar_features(sample_interval_s)
         self.layers = RecurrentLayers(num_features, hidden_size, bidirectional=True)
         self.output = nn.Linear(self.layers.output_size, 2)

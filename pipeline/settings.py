@@ -69,7 +69,7 @@ class TrainSettings(Section):
     test_fraction: float = Field(default=0.15, ge=0, lt=0.9)  # never read while training, for an honest backtest
     max_seconds: float = Field(default=300.0, gt=0)
     max_epochs: int = Field(default=200, ge=1)
-    patience: int = Field(default=4, ge=1)  # epochs without a better validation loss that end a stage
+    patience: int = Field(default=4, ge=1)  # epochs without a better validation loss that end a phase of the training
     highway_first: bool = True  # fit anchors and highway before the stack
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.batch import Covariates
 from models.config import ForecasterConfig
 from models.explain import Attribution, Window, integrated_gradients
 from models.forecaster import CausalForecaster
 from pipeline.errors import DataError
-from pipeline.prepare.covariates import CovariateNames
+from pipeline.prepare.covariates import CovariateNames, tensors
 from pipeline.prepare.join_covariates import join_covariates
 from pipeline.prepare.sequences import Panel, serving_series, to_panel
 from pipeline.settings import Settings
@@ -161,17 +160,11 @@ def _window(forecaster: CausalForecaster, panel: Panel, num_ticks: int) -> Windo
     if first > 0:
         before = slice(0, first)
         with torch.no_grad():
-            known = _covariates(panel, 0, first, forecaster.config.horizon)
+            known = tensors(panel.covariates, 0, first, forecaster.config.horizon)
             observed_TB = ~values_TB[before].isnan()
             _, state = forecaster.advance(state, values_TB[before], observed_TB, time_TB[before], covariates=known)
-    covariates = _covariates(panel, first, num_ticks, forecaster.config.horizon)
+    covariates = tensors(panel.covariates, first, num_ticks, forecaster.config.horizon)
     return Window(state, values_TB[first:num_ticks, 0], time_TB[first:num_ticks, 0], covariates)
-
-
-def _covariates(panel: Panel, first: int, last: int, horizon: int) -> Covariates | None:
-    if panel.covariates is None:
-        return None
-    return Covariates.of(*map(torch.from_numpy, panel.covariates.window(first, last, horizon)))
 
 
 def _parts(found: Attribution, readings_T: Floats, config: ForecasterConfig, interval: timedelta, step: int) -> tuple[Contribution, ...]:
@@ -179,9 +172,9 @@ def _parts(found: Attribution, readings_T: Floats, config: ForecasterConfig, int
     amounts: dict[str, float] = defaultdict(float)
     for lag, amount in _by_lag(readings_T, found.target_T.numpy()):
         amounts[_age_of(lag, readings_T, config, interval, step)] += amount
-    for name, column in zip(config.past_covariates, found.past_TP.T, strict=False):
+    for name, column in zip(config.past_covariates, found.past_TP.T, strict=True):
         amounts[f"{name} (past)"] = float(column.sum())
-    for name, column in zip(config.future_covariates, found.future_SU.T, strict=False):
+    for name, column in zip(config.future_covariates, found.future_SU.T, strict=True):
         amounts[f"{name} (known ahead)"] = float(column.sum())
     fixed = (Contribution("level (running mean)", found.level), Contribution(REST, found.baseline_forecast - found.level))
     return (*fixed, *(Contribution(part, amount) for part, amount in amounts.items()))

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.batch import CarriedState, Covariates
+from models.batch import CarriedState
 from models.forecaster import CausalForecaster
 from pipeline.forecast.calibrate import CalibrationState, OnlineCalibration
-from pipeline.prepare.covariates import PanelCovariates, require_names
+from pipeline.prepare.covariates import PanelCovariates, require_names, tensors
 
 CHUNK_SERIES = 16_384  # one tick of a million series: 2.0 s so, 5.1 s unchunked, 57 s in chunks of 256 (2 cores)
 CHUNK_CELLS = 500_000  # series x ticks of one call: bounds memory when catching up over a long history
@@ -91,8 +91,7 @@ class StreamEngine:
             values = torch.from_numpy(values_TB[ticks, columns_B])
             times = torch.from_numpy(time_TB[ticks, columns_B])
             here_O = decoded_O[(decoded_O >= ticks.start) & (decoded_O < ticks.stop)]
-            here_S = None if some is None else some.window(ticks.start, ticks.start + len(values), self.forecaster.config.horizon)
-            known = None if here_S is None else Covariates.of(*map(torch.from_numpy, here_S))
+            known = tensors(some, ticks.start, ticks.start + len(values), self.forecaster.config.horizon)
             with torch.inference_mode():
                 decoded, state = self.forecaster.advance(
                     state, values, ~values.isnan(), times, torch.from_numpy(here_O - ticks.start), known

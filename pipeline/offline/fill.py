@@ -41,7 +41,7 @@ class FillSettings:
 
     Attributes:
         reach: ticks read on each side of a gap; None for a day, or 48 ticks where that is more.
-        longest_gap: longer gaps stay open; None for 168 ticks.
+        longest_gap: longer gaps stay open, ticks.
         hidden_size: width of each direction of the LSTM.
         num_steps: training batches.
         batch_size: gaps of a batch.

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from models.batch import Covariates
 from pipeline.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -102,6 +104,13 @@ class PanelCovariates:
         Rows that are not there, before the first or after the last, are NaN.
         """
         return _rows(self.past_TBP, first, last), _rows(self.future_SBU, first, last + horizon), self.static_BJ
+
+
+def tensors(covariates: PanelCovariates | None, first: int, last: int, horizon: int) -> Covariates | None:
+    """Return the rows of `PanelCovariates.window` as the forecaster takes them; None where there are no covariates."""
+    if covariates is None:
+        return None
+    return Covariates.of(*map(torch.from_numpy, covariates.window(first, last, horizon)))
 
 
 def require_names(covariates: PanelCovariates | None, wanted: tuple[tuple[str, ...], ...]) -> None:

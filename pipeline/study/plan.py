@@ -47,9 +47,9 @@ class DepthRequest:
     series: tuple[str, ...] | None = None
     train_end: datetime | None = None
     validation_end: datetime | None = None
-    trials: int = 6
-    seeds: int = 5
-    minutes: float = 25.0
+    trials: int = 5
+    seeds: int = 4
+    minutes: float = 28.0
     epochs: int | None = None
     workers: int = 2
     depths: tuple[int, ...] = DEPTHS
@@ -133,14 +133,17 @@ def make_plan(inputs: StudyInputs, settings: TrainSettings, request: DepthReques
 
 
 def cell_settings(settings: TrainSettings, cell: Cell, epochs: int) -> TrainSettings:
-    """Return the settings of a cell: its architecture, and no limit but so many epochs."""
-    return with_knobs(settings, {**cell.knobs, "max_epochs": epochs, "max_seconds": NO_LIMIT_S})
+    """Return the settings of a cell: its architecture, and no limit but so many epochs, all of which train the stack.
+
+    Fitting the highway first would spend them on what has no depth.
+    """
+    return with_knobs(settings, {**cell.knobs, "max_epochs": epochs, "max_seconds": NO_LIMIT_S, "highway_first": False})
 
 
 def _time_epochs(inputs: StudyInputs, settings: TrainSettings, job: tuple[int, Cell]) -> tuple[int, float]:
     """Return the place of a cell and the seconds that one of its epochs takes."""
     place, cell = job
-    brief, panel = with_knobs(cell_settings(settings, cell, PROBE_EPOCHS), {"highway_first": False}), inputs.panel
+    brief, panel = cell_settings(settings, cell, PROBE_EPOCHS), inputs.panel
     started = time.perf_counter()
     fit(panel, inputs.split, forecaster_config(brief, panel.interval, panel.covariates), brief)
     return place, (time.perf_counter() - started) / PROBE_EPOCHS

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from models.batch import CovariateInputs, Covariates, Sequence, TrainingBatch
+from models.batch import CovariateInputs, Sequence, TrainingBatch
 from models.config import ForecasterConfig
 from models.forecaster import CausalForecaster
 from pipeline.errors import DataError
-from pipeline.prepare.covariates import require_names
+from pipeline.prepare.covariates import require_names, tensors
 from pipeline.prepare.sequences import Panel
 from pipeline.prepare.splits import Split
 from pipeline.settings import TrainSettings
@@ -67,15 +67,9 @@ def encode_history(panel: Panel, config: ForecasterConfig, *, pad: int, pad_afte
             torch.from_numpy(np.pad(np.nan_to_num(panel.values_TB), around)),
             torch.from_numpy(observed_TB),
             torch.from_numpy(time_TB),
-            _covariates(panel, -pad, panel.values_TB.shape[0] + pad_after, config.horizon),
+            tensors(panel.covariates, -pad, panel.values_TB.shape[0] + pad_after, config.horizon),
         )
     return History(sequence, pad, torch.from_numpy(observed_TB.argmax(0)), torch.from_numpy(panel.length_B) + pad)
-
-
-def _covariates(panel: Panel, first: int, last: int, horizon: int) -> Covariates | None:
-    if panel.covariates is None:
-        return None
-    return Covariates.of(*map(torch.from_numpy, panel.covariates.window(first, last, horizon)))
 
 
 def slice_batch(

@@ -1,4 +1,4 @@
-"""One training run: seed, Trainer, stages that end by the validation period, the best weights.
+"""One training run: seed, Trainer, phases that end by the validation period, the best weights.
 
 Called by `pipeline.train.train`. Lightning stays in here; what comes out is a plain `CausalForecaster`.
 """
@@ -66,14 +66,14 @@ def forecaster_config(settings: TrainSettings, interval: timedelta, covariates: 
         lags = [period // interval for period in (DAY, WEEK) if period % interval == timedelta(0)]
         seasons = tuple(lag for lag in lags if 2 <= lag <= LONGEST_SEASON)
     context = settings.context_length or min(2 * max(seasons, default=settings.horizon), LONGEST_CONTEXT)
-    week = max(seasons, default=context)
+    longest = max(seasons, default=context)
     past, future, static = CovariateNames() if covariates is None else covariates.names
     return ForecasterConfig(
         sample_interval_s=interval.total_seconds(),
         horizon=settings.horizon,
         context_length=context,
         seasons=seasons,
-        half_lives=(2.0 * week, float(min(seasons, default=max(2, context // 7)))),
+        half_lives=(2.0 * longest, float(min(seasons, default=max(2, context // 7)))),
         network=settings.network,
         past_covariates=past,
         future_covariates=future,
@@ -82,10 +82,10 @@ def forecaster_config(settings: TrainSettings, interval: timedelta, covariates: 
 
 
 @dataclass
-class Stages(Callback):
-    """Keeps curves and the best weights, and leads a training through its stages.
+class TrainingPhases(Callback):
+    """Keeps curves and the best weights, and leads a training through its phases.
 
-    First anchors and highway learn alone, then everything, then everything at a lower rate. A stage ends after `patience` epochs
+    First anchors and highway learn alone, then everything, then everything at a lower rate. A phase ends after `patience` epochs
     without a better validation loss, and the next goes on from the best weights; after the last, training stops. A stack that
     learns from the start is over-fitted before the highway has converged.
     """
@@ -101,7 +101,7 @@ class Stages(Callback):
     rates_tried: int = 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
-        """Note the epoch's losses, after its validation, and go on to the next stage where this one no longer helps."""
+        """Note the epoch's losses, after its validation, and go on to the next phase where this one no longer helps."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         train, validation = metrics.get("train/pinball", math.nan), metrics["validation/pinball"]
         rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -121,9 +121,9 @@ class Stages(Callback):
         if self.progress is not None:
             self.progress(trainer.current_epoch, int(trainer.max_epochs or 0), train, validation)
         if self.since >= self.patience:
-            self._next_stage(trainer)
+            self._next_phase(trainer)
 
-    def _next_stage(self, trainer: pl.Trainer) -> None:
+    def _next_phase(self, trainer: pl.Trainer) -> None:
         training = self.training
         if not training.reads_state:
             training.reads_state = True
@@ -172,26 +172,26 @@ def fit(
         weight_decay=settings.weight_decay,
         reads_state=not settings.highway_first,
     )
-    stages = Stages(module, settings.patience, progress)
-    trainer = _trainer(settings, stages)
+    phases = TrainingPhases(module, settings.patience, progress)
+    trainer = _trainer(settings, phases)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
         warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
         trainer.fit(module, datamodule=data)
     if trainer.interrupted:  # Lightning swallows the interrupt; what was asked to stop must not go on to register
         raise KeyboardInterrupt
-    if not stages.best_weights:
+    if not phases.best_weights:
         raise ModelError(
-            f"Training requires a finite validation loss; got none in {len(stages.curves)} epochs. "
+            f"Training requires a finite validation loss; got none in {len(phases.curves)} epochs. "
             "Lower train.learning_rate, or look for absurd values in the readings."
         )
-    forecaster.load_state_dict(stages.best_weights)
-    logger.info("fitted epochs=%d best_epoch=%d validation_loss=%.5f", len(stages.curves), stages.best_epoch, stages.best_loss)
+    forecaster.load_state_dict(phases.best_weights)
+    logger.info("fitted epochs=%d best_epoch=%d validation_loss=%.5f", len(phases.curves), phases.best_epoch, phases.best_loss)
     num_parameters = sum(p.numel() for p in forecaster.parameters())
-    return FitResult(forecaster.cpu().eval(), tuple(stages.curves), stages.best_epoch, num_parameters)
+    return FitResult(forecaster.cpu().eval(), tuple(phases.curves), phases.best_epoch, num_parameters)
 
 
-def _trainer(settings: TrainSettings, stages: Stages) -> pl.Trainer:
+def _trainer(settings: TrainSettings, phases: TrainingPhases) -> pl.Trainer:
     torch.set_float32_matmul_precision("high")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
@@ -203,7 +203,7 @@ def _trainer(settings: TrainSettings, stages: Stages) -> pl.Trainer:
         max_epochs=settings.max_epochs,
         gradient_clip_val=settings.gradient_clip,
         callbacks=[
-            stages,
+            phases,
             Timer(timedelta(seconds=settings.max_seconds), interval="epoch", verbose=False),
         ],
         logger=False,

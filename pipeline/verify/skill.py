@@ -1,6 +1,6 @@
 """Is there skill where there can be none? What laws 5 and 6 measure, with an interval that says how sure it is.
 
-Called by `pipeline.verify.module` and `pipeline.verify.champion`, which train, and by the tests of the law.
+Called by `pipeline.verify.module` and `pipeline.verify.training`, which train, and by the tests of the law.
 """
 
 from dataclasses import dataclass
