@@ -59,7 +59,7 @@ def study_depth(settings: Settings, request: DepthRequest, clock: Clock, step: S
         run.log_summary(report.to_markdown())
         for picture in report.pictures:
             run.log_artifact(folder / picture)
-    (folder / "depth.md").write_text(report.to_markdown(), encoding="utf-8")
+    (folder / "depth.md").write_text(report.to_page(), encoding="utf-8")
     return report
 
 

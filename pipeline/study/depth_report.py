@@ -104,22 +104,29 @@ class DepthReport:
         return {**asdict(self), **borders, "cells": rows}
 
     def to_markdown(self) -> str:
-        """Return the page for people."""
+        """Return the findings for people, without the pictures."""
         intro = (
             f"Study {self.study}: at most {self.epochs} epochs for every training, {self.seeds} fresh seeds for every cell, compared on "
             f"{self.origins:,} origins of each of {self.series} series after {self.validation_end:%Y-%m-%d %H:%M} UTC, "
             f"drawn in blocks of {self.block_length}."
         )
-        pictures = "\n\n".join(f"![{name.removesuffix('.png')}]({name})" for name in self.pictures)
-        return f"{intro}\n\n{self._finding()}\n\n{_table(self.cells)}\n\n{self._memory()}\n\n{pictures}\n"
+        return f"{intro}\n\n{self._finding()}\n\n{_table(self.cells)}\n\n{self._memory()}\n"
+
+    def to_page(self) -> str:
+        """Return the findings with the pictures, for a file beside them."""
+        return "\n".join([self.to_markdown(), *(f"![{name.removesuffix('.png')}]({name})\n" for name in self.pictures)])
 
     def _finding(self) -> str:
         """Say in a sentence or two which depths differ from depth 2."""
         sure = [row for row in self.cells if row.p_holm is not None and row.p_holm < SIGNIFICANT and not row.is_void]
         parts = [f"{row.cell.name} {_interval(row.difference)}" for row in sure if row.difference is not None]
         said = f"Differs from depth {REFERENCE_DEPTH} of the same wiring (Holm-corrected p < {SIGNIFICANT}): "
-        caveats = [f"{row.cell.name}: {caveat}" for row in self.cells for caveat in row.caveats]
-        return said + ("; ".join(parts) or "no cell") + "." + (f" Caveats: {'; '.join(caveats)}." if caveats else "")
+        caveats: dict[str, list[str]] = {}
+        for row in self.cells:
+            for caveat in row.caveats:
+                caveats.setdefault(caveat, []).append(row.cell.name)
+        told = "; ".join(f"{caveat} ({', '.join(names)})" for caveat, names in caveats.items())
+        return said + ("; ".join(parts) or "no cell") + "." + (f" Caveats: {told}." if told else "")
 
     def _memory(self) -> str:
         """Return each layer's time scale as a table."""
@@ -137,8 +144,8 @@ class DepthReport:
 
 
 def _table(cells: Sequence[CellReport]) -> str:
-    searched = ["cell", "width", "parameters", "trials (pruned, failed)", "learning rate (searched)", "validation"]
-    columns = [*searched, "CRPS ± seeds", f"against depth {REFERENCE_DEPTH}", "p (Holm)", "epochs", "last fifth brought", "clipped"]
+    searched = ["cell", "width", "parameters", "trials (pruned, failed)", "learning rate", "validation"]
+    columns = [*searched, "CRPS ± seeds", f"against depth {REFERENCE_DEPTH}", "p (Holm)", "epochs", "last fifth", "clipped"]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in cells:
         against = "–" if row.difference is None else _interval(row.difference)
@@ -147,7 +154,7 @@ def _table(cells: Sequence[CellReport]) -> str:
             str(row.cell.hidden_size),
             f"{row.cell.num_parameters:,}",
             f"{row.trials} ({row.pruned}, {row.failed})",
-            f"{row.learning_rate:.2g} ({row.rate_low:.2g} … {row.rate_high:.2g})",
+            f"{row.learning_rate:.2g}",
             f"{row.validation:.4f}",
             f"{row.crps:.4f} ± {row.crps_spread:.4f}",
             against,

@@ -30,6 +30,7 @@ from pipeline.ingest.simulate import write_fleet
 from pipeline.schemas import Forecasts, Observations, Readings, TableSchema
 from pipeline.settings import Settings, TrainSettings
 from pipeline.store.lake import Lake
+from pipeline.study.tune import TuneRequest
 from pipeline.train.train import TrainReport, TrainRequest
 
 pytestmark = [
@@ -161,3 +162,11 @@ def test_a_fault_inside_a_flow_is_one_sentence_and_no_traceback(prefect_server: 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "ingest requires a file, a folder or a pattern that exists; got nothing.csv, which does not. Check the path.\n"
+
+
+def test_the_tune_flow_finds_what_the_call_finds(plain: River, flowing: River) -> None:
+    request = TuneRequest(trials=1, workers=1)
+    called, flown = direct.tune(request, plain.settings), orchestrated.tune(request, flowing.settings)
+    assert (flown.study, flown.best, flown.validation) == (called.study, called.best, called.validation)
+    with get_client(sync_client=True) as client:
+        assert {"tune-summary", "tune-table"} <= {artifact.key for artifact in client.read_artifacts()}

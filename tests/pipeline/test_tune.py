@@ -41,12 +41,12 @@ def small_lake(folder: Path) -> TestLake:
     return lake
 
 
-def below(settings: Settings, report: TuneReport) -> list[dict[str, str]]:
-    """Return name, status and state of the runs below a study's."""
+def runs_with(settings: Settings, tag: str, value: str) -> list[dict[str, str]]:
+    """Return name, status, tags and parameters of the runs that have a tag."""
     client = MlflowClient(settings.tracking_uri)
     experiment = client.get_experiment_by_name(settings.tracking.experiment)
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{report.run_id}'")
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{tag}` = '{value}'")
     return sorted(
         ({"name": r.info.run_name, "status": r.info.status, **r.data.tags, **r.data.params} for r in runs), key=lambda r: r["name"]
     )
@@ -72,13 +72,12 @@ def test_a_killed_search_goes_on_and_counts_what_had_ended(killed: tuple[TestLak
 def test_all_trials_are_runs_below_one_run(killed: tuple[TestLake, TuneReport]) -> None:
     """Shown to fail by a run of its own for each command."""
     lake, report = killed
-    runs = below(lake.settings, report)
+    runs = runs_with(lake.settings, "mlflow.parentRunId", report.run_id)
+    (parent,) = runs_with(lake.settings, "tidecast.study", report.study)
     assert len({run["name"] for run in runs}) == len(runs) == 4
     assert {(run["status"], run["state"]) for run in runs} <= {("FINISHED", "complete"), ("KILLED", "pruned")}
-    parent = MlflowClient(lake.settings.tracking_uri).get_run(report.run_id)
-    assert (parent.info.status, parent.data.tags["tidecast.study"]) == ("FINISHED", report.study)
-    curves = MlflowClient(lake.settings.tracking_uri).get_metric_history(parent.info.run_id, "validation/best")
-    assert curves[-1].value == report.validation
+    assert parent["status"] == "FINISHED"
+    assert MlflowClient(lake.settings.tracking_uri).get_run(report.run_id).data.metrics["validation/best"] == report.validation
 
 
 def test_enough_trials_are_enough(killed: tuple[TestLake, TuneReport]) -> None:
