@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.ingest.raw import MISSING_TEXTS
+from pipeline.ingest.validate import LARGEST_VALUE
 
 
 def read_table(path: Path, required: Sequence[str]) -> pl.DataFrame:
@@ -46,7 +47,7 @@ def read_table(path: Path, required: Sequence[str]) -> pl.DataFrame:
 
 
 def numbers(frame: pl.DataFrame, names: Sequence[str]) -> NDArray[np.float64]:
-    """Return columns as (rows, names) float64, NaN where a value is missing or infinite.
+    """Return columns as (rows, names) float64, NaN where a value is missing or none that was measured: ingest refuses such, too.
 
     Raises:
         DataError: naming the first texts that are not numbers.
@@ -61,5 +62,5 @@ def numbers(frame: pl.DataFrame, names: Sequence[str]) -> NDArray[np.float64]:
             raise DataError(f"Column {name} requires numbers; got {texts} in {len(wrong)} rows. Correct them, or choose columns by name.")
         columns.append(number.fill_null(float("nan")).to_numpy())
     values = np.stack(columns, axis=1)
-    values[~np.isfinite(values)] = np.nan
+    values[~(np.abs(values) <= LARGEST_VALUE)] = np.nan
     return values

@@ -31,7 +31,11 @@ SKEW_SPEED = 0.1  # of width: each tail alone is rarer news than both together, 
 AGITATION_SPEED = 0.12
 FADING = 0.01  # of agitation, each tick: it lasts about a hundred ticks
 REACH = 0.25  # a lead h feels agitation by h^-REACH
-NARROWEST, WIDEST, MOST_SKEWED = -1.2, 3.0, 1.0  # 0.3 to 20 times: a sensor that was stuck for a year must not take a year to recover
+NARROWEST, WIDEST, MOST_SKEWED = (
+    -1.2,
+    3.0,
+    1.0,
+)  # logarithms, of each part; a sensor that was stuck for a year must not take a year to recover
 MOST_REMEMBERED = 16  # bounds of each lead; longer leads remember every other tick, or fewer
 
 

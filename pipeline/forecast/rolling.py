@@ -89,7 +89,7 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
     inputs = CovariateNames(*config.covariate_names).metrics
     fleet = serving_series(catalog.series(), model.card.series_patterns, config.sample_interval_s, inputs)
     issued_tick = _issued_ticks(lake, state, fleet, model)
-    revised = _revised(lake, state, fleet, consumed_version)
+    revised = _revised(lake, state, fleet, consumed_version, config.past_covariates)
     state = _admit(_without_past(state, revised), fleet, model)
     panel = _new_ticks(lake, state, fleet)
     if panel is None:
@@ -134,13 +134,22 @@ def _issued_ticks(lake: Lake, state: StreamState, fleet: pl.DataFrame, model: Lo
     return ticks
 
 
-def _revised(lake: Lake, state: StreamState, fleet: pl.DataFrame, consumed_version: int | None) -> list[str]:
-    """Return the series whose already consumed ticks were revised since."""
+def _revised(
+    lake: Lake, state: StreamState, fleet: pl.DataFrame, consumed_version: int | None, past_covariates: tuple[str, ...]
+) -> list[str]:
+    """Return the series whose already consumed ticks were revised since, or those of one of their past covariates."""
     if consumed_version is None or not state.series_ids:
         return []
     changes = changed_observations(lake, consumed_version)
     if changes is None:  # the log no longer reaches back: every series may have changed
         return list(state.series_ids)
+    beside = fleet.select("device_id", target="series_id").join(
+        pl.DataFrame({"metric": past_covariates}, {"metric": pl.String}), how="cross"
+    )
+    beside = beside.select("target", series_id=pl.concat_str("device_id", "metric", separator="/"))
+    changes = pl.concat(
+        [changes.select("series_id", "ts"), changes.join(beside, on="series_id").select("ts", series_id="target").select("series_id", "ts")]
+    )
     consumed = pl.DataFrame({"series_id": state.series_ids, "tick": state.tick_B})
     last_label = pl.col("tick") * pl.col("sample_interval_us") + pl.col("grid_offset_us")
     behind = (

@@ -27,6 +27,7 @@ from pipeline.settings import TrainSettings
 OUTPUTS_PER_BATCH = 500_000  # quantiles decoded at once: neighbouring origins say much the same, and at long horizons cost the most
 VALIDATION_OUTPUTS = 10_000_000
 VALIDATION_SERIES = 256
+FEWEST_TICKS = 2  # an origin and a target; steps that no target reaches keep their anchors
 EPOCH_BATCHES = 20  # at least, between two looks at the validation period
 
 
@@ -160,10 +161,10 @@ class SegmentDataModule(pl.LightningDataModule):
         super().__init__()
         pad = settings.burn_in + settings.segment_length
         past = panel.first_rows(split.train_rows(panel))
-        if not past.series_ids or int(past.length_B.max()) < 2 * config.horizon:
+        if not past.series_ids or int(past.length_B.max()) < FEWEST_TICKS:
             raise DataError(
-                f"Training requires at least {2 * config.horizon} ticks (twice the horizon) before {split.train_end:%Y-%m-%d %H:%M}; "
-                f"got {int(past.length_B.max()) if past.series_ids else 0}. Ingest more history or lower --horizon."
+                f"Training requires a series of at least {FEWEST_TICKS} ticks before {split.train_end:%Y-%m-%d %H:%M}; "
+                f"got {int(past.length_B.max()) if past.series_ids else 0}. Give it more history, or a later border."
             )
         self.static_BJ = None if past.covariates is None else torch.from_numpy(past.covariates.static_BJ)
         self.segments = Segments(encode_history(past, config, pad=pad, pad_after=pad), config, settings)

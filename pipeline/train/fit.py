@@ -180,6 +180,10 @@ def fit(
         trainer.fit(module, datamodule=data)
     if trainer.interrupted:  # Lightning swallows the interrupt; what was asked to stop must not go on to register
         raise KeyboardInterrupt
+    if not module.reads_state:
+        logger.warning(
+            "the stack was not trained: the highway took all of max_epochs=%d or max_seconds=%g", settings.max_epochs, settings.max_seconds
+        )
     if not phases.best_weights:
         raise ModelError(
             f"Training requires a finite validation loss; got none in {len(phases.curves)} epochs. "

@@ -190,3 +190,21 @@ def test_one_frame_with_its_covariates_beside_it_gives_the_same_forecast(served:
     np.testing.assert_allclose(found.select("^q.*$").to_numpy().ravel(), last, rtol=1e-5)
     with pytest.raises(DataError, match="without \\['tariff'\\]"):
         forecast_frame(loaded, history.drop("tariff"))
+
+
+def test_a_covariate_ingested_after_the_forecast_replays_its_target(tmp_path: Path) -> None:
+    """Shown to fail by looking for revisions of the targets alone: what is served would differ from what a restart serves."""
+    lake = lake_at(tmp_path, pl.concat([TARGET.head(40), MEASURED.head(30)]), CovariateSettings(past=("wind",)))
+    panel = load_panel(lake.settings, Lake(lake.settings.lake), None)
+    config = forecaster_config(lake.settings.train, panel.interval, panel.covariates)
+    lake.register(random_weights(config=replace(config, network=CONFIG.network)))
+    forecast(lake.settings, lake.clock)
+    lake.ingest(MEASURED.slice(30, 10))
+    assert forecast(lake.settings, lake.clock).replayed == 1
+    lake.ingest(pl.concat([TARGET.slice(40, 5), MEASURED.slice(40, 5)]))
+    forecast(lake.settings, lake.clock)
+    loaded, whole = champion(lake.settings), load_panel(lake.settings, Lake(lake.settings.lake), None)
+    engine = StreamEngine(loaded.model, loaded.model.initial_state(1), CalibrationState.fresh(CONFIG.horizon, 1))
+    (block,) = engine.advance(whole.values_TB, whole.time_TB, np.array([44]), whole.covariates)
+    newest = read(scan_forecasts(Lake(lake.settings.lake)).sort("origin"))["quantiles"].to_list()[-1]
+    np.testing.assert_allclose(newest, block.quantiles_OBHQ.ravel(), rtol=1e-5)

@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_scores(trained: tuple[TestLake, TrainRepor
     ("request_", "sentence"),
     [
         (TrainRequest(series=("nope/*",)), "There are north/temperature, south/temperature"),
-        (TrainRequest(train_end=START + 3 * HOUR), "at least 12 ticks"),
+        (TrainRequest(train_end=START), "at least 2 ticks"),
         (TrainRequest(train_end=START + 200 * HOUR, validation_end=START + 100 * HOUR), "train_end before validation_end"),
     ],
 )
