@@ -7,8 +7,10 @@ import pytest
 
 from models.config import NetworkConfig
 from pipeline.errors import DataError, StoreError, TidecastError
+from pipeline.prepare.splits import Split
 from pipeline.study.knobs import Range, spread
 from pipeline.study.search import Search, add_points, begin, best_record, records, run_trial, sole_user
+from tests.laws.panels import HOUR, START
 from tests.studies import BRIEF, RATE, small_search
 
 
@@ -86,7 +88,7 @@ def test_a_search_without_a_complete_trial_says_why(tmp_path: Path) -> None:
 def test_too_little_data_ends_the_search_at_once(tmp_path: Path) -> None:
     """Shown to fail by taking it for a fault of the trial."""
     with pytest.raises(DataError, match="Training requires"):
-        ended(small_search(tmp_path, settings=BRIEF.model_copy(update={"horizon": 200})), 1)
+        ended(small_search(tmp_path, split=Split(START, START + 200 * HOUR)), 1)
 
 
 def test_hopeless_trials_are_pruned_after_the_warm_up(tmp_path: Path) -> None:
