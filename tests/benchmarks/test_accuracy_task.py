@@ -137,6 +137,16 @@ def test_bad_tables_are_refused_by_name(tmp_path: Path, table: str, named: str) 
         load_last_window(tmp_path / "bad.csv", 5)
 
 
+def test_names_stay_as_they_are_written_and_values_may_be_missing(tmp_path: Path) -> None:
+    """Shown to fail by missing texts that hold for every column, and by names that are read as numbers."""
+    names = ["NA", "null", "None", "007", "-"]
+    rows = [f"{name},{tick},{'NA' if tick == 4 else tick}" for name in names for tick in range(20)]
+    (tmp_path / "names.csv").write_text("\n".join(["unique_id,ds,y", *rows]))
+    task = load_last_window(tmp_path / "names.csv", 5)
+    assert task.ids.to_list() == names
+    assert np.isnan(task.panel.values_TB).sum(axis=0).tolist() == [1] * len(names)
+
+
 def test_series_of_another_frequency_are_named(tmp_path: Path) -> None:
     """Shown to fail by a file's spacing without a look at each series."""
     days = [datetime(2024, 1, 1) + k * DAY for k in range(40)]  # noqa: DTZ001
