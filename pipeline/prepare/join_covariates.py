@@ -64,12 +64,12 @@ def join_covariates(
     past, future = (_wanted(panel, devices, metrics) for metrics in (names.past, names.future))
     measured = read_observations(lake, series=past["series_id"].to_list(), start=start, end=end, on_time=allowed_lateness)
     announced = read_plans(lake, series=future["series_id"].to_list(), start=start, end=end) if names.future else Plans.empty()
-    known_ahead = _in_time(_on_ticks(announced, future), panel.interval, horizon)
+    known_ahead = announced_in_time(_on_ticks(announced, future), panel.interval, horizon)
     covariates = PanelCovariates(
         names,
         _arranged(_on_ticks(measured, past), (num_ticks, len(devices), len(names.past))),
         _arranged(known_ahead, (num_ticks + horizon, len(devices), len(names.future))),
-        _static(devices, names.static, catalog.attributes()),
+        static_values(devices, names.static, catalog.attributes()),
     )
     return replace(panel, covariates=covariates)
 
@@ -96,7 +96,7 @@ def covariates_of_frame(panel: Panel, names: CovariateNames, history: pl.DataFra
     attributes = last.unpivot(index="series_id", variable_name="name").select("series_id", "name", "value")
     num_ticks = len(panel.values_TB)
     past_TBP, future_SBU = arranged(names.past, num_ticks), arranged(names.future, num_ticks + horizon)
-    return replace(panel, covariates=PanelCovariates(names, past_TBP, future_SBU, _static(devices, names.static, attributes)))
+    return replace(panel, covariates=PanelCovariates(names, past_TBP, future_SBU, static_values(devices, names.static, attributes)))
 
 
 def chosen_names(past: Sequence[str], future: Sequence[str], static: Sequence[str], panel: Panel, catalog: Catalog) -> CovariateNames:
@@ -123,6 +123,35 @@ def chosen_names(past: Sequence[str], future: Sequence[str], static: Sequence[st
     return CovariateNames(tuple(past), tuple(future), tuple(columns))
 
 
+def announced_in_time(announced: pl.DataFrame, interval: timedelta, horizon: int) -> pl.DataFrame:
+    """Keep what was announced a horizon before the label of its tick, the newest last.
+
+    Args:
+        announced: available_at, ingested_at, tick and the target's sample_interval_us, grid_offset_us.
+        interval: grid spacing of the targets.
+        horizon: ticks that a forecast reaches.
+    """
+    return announced.filter(pl.col("available_at") <= label_expr() - horizon * interval).sort("available_at", "ingested_at")
+
+
+def static_values(devices: list[str], names: Sequence[str], attributes: pl.DataFrame) -> NDArray[np.float64]:
+    """Return static covariates (B, J): the number, or 1 and 0 for whether the word is the one; NaN and 0 where nothing is known.
+
+    Args:
+        devices: of the B series.
+        names: columns, as `chosen_names` returns them.
+        attributes: device_id, name, value.
+    """
+    known = {(device, name): value for device, name, value in attributes.iter_rows()}
+    static_BJ = np.full((len(devices), len(names)), np.nan)
+    for j, column in enumerate(names):
+        name, _, word = column.partition("=")
+        values = [known.get((device, name)) for device in devices]
+        numbers = pl.Series(values, dtype=pl.String).cast(pl.Float64, strict=False).to_numpy()
+        static_BJ[:, j] = [value == word for value in values] if word else numbers
+    return static_BJ
+
+
 def _devices(panel: Panel, catalog: Catalog) -> list[str]:
     device = dict(catalog.series().select("series_id", "device_id").iter_rows())
     return [device[series] for series in panel.series_ids]
@@ -143,11 +172,6 @@ def _on_ticks(rows: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
     return rows.drop_nulls("value").join(wanted, on="series_id", maintain_order="left").with_columns(tick=tick_expr())
 
 
-def _in_time(announced: pl.DataFrame, interval: timedelta, horizon: int) -> pl.DataFrame:
-    """Keep what was announced a horizon before the label of its tick, the newest last."""
-    return announced.filter(pl.col("available_at") <= label_expr() - horizon * interval).sort("available_at", "ingested_at")
-
-
 def _arranged(placed: pl.DataFrame, shape: tuple[int, int, int]) -> NDArray[np.float64]:
     """Return values (T, B, V), NaN where there is none; of several in one tick the one of the last instant."""
     place = ("row", "column", "covariate")
@@ -160,15 +184,3 @@ def _arranged(placed: pl.DataFrame, shape: tuple[int, int, int]) -> NDArray[np.f
     values_TBV = np.full(shape, np.nan)
     values_TBV[tuple(last[name].to_numpy() for name in place)] = last["value"].to_numpy()
     return values_TBV
-
-
-def _static(devices: list[str], names: Sequence[str], attributes: pl.DataFrame) -> NDArray[np.float64]:
-    """Return static covariates (B, J): the number, or 1 and 0 for whether the word is the one; NaN and 0 where nothing is known."""
-    known = {(device, name): value for device, name, value in attributes.iter_rows()}
-    static_BJ = np.full((len(devices), len(names)), np.nan)
-    for j, column in enumerate(names):
-        name, _, word = column.partition("=")
-        values = [known.get((device, name)) for device in devices]
-        numbers = pl.Series(values, dtype=pl.String).cast(pl.Float64, strict=False).to_numpy()
-        static_BJ[:, j] = [value == word for value in values] if word else numbers
-    return static_BJ
