@@ -107,6 +107,27 @@ def test_artifacts_lie_below_the_lake(settings, clock, tmp_path):
     assert json.loads((folder / "metrics.json").read_text()) == {"mae": 1.0}
 
 
+def test_a_lake_that_was_copied_keeps_its_artifacts_to_itself(settings, clock, tmp_path):
+    """Shown to fail by leaving the experiment where it was made: MLflow stores its absolute place."""
+    with tracked_run(settings, "run", clock) as first:
+        first.log_text("text", "note.txt")
+    before = sorted((tmp_path / "lake").rglob("*"))
+    copy = Settings(lake=str(tmp_path / "my copy"))
+    shutil.copytree(tmp_path / "lake", copy.lake)
+    with tracked_run(copy, "run", clock) as run:
+        run.log_text("text", "note.txt")
+    assert (copy.artifacts_dir / run.run_id / "artifacts" / "note.txt").is_file()
+    assert sorted((tmp_path / "lake").rglob("*")) == before
+
+
+def test_a_place_that_somebody_chose_for_artifacts_stays(settings, clock, tmp_path):
+    """Shown to fail by taking every other place for one of a lake that was copied."""
+    connect(settings).create_experiment("tidecast", artifact_location=(tmp_path / "chosen").as_uri())
+    with tracked_run(settings, "run", clock) as run:
+        run.log_text("text", "note.txt")
+    assert (tmp_path / "chosen" / run.run_id / "artifacts" / "note.txt").is_file()
+
+
 @pytest.mark.parametrize(("error", "status"), [(ValueError("no data"), "FAILED"), (KeyboardInterrupt("no data"), "KILLED")])
 def test_a_broken_run_keeps_its_metrics_and_names_its_error(settings, clock, error, status):
     with pytest.raises(type(error)), tracked_run(settings, "run", clock) as run:  # noqa: PT012 (what breaks comes after a metric)
