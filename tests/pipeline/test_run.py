@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,22 +13,14 @@ from pipeline.errors import SettingsError, StoreError
 from pipeline.settings import Settings
 from pipeline.tracking.mlflow_store import connect, experiment_id
 from pipeline.tracking.run import FLUSH_EVERY, tracked_run
+from tests.lakes import empty_mlflow_store
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """An MLflow database without a run: making one takes seconds, copying it none."""
-    settings = Settings(lake=str(tmp_path_factory.mktemp("template")))
-    connect(settings)
-    return Path(settings.tracking_uri.removeprefix("sqlite:///"))
-
-
 @pytest.fixture
-def settings(tmp_path, empty_store):
-    (tmp_path / "lake" / "mlflow").mkdir(parents=True)
-    shutil.copy(empty_store, tmp_path / "lake" / "mlflow" / "mlflow.db")
+def settings(tmp_path):
+    shutil.copytree(empty_mlflow_store(), tmp_path / "lake" / "mlflow")
     return Settings(lake=str(tmp_path / "lake"))
 
 
