@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from mlflow.exceptions import MlflowException
 
 from pipeline.errors import DataError
 from pipeline.forecast.calibrate import CalibrationState
@@ -22,6 +23,7 @@ from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import scan_forecasts
 from pipeline.store.lake import Lake, read
 from pipeline.store.plans import append_plans
+from pipeline.tracking.mlflow_store import bound
 from pipeline.tracking.registry import LoadedModel, champion
 from pipeline.train.fit import forecaster_config
 from pipeline.train.train import load_panel
@@ -173,23 +175,43 @@ def test_forecasts_that_roll_are_those_of_one_pass(served: tuple[TestLake, Loade
     np.testing.assert_allclose(np.array(issued["quantiles"].to_list()), block.quantiles_OBHQ.reshape(30, -1), rtol=1e-5)
 
 
-def test_one_frame_with_its_covariates_beside_it_gives_the_same_forecast(served: tuple[TestLake, LoadedModel, Panel]) -> None:
-    """Shown to fail by dropping the rows after the last reading: they are the plan."""
-    lake, loaded, panel = served
+def beside() -> pl.DataFrame:
+    """Return the history of the target with a column for each covariate, as somebody without a lake has it."""
     ticks = range(NUM_HOURS + CONFIG.horizon)
-    history = pl.DataFrame({"unique_id": "oven", "ds": [START + tick * HOUR for tick in ticks]}).with_columns(
+    return pl.DataFrame({"unique_id": "oven", "ds": [START + tick * HOUR for tick in ticks]}).with_columns(
         pl.Series("y", [*TARGET["value"], *[None] * CONFIG.horizon]),
         pl.Series("wind", [*MEASURED["value"], *[None] * CONFIG.horizon]),
         pl.Series("tariff", [None, *np.sin(np.arange(len(ticks) - 1.0))]),
         area=120.0,
         kind=pl.lit("fan"),
     )
+
+
+def test_one_frame_with_its_covariates_beside_it_gives_the_same_forecast(served: tuple[TestLake, LoadedModel, Panel]) -> None:
+    """Shown to fail by dropping the rows after the last reading: they are the plan."""
+    lake, loaded, panel = served
     last = read(scan_forecasts(Lake(lake.settings.lake)).sort("origin"))["quantiles"].to_list()[-1]
-    found = forecast_frame(loaded, history)
+    found = forecast_frame(loaded, beside())
     assert found["cutoff"][0] == panel.label(0, NUM_HOURS - 1)
     np.testing.assert_allclose(found.select("^q.*$").to_numpy().ravel(), last, rtol=1e-5)
     with pytest.raises(DataError, match="without \\['tariff'\\]"):
-        forecast_frame(loaded, history.drop("tariff"))
+        forecast_frame(loaded, beside().drop("tariff"))
+
+
+def test_mlflow_serves_a_model_with_covariates_of_every_kind(served: tuple[TestLake, LoadedModel, Panel]) -> None:
+    """Shown to fail by a signature without the columns of covariates: MLflow takes away what it does not name."""
+    from mlflow.pyfunc import load_model  # warns when it is imported, unless the package of the model was written before
+
+    lake, loaded, _ = served
+    naive = beside().with_columns(pl.col("ds").dt.replace_time_zone(None))
+    with bound(lake.settings):
+        model = load_model(f"models:/{lake.settings.tracking.model_name}@champion")
+        answer = pl.from_pandas(model.predict(naive.to_pandas()))
+        with pytest.raises(MlflowException, match="Model is missing inputs \\['tariff'\\]"):
+            model.predict(naive.drop("tariff").to_pandas())
+    expected = forecast_frame(loaded, beside())
+    assert answer.columns == expected.columns
+    np.testing.assert_array_equal(answer.select("^q.*$").to_numpy(), expected.select("^q.*$").to_numpy())
 
 
 def serving(folder: Path, readings: pl.DataFrame, covariates: CovariateSettings) -> TestLake:
