@@ -122,6 +122,16 @@ class TestLake:
         regularise(self.settings, self.clock)
         return report
 
+    def environment(self) -> dict[str, str]:
+        """Return the variables that lead a command to this lake, its models and its settings of training."""
+        tracking, train = self.settings.tracking, self.settings.train
+        return {
+            "TIDECAST_LAKE": self.settings.lake,
+            "TIDECAST_TRACKING__URI": str(tracking.uri),
+            "TIDECAST_TRACKING__MODEL_NAME": tracking.model_name,
+            "TIDECAST_TRAIN": train.model_dump_json(exclude_unset=True),
+        }
+
     def register(self, forecaster: CausalForecaster) -> str:
         """Make a forecaster the champion and return its version."""
         save_model(self.folder / "model", forecaster, card_of(forecaster))
