@@ -72,6 +72,16 @@ def test_last_window_trains_on_what_precedes_both_windows(tmp_path: Path) -> Non
     assert task.origins.height == 3
 
 
+def test_very_short_series_choose_by_the_last_half_before_their_test(tmp_path: Path) -> None:
+    """Shown to fail by whole windows alone: nothing is left to train on. No value of the test trains, chooses or scores a choice."""
+    ds_of = {f"s{length}": list(range(length)) for length in (9, 10, 11, 13)}
+    task = load_last_window(long_file(tmp_path, ds_of), horizon=6)
+    assert dict(zip(task.panel.series_ids, task.split.train_rows(task.panel), strict=True)) == {"s9": 2, "s10": 2, "s11": 3, "s13": 4}
+    assert task.split.validation_rows(task.panel).tolist() == (task.panel.length_B - 6).tolist()
+    assert task.validation.count_B.tolist() == [0] * 4
+    assert task.test.count_B.tolist() == [1] * 4
+
+
 def test_a_gap_in_history_stays_a_gap(tmp_path: Path) -> None:
     """Shown to fail by closing every series that lacks a tick."""
     stamps = [START + k * HOUR for k in range(60) if k != 20]
