@@ -50,7 +50,7 @@ class Arena:
     def train(self, panel: Panel, forecaster: CausalForecaster) -> None:
         """Fit a forecaster on a panel by the loss that `tidecast train` uses; the weights of the best validation loss stay."""
         data = SegmentDataModule(panel, self.split, self.config, self.settings)
-        training = ForecasterTraining(forecaster, learning_rate=0.0, weight_decay=0.0, reads_state=True)  # for its loss alone
+        training = ForecasterTraining(forecaster, learning_rate=0.0, weight_decay=0.0)  # for its loss alone
         batches = itertools.chain.from_iterable(itertools.repeat(data.segments))
         minimise(
             forecaster,

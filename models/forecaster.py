@@ -10,6 +10,7 @@ S = T + H, J static covariates.
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,20 @@ from models.calendar import calendar, num_calendar_features
 from models.config import ForecasterConfig
 from models.covariates import FUTURE_FEATURES, PAST_FEATURES, carried_fields, carried_statistics, encode, initial_statistics
 from models.heads import QuantileDecoder, to_metric_unit, to_normalised
+from models.highway import HighwayInputs, profile_slot
 from models.normaliser import Statistics, track
 from models.stacked_lstm import StackedRecurrence
 
 CHUNK_ORIGINS = 512  # origins of one decoder call when serving; a whole history at once is twice as slow
+
+
+class KnownAhead(NamedTuple):
+    """What is known of the S = T + H ticks up to the last target, as the decoder reads it."""
+
+    basis_SBR: Tensor
+    """The decoder's terms of calendar and plans."""
+    slot_SB: Tensor
+    """Slot of the highway's profile."""
 
 
 class CausalForecaster(nn.Module):
@@ -165,20 +176,28 @@ class CausalForecaster(nn.Module):
     def decode(self, sequence: Sequence, top_TBD: Tensor, origins_O: Tensor) -> Tensor:
         """Return quantiles (O, B, H, Q), float64, in the metric's unit; in chunks that stay in the processor's cache."""
         chunk = max(1, CHUNK_ORIGINS // max(1, top_TBD.shape[1]))
-        basis_SBR = self._calendar_basis(sequence)
+        ahead = self._known_ahead(sequence)
         parts = []
         for some_O in torch.split(origins_O, chunk):
             mean_OB11 = sequence.mean_KTB[0][some_O][..., None, None]
             scale_OB11 = sequence.scale_KTB[0][some_O][..., None, None]
-            parts.append(to_metric_unit(self._decode(sequence, top_TBD, basis_SBR, some_O), mean_OB11, scale_OB11))
+            parts.append(to_metric_unit(self._decode(sequence, top_TBD, ahead, some_O), mean_OB11, scale_OB11))
         return torch.cat(parts)
 
     def decode_normalised(self, sequence: Sequence, top_TBD: Tensor, origins_O: Tensor) -> Tensor:
         """Return quantiles (O, B, H, Q) in the normalised units of each origin, in the weights' dtype."""
-        return self._decode(sequence, top_TBD, self._calendar_basis(sequence), origins_O)
+        return self._decode(sequence, top_TBD, self._known_ahead(sequence), origins_O)
 
-    def _calendar_basis(self, sequence: Sequence) -> Tensor:
-        """Return the decoder's terms (S, B, R) of what is known of the S = T + H ticks up to the last target: calendar and plans."""
+    def without_state(self, sequence: Sequence, origins_O: Tensor) -> tuple[Tensor, HighwayInputs]:
+        """Return the mix of anchors (N, H) in the normalised units of each origin, N = O * B, and what the highway adds to it reads.
+
+        While the stack is silent these two are the median: `pipeline.train.regression` fits the one to what the other leaves over.
+        """
+        zero_TBD = self.decoder.anchor_bias_HA.new_zeros((*sequence.time_TB.shape, self.config.network.hidden_size))
+        inputs, known = self._highway_inputs(sequence, self._known_ahead(sequence), origins_O)
+        return self.decoder.mix(zero_TBD[origins_O].flatten(0, 1), known), inputs
+
+    def _known_ahead(self, sequence: Sequence) -> KnownAhead:
         interval_s = self.config.sample_interval_s
         step_H1 = torch.arange(1, self.config.horizon + 1, device=sequence.time_TB.device).unsqueeze(1)
         time_SB = torch.cat([sequence.time_TB, sequence.time_TB[-1] + (step_H1 * interval_s).long()])
@@ -186,21 +205,42 @@ class CausalForecaster(nn.Module):
         if sequence.covariates is not None:
             known_SBC = torch.cat([known_SBC, sequence.covariates.future_SBF], dim=-1)
         basis: Tensor = self.decoder.calendar_basis(known_SBC.to(self.dtype))
-        return basis
+        return KnownAhead(basis, profile_slot(time_SB, self.config))
 
-    def _decode(self, sequence: Sequence, top_TBD: Tensor, basis_SBR: Tensor, origins_O: Tensor) -> Tensor:
+    def _decode(self, sequence: Sequence, top_TBD: Tensor, ahead: KnownAhead, origins_O: Tensor) -> Tensor:
+        state_OBD = top_TBD[origins_O]
+        inputs, known = self._highway_inputs(sequence, ahead, origins_O)
+        basis_NHR = ahead.basis_SBR[self._targets(origins_O)].movedim(1, 2).flatten(0, 1)
+        quantiles_NHQ: Tensor = self.decoder(state_OBD.flatten(0, 1), inputs, known, basis_NHR)
+        return quantiles_NHQ.reshape(*state_OBD.shape[:2], *quantiles_NHQ.shape[1:])
+
+    def _targets(self, origins_O: Tensor) -> Tensor:
+        """Return the ticks (O, H) of every target."""
+        return origins_O.unsqueeze(1) + torch.arange(1, self.config.horizon + 1, device=origins_O.device)
+
+    def _highway_inputs(self, sequence: Sequence, ahead: KnownAhead, origins_O: Tensor) -> tuple[HighwayInputs, list[Tensor]]:
+        """Return what the highway reads at origins of any series, and their anchors, (N, 1) or (N, H) each."""
         mean_OB1 = sequence.mean_KTB[0][origins_O].unsqueeze(-1)
         scale_OB1 = sequence.scale_KTB[0][origins_O].unsqueeze(-1)
-        step_H = torch.arange(1, self.config.horizon + 1, device=origins_O.device)
+
+        def normalised(value: Tensor) -> Tensor:
+            return to_normalised(value, mean_OB1, scale_OB1, self.dtype)
+
         row_O1 = origins_O.unsqueeze(1) + self.config.history_length  # row of the origin in the history
         back_L = torch.arange(-self.config.context_length + 1, 1, device=origins_O.device)
         context_OBL = sequence.history_RTB[row_O1 + back_L].movedim(1, -1)
-        state_OBD = top_TBD[origins_O]
-        known = anchors(sequence, context_OBL, origins_O, self.config)
-        quantiles_NHQ: Tensor = self.decoder(
-            state_OBD.flatten(0, 1),
-            to_normalised(context_OBL, mean_OB1, scale_OB1, self.dtype).flatten(0, 1),
-            [to_normalised(a, mean_OB1, scale_OB1, self.dtype).flatten(0, 1) for a in known],
-            basis_SBR[origins_O.unsqueeze(1) + step_H].movedim(1, 2).flatten(0, 1),
-        )
-        return quantiles_NHQ.reshape(*state_OBD.shape[:2], *quantiles_NHQ.shape[1:])
+        is_there_OBL = sequence.age_TB[origins_O].unsqueeze(-1) >= -back_L
+        known = [normalised(anchor).flatten(0, 1) for anchor in anchors(sequence, context_OBL, origins_O, self.config)]
+        num_series, target_OH = context_OBL.shape[1], self._targets(origins_O)
+        nothing_OB0 = context_OBL.new_zeros((len(origins_O), num_series, 0), dtype=self.dtype)
+        measured_OBV, planned_OBHU = nothing_OB0, nothing_OB0.unsqueeze(2).expand(-1, -1, self.config.horizon, -1)
+        if sequence.covariates is not None:
+            measured_OBV = sequence.covariates.past_TBF[origins_O].to(self.dtype)
+            planned_OBHU = sequence.covariates.future_SBF[target_OH].movedim(1, 2).to(self.dtype)
+        return HighwayInputs(
+            context_NL=torch.where(is_there_OBL, normalised(context_OBL), 0.0).flatten(0, 1),
+            levels_NK=torch.cat(known[-len(self.config.half_lives) :], dim=-1),
+            measured_NV=measured_OBV.flatten(0, 1),
+            planned_NHU=planned_OBHU.flatten(0, 1),
+            slot_NH=ahead.slot_SB[target_OH].movedim(1, -1).flatten(0, 1),
+        ), known

@@ -29,15 +29,14 @@ class ForecasterTraining(pl.LightningModule):
     Source of forking sequences: Wen et al. 2017, "A Multi-Horizon Quantile Recurrent Forecaster".
 
     Attributes:
-        reads_state: whether the decoder sees the stack; without it only anchors and highway learn, and the stack costs nothing.
         rate_factor: what the learning rate is multiplied by from the next step on.
     """
 
-    def __init__(self, forecaster: CausalForecaster, *, learning_rate: float, weight_decay: float, reads_state: bool) -> None:
+    def __init__(self, forecaster: CausalForecaster, *, learning_rate: float, weight_decay: float) -> None:
         super().__init__()
         self.forecaster = forecaster
         self.average = AveragedModel(forecaster, avg_fn=_moving_average)
-        self.learning_rate, self.weight_decay, self.reads_state, self.rate_factor = learning_rate, weight_decay, reads_state, 1.0
+        self.learning_rate, self.weight_decay, self.rate_factor = learning_rate, weight_decay, 1.0
         self.levels_Q: Tensor
         self.register_buffer("levels_Q", torch.tensor(forecaster.config.quantile_levels), persistent=False)
 
@@ -50,15 +49,10 @@ class ForecasterTraining(pl.LightningModule):
         """Return the pinball loss in the normalised units of each origin, so that every series and time counts alike."""
         sequence = batch.sequence
         hidden_LBD, cell_LBD = forecaster.stack.initial_state(sequence.time_TB.shape[1])
-        top_TBD = hidden_LBD.new_zeros((*sequence.time_TB.shape, hidden_LBD.shape[-1]))
-        if self.reads_state:
-            top_TBD, _, _ = forecaster.stack(forecaster.features(sequence), hidden_LBD, cell_LBD)
+        top_TBD, _, _ = forecaster.stack(forecaster.features(sequence), hidden_LBD, cell_LBD)
         quantiles_OBHQ = forecaster.decode_normalised(sequence, top_TBD, batch.origins_O)
-        mean_OB1 = sequence.mean_KTB[0][batch.origins_O].unsqueeze(-1)
-        scale_OB1 = sequence.scale_KTB[0][batch.origins_O].unsqueeze(-1)
-        target_OBH = to_normalised(batch.target_OBH, mean_OB1, scale_OB1, quantiles_OBHQ.dtype)
-        started_OB1 = (sequence.age_TB[batch.origins_O] >= 0).unsqueeze(-1)
-        return pinball(quantiles_OBHQ, target_OBH, batch.observed_OBH & started_OB1, self.levels_Q.to(quantiles_OBHQ.dtype))
+        target_OBH, observed_OBH = normalised_targets(batch, quantiles_OBHQ.dtype)
+        return pinball(quantiles_OBHQ, target_OBH, observed_OBH, self.levels_Q.to(quantiles_OBHQ.dtype))
 
     def training_step(self, batch: TrainingBatch, batch_index: int) -> Tensor:  # noqa: ARG002 (Lightning's signature)
         """Return the loss of one batch of segments."""
@@ -95,6 +89,15 @@ class ForecasterTraining(pl.LightningModule):
         optimiser = torch.optim.AdamW(self.forecaster.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / WARM_UP) * self.rate_factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def normalised_targets(batch: TrainingBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the targets (O, B, H) in the normalised units of each origin, and which of them exist after a first reading."""
+    sequence = batch.sequence
+    mean_OB1 = sequence.mean_KTB[0][batch.origins_O].unsqueeze(-1)
+    scale_OB1 = sequence.scale_KTB[0][batch.origins_O].unsqueeze(-1)
+    started_OB1 = (sequence.age_TB[batch.origins_O] >= 0).unsqueeze(-1)
+    return to_normalised(batch.target_OBH, mean_OB1, scale_OB1, dtype), batch.observed_OBH & started_OB1
 
 
 def _moving_average(average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:

@@ -61,7 +61,7 @@ class TrainSettings(Section):
     """How a model is fitted."""
 
     horizon: int = Field(default=24, ge=1)  # steps
-    context_length: int | None = Field(default=None, ge=1)  # ticks the highway reads; None: twice the longest season, at most 672
+    context_length: int | None = Field(default=None, ge=1)  # ticks the highway reads; None: three of the longest season, at most 672
     seasons: tuple[Annotated[int, Field(ge=2)], ...] | None = None  # ticks, ascending; None: a day and a week, where they fit
     network: NetworkConfig = NetworkConfig()
     covariates: CovariateSettings = CovariateSettings()
@@ -70,7 +70,7 @@ class TrainSettings(Section):
     max_seconds: float = Field(default=300.0, gt=0)
     max_epochs: int = Field(default=200, ge=1)
     patience: int = Field(default=4, ge=1)  # epochs without a better validation loss that end a phase of the training
-    highway_first: bool = True  # fit anchors and highway before the stack
+    highway_first: bool = True  # fit the highway by regression before the stack learns
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0)  # global norm

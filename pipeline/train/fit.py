@@ -24,6 +24,7 @@ from pipeline.prepare.sequences import Panel
 from pipeline.prepare.splits import Split
 from pipeline.settings import TrainSettings
 from pipeline.train.datamodule import SegmentDataModule
+from pipeline.train.regression import fit_highway
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ Progress = Callable[[int, int, float, float], None]
 
 DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
 LONGEST_SEASON = 2016  # ticks a state may have to hold: a week of five minutes
-LONGEST_CONTEXT = 672  # ticks the highway reads: four weeks of hours, two of half hours
+CONTEXT_SEASONS, LONGEST_CONTEXT = 3, 672  # what the highway reads: three of the longest season, in ticks two weeks of half hours at most
 RATE_CUT, NUM_RATES = 0.3, 2  # what the learning rate is cut to where it no longer helps, and how many there are
 
 
@@ -65,7 +66,7 @@ def forecaster_config(settings: TrainSettings, interval: timedelta, covariates: 
     if seasons is None:
         lags = [period // interval for period in (DAY, WEEK) if period % interval == timedelta(0)]
         seasons = tuple(lag for lag in lags if 2 <= lag <= LONGEST_SEASON)
-    context = settings.context_length or min(2 * max(seasons, default=settings.horizon), LONGEST_CONTEXT)
+    context = settings.context_length or min(CONTEXT_SEASONS * max(seasons) if seasons else 2 * settings.horizon, LONGEST_CONTEXT)
     longest = max(seasons, default=context)
     past, future, static = CovariateNames() if covariates is None else covariates.names
     return ForecasterConfig(
@@ -85,9 +86,8 @@ def forecaster_config(settings: TrainSettings, interval: timedelta, covariates: 
 class TrainingPhases(Callback):
     """Keeps curves and the best weights, and leads a training through its phases.
 
-    First anchors and highway learn alone, then everything, then everything at a lower rate. A phase ends after `patience` epochs
-    without a better validation loss, and the next goes on from the best weights; after the last, training stops. A stack that
-    learns from the start is over-fitted before the highway has converged.
+    First the stack and the spread learn beside the highway that regression found, then everything at a lower rate. A phase ends after
+    `patience` epochs without a better validation loss, and the next goes on from the best weights; after the last, training stops.
     """
 
     training: ForecasterTraining
@@ -125,14 +125,12 @@ class TrainingPhases(Callback):
 
     def _next_phase(self, trainer: pl.Trainer) -> None:
         training = self.training
-        if not training.reads_state:
-            training.reads_state = True
-        elif self.rates_tried < NUM_RATES:
-            self.rates_tried += 1
-            training.rate_factor *= RATE_CUT
-        else:
+        if self.rates_tried == NUM_RATES:
             trainer.should_stop = True
             return
+        self.rates_tried += 1
+        training.rate_factor *= RATE_CUT
+        training.forecaster.decoder.highway.requires_grad_()
         self.since = 0
         if self.best_weights:
             training.go_back_to(self.best_weights)
@@ -166,12 +164,10 @@ def fit(
     forecaster = build(config)
     if data.static_BJ is not None:
         forecaster.standardise_static(data.static_BJ)
-    module = ForecasterTraining(
-        forecaster,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        reads_state=not settings.highway_first,
-    )
+    if settings.highway_first:
+        fit_highway(forecaster, data.segments.history, data.validation)
+    module = ForecasterTraining(forecaster, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
+    forecaster.decoder.highway.requires_grad_(not settings.highway_first)
     phases = TrainingPhases(module, settings.patience, progress)
     trainer = _trainer(settings, phases)
     with warnings.catch_warnings():
@@ -180,10 +176,6 @@ def fit(
         trainer.fit(module, datamodule=data)
     if trainer.interrupted:  # Lightning swallows the interrupt; what was asked to stop must not go on to register
         raise KeyboardInterrupt
-    if not module.reads_state:
-        logger.warning(
-            "the stack was not trained: the highway took all of max_epochs=%d or max_seconds=%g", settings.max_epochs, settings.max_seconds
-        )
     if not phases.best_weights:
         raise ModelError(
             f"Training requires a finite validation loss; got none in {len(phases.curves)} epochs. "
