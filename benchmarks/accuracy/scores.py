@@ -115,11 +115,7 @@ class TaskScores:
 
     def _by_window(self) -> dict[str, float] | None:
         panel = self.task.panel
-        if (
-            len(np.unique(panel.first_tick_B * panel.interval_us + panel.offset_us_B)) > 1
-            or len(np.unique(self.origins.first_B)) > 1
-            or not self._count_T.any()
-        ):
+        if len(np.unique(panel.labels_us(0))) > 1 or len(np.unique(self.origins.first_B)) > 1 or not self._count_T.any():
             return None
         used = slice(int(self.origins.first_B.min()) + 1, int(self.origins.last_B.max()) + self.task.horizon + 1)
         count_T, inside_T = self._count_T[used], self._inside_T[used]

@@ -124,7 +124,7 @@ def panel_with_companions(observations: pl.DataFrame, grids: pl.DataFrame, compa
             "series_id": [f"{name}/{companion}" for name in device for companion in companions],
             "column": np.repeat(np.arange(len(device)), len(companions)),
             "companion": np.tile(np.arange(len(companions)), len(device)),
-            "first_us": np.repeat(_label_us(panel)[0], len(companions)),
+            "first_us": np.repeat(panel.labels_us(0), len(companions)),
         }
     )
     behind_us = pl.col("ts").dt.timestamp("us") - pl.col("first_us")
@@ -187,7 +187,7 @@ def fill_panel(fitted: FittedFiller, panel: Panel) -> pl.DataFrame:
     gaps = find_gaps(panel)
     gaps = gaps.select(gaps.length_G <= fitted.longest_gap)
     gaps = gaps.select(np.argsort(gaps.length_G, kind="stable"))
-    values_TB, knowledge_TB = panel.values_TB.copy(), _label_us(panel)
+    values_TB, knowledge_TB = panel.values_TB.copy(), panel.labels_us(np.arange(len(panel.values_TB))[:, None])
     fitted_until_us = (fitted.fitted_until - EPOCH) // timedelta(microseconds=1)
     for first in range(0, len(gaps.start_G), FILL_TOGETHER):
         some = gaps.select(slice(first, first + FILL_TOGETHER))
@@ -199,7 +199,7 @@ def fill_panel(fitted: FittedFiller, panel: Panel) -> pl.DataFrame:
         step_N, gap_N = np.nonzero(window.gap_TB.numpy())
         row_N, column_N = some.start_G[gap_N] - fitted.reach + step_N, some.column_G[gap_N]
         values_TB[row_N, column_N] = filled_TG[step_N, gap_N]
-        knowledge_TB[row_N, column_N] = np.maximum(_label_us(panel)[last_read_G[gap_N], column_N], fitted_until_us)
+        knowledge_TB[row_N, column_N] = np.maximum(panel.labels_us(last_read_G[gap_N], column_N), fitted_until_us)
     return _report(panel, values_TB, knowledge_TB)
 
 
@@ -218,7 +218,7 @@ def _report(panel: Panel, values_TB: NDArray[np.float64], knowledge_TB: NDArray[
     frame = pl.DataFrame(
         {
             "series_id": pl.Series(panel.series_ids).gather(column_N),
-            "ts": _label_us(panel)[row_N, column_N],
+            "ts": panel.labels_us(row_N, column_N),
             "value": value,
             "observed": panel.observed_TB[row_N, column_N],
             "knowledge_time": knowledge_TB[row_N, column_N],
@@ -226,12 +226,6 @@ def _report(panel: Panel, values_TB: NDArray[np.float64], knowledge_TB: NDArray[
     )
     known = pl.when(pl.col("value").is_not_null()).then("knowledge_time")  # an open gap knows nothing
     return frame.with_columns(knowledge_time=known).cast(REPORT_COLUMNS)  # type: ignore[arg-type]
-
-
-def _label_us(panel: Panel) -> NDArray[np.int64]:
-    rows_T1 = np.arange(panel.values_TB.shape[0], dtype=np.int64)[:, None]
-    labels_TB: NDArray[np.int64] = (panel.first_tick_B + rows_T1) * panel.interval_us + panel.offset_us_B
-    return labels_TB
 
 
 def _season(interval: timedelta) -> int | None:

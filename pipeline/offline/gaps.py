@@ -104,11 +104,10 @@ def gap_windows(panel: Panel, gaps: Gaps, reach: int) -> GapWindow:
     values_TG = panel.values_TB[safe_TG, gaps.column_G]
     seen_TG = there_TG & ~gap_TG & ~np.isnan(values_TG)
     companions_TGP = np.empty((*row_TG.shape, 0)) if panel.covariates is None else panel.covariates.past_TBP[safe_TG, gaps.column_G]
-    tick_us_TG = (panel.first_tick_B[gaps.column_G] + row_TG) * panel.interval_us + panel.offset_us_B[gaps.column_G]
     return GapWindow(
         values_TB=torch.from_numpy(np.nan_to_num(values_TG)),
         seen_TB=torch.from_numpy(seen_TG),
         gap_TB=torch.from_numpy(gap_TG),
-        time_TB=torch.from_numpy(tick_us_TG // 1_000_000),
+        time_TB=torch.from_numpy(panel.labels_us(row_TG, gaps.column_G) // 1_000_000),
         companions_TBP=torch.from_numpy(np.where(there_TG[..., None], companions_TGP, np.nan)),
     )

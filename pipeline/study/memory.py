@@ -8,7 +8,6 @@ Letters: T ticks, B series, F features, L layers, D hidden, P places that are ch
 """
 
 from copy import deepcopy
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +47,7 @@ def layer_memory(forecaster: CausalForecaster, panel: Panel) -> LayerMemory:
         forecaster: of any dtype; it is left as it is.
         panel: history; its longest series are read, each from its first tick.
     """
-    forecaster, panel = deepcopy(forecaster).double().eval(), _longest(panel)
+    forecaster, panel = deepcopy(forecaster).double().eval(), panel.columns(_longest(panel))
     num_ticks = int(panel.length_B.min())
     num_lags = min(MAX_LAG, num_ticks // 4)
     places_P = torch.from_numpy(np.unique(np.linspace(num_ticks // 2, num_ticks - num_lags, MAX_PLACES).astype(np.int64)))
@@ -72,18 +71,9 @@ def ticks_above(response_KLN: Tensor, level: float) -> Tensor:
     return torch.where(response_KLN >= level, after_K11, 0.0).amax(dim=0)
 
 
-def _longest(panel: Panel) -> Panel:
-    """Return the panel with its longest series alone: the state of a short one has little to remember."""
-    columns_B = np.sort(np.argsort(-panel.length_B, kind="stable")[:MAX_SERIES])
-    return replace(
-        panel,
-        series_ids=tuple(panel.series_ids[b] for b in columns_B),
-        offset_us_B=panel.offset_us_B[columns_B],
-        first_tick_B=panel.first_tick_B[columns_B],
-        length_B=panel.length_B[columns_B],
-        values_TB=panel.values_TB[:, columns_B],
-        covariates=panel.covariates_of(columns_B),
-    )
+def _longest(panel: Panel) -> NDArray[np.int64]:
+    """Return the columns of the longest series: the state of a short one has little to remember."""
+    return np.sort(np.argsort(-panel.length_B, kind="stable")[:MAX_SERIES])
 
 
 def _moved(sequence: Sequence, place: int, reach: int) -> Sequence:

@@ -19,7 +19,7 @@ from models.causality import Finding, Forecast, batch_independence, future_pertu
 from models.forecaster import CausalForecaster
 from pipeline.evaluate.scoring import MODEL, Period, score_forecaster
 from pipeline.prepare.sequences import Panel
-from pipeline.verify.made_up import START_TICK, columns, made_up_panel, noise_covariates
+from pipeline.verify.made_up import START_TICK, made_up_panel, noise_covariates
 
 NUM_SERIES, BATCHES = 9, (1, 2, 7)
 MOST_TICKS = 600  # a longer season falls back to the last value
@@ -125,8 +125,7 @@ def _metrics_by_batch(forecaster: CausalForecaster) -> Finding:
 
 def _scored(forecaster: CausalForecaster, panel: Panel, period: Period, size: int) -> tuple[float, int]:
     """Score a panel in batches of so many series; return the MAE and the number of points."""
-    chosen = [list(range(start, min(start + size, NUM_SERIES))) for start in range(0, NUM_SERIES, size)]
-    parts = [columns(panel, some) for some in chosen]
+    parts = [panel.columns(np.arange(start, min(start + size, NUM_SERIES))) for start in range(0, NUM_SERIES, size)]
     first, *others = (score_forecaster(forecaster, part, part, period, baselines=False).standardised[MODEL] for part in parts)
     for other in others:
         first.merge(other)
