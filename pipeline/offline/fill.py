@@ -20,6 +20,7 @@ from models.offline import minimise
 from pipeline.errors import DataError
 from pipeline.offline.gaps import Gaps, Stretches, find_gaps, gap_windows
 from pipeline.prepare.covariates import PanelCovariates
+from pipeline.prepare.join_covariates import values_beside
 from pipeline.prepare.sequences import EPOCH, Panel, to_panel
 from pipeline.schemas import UTC_US
 
@@ -118,20 +119,8 @@ def panel_with_companions(observations: pl.DataFrame, grids: pl.DataFrame, compa
         return to_panel(observations, grids)
     metric = pl.col("series_id").str.split("/").list.last()
     panel = to_panel(observations.filter(~metric.is_in(companions)), grids.filter(~metric.is_in(companions)))
-    device = [series_id.rpartition("/")[0] for series_id in panel.series_ids]
-    places = pl.DataFrame(
-        {
-            "series_id": [f"{name}/{companion}" for name in device for companion in companions],
-            "column": np.repeat(np.arange(len(device)), len(companions)),
-            "companion": np.tile(np.arange(len(companions)), len(device)),
-            "first_us": np.repeat(panel.labels_us(0), len(companions)),
-        }
-    )
-    behind_us = pl.col("ts").dt.timestamp("us") - pl.col("first_us")
-    rows = observations.drop_nulls("value").join(places, on="series_id").with_columns(row=-(-behind_us // panel.interval_us))
-    rows = rows.filter(pl.col("row").is_between(0, len(panel.values_TB) - 1))
-    past_TBP = np.full((*panel.values_TB.shape, len(companions)), np.nan)
-    past_TBP[rows["row"].to_numpy(), rows["column"].to_numpy(), rows["companion"].to_numpy()] = rows["value"].to_numpy()
+    devices = [series_id.rpartition("/")[0] for series_id in panel.series_ids]
+    past_TBP = values_beside(panel, devices, companions, observations, len(panel.values_TB))
     return replace(panel, covariates=PanelCovariates.of_past(companions, past_TBP))
 
 
@@ -164,8 +153,8 @@ def fit_filler(panel: Panel, settings: FillSettings, lengths: NDArray[np.int64] 
         num_companions = 0 if panel.covariates is None else len(panel.covariates.names.past)
         filler = GapFiller(panel.interval.total_seconds(), season=season, num_companions=num_companions, hidden_size=settings.hidden_size)
 
-    def examples(place: Panel, cuts: Gaps) -> GapWindow:
-        return go_dark(gap_windows(place, cuts, reach), torch.from_numpy(rng.random(len(cuts.start_G)) < DARK_SHARE))
+    def examples(source: Panel, cuts: Gaps) -> GapWindow:
+        return go_dark(gap_windows(source, cuts, reach), torch.from_numpy(rng.random(len(cuts.start_G)) < DARK_SHARE))
 
     validation = examples(panel, _cut_some(held_out, lengths, VALIDATION_GAPS, rng))
 
