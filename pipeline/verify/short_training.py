@@ -34,35 +34,35 @@ Draw = Callable[[int, int, int], Series]
 """Makes so many series, ticks and covariates, anew at each call."""
 
 
-def random_walks(num_series: int, num_ticks: int, num_covariates: int) -> Series:
+def draw_walks(num_series: int, num_ticks: int, num_covariates: int) -> Series:
     """Return walks of unit variance at their middle; nothing is better than the last value."""
     values_BS = torch.randn(num_series, num_ticks).cumsum(1) * (2 / num_ticks) ** 0.5
     return Series(values_BS, torch.randn(num_series, num_ticks, num_covariates), values_BS)
 
 
-def shuffled(num_series: int, num_ticks: int, num_covariates: int) -> Series:
+def draw_shuffled(num_series: int, num_ticks: int, num_covariates: int) -> Series:
     """Return readings without any order; nothing is better than their median, 0."""
     values_BS = torch.randn(num_series, num_ticks)
     return Series(values_BS, torch.randn(num_series, num_ticks, num_covariates), torch.zeros_like(values_BS))
 
 
-def cycles(num_series: int, num_ticks: int, num_covariates: int) -> Series:
+def draw_cycles(num_series: int, num_ticks: int, num_covariates: int) -> Series:
     """Return daily cycles with noise, which can be learned; the naive forecast is the last value."""
     phase_B1 = torch.rand(num_series, 1) * PERIOD
     values_BS = torch.sin(2 * torch.pi * (torch.arange(num_ticks) + phase_B1) / PERIOD) + 0.2 * torch.randn(num_series, num_ticks)
     return Series(values_BS, torch.randn(num_series, num_ticks, num_covariates), values_BS)
 
 
-def with_the_target(num_series: int, num_ticks: int, num_covariates: int) -> Series:
+def draw_with_target(num_series: int, num_ticks: int, num_covariates: int) -> Series:
     """Return shuffled readings whose first covariate is the target itself, tick by tick."""
-    series = shuffled(num_series, num_ticks, num_covariates)
+    series = draw_shuffled(num_series, num_ticks, num_covariates)
     series.covariates_BSC[..., 0] = series.values_BS
     return series
 
 
-def with_the_next(num_series: int, num_ticks: int, num_covariates: int) -> Series:
+def draw_with_next(num_series: int, num_ticks: int, num_covariates: int) -> Series:
     """Return shuffled readings whose first covariate at a tick is the next reading, known there: reading it must help."""
-    series = shuffled(num_series, num_ticks, num_covariates)
+    series = draw_shuffled(num_series, num_ticks, num_covariates)
     series.covariates_BSC[:, :-1, 0] = series.values_BS[:, 1:]
     return series
 

@@ -119,7 +119,7 @@ def _with_column(values_TB: Floats, column_TB: Floats, interval: timedelta) -> P
     return made_up_panel(values_TB, interval, PanelCovariates.of_past(("column",), column_TB[..., None]))
 
 
-def split_gap(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSettings) -> Finding:
+def split_gap_of_batches(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSettings) -> Finding:
     """Ask law 10 of the batches that training makes of a panel.
 
     Args:
