@@ -182,17 +182,17 @@ def _add_rows(scores: TaskScores, frame: pl.DataFrame, targets: pl.DataFrame, cu
     """Scatter the rows of a frame into blocks of whole forecasts and score them."""
     task = scores.task
     keys = frame.select(pl.col("unique_id").cast(pl.String), pl.col("cutoff", "ds").cast(task.stamp_type))
-    places = keys.join(targets, on=["unique_id", "ds"], how="left", maintain_order="left").join(
+    indices = keys.join(targets, on=["unique_id", "ds"], how="left", maintain_order="left").join(
         cutoffs.select("unique_id", "cutoff", origin="row"), on=["unique_id", "cutoff"], how="left", maintain_order="left"
     )
     step = pl.col("row") - pl.col("origin")
-    strange = places.filter(step.is_null() | (step < 1) | (step > task.horizon))
+    strange = indices.filter(step.is_null() | (step < 1) | (step > task.horizon))
     if strange.height:
         first = "; ".join(
             f"{name} from {cutoff} for {ds}" for name, cutoff, ds in strange.select("unique_id", "cutoff", "ds").head(3).iter_rows()
         )
         raise DataError(f"Scoring requires forecasts that the task asks for; got {strange.height} others: {first}. Leave them out.")
-    column_R, row_R, origin_R = (places[name].to_numpy() for name in ("column", "row", "origin"))
+    column_R, row_R, origin_R = (indices[name].to_numpy() for name in ("column", "row", "origin"))
     key_N, number_R = np.unique(column_R * len(task.panel.values_TB) + origin_R, return_inverse=True)
     columns_N, origins_N = np.divmod(key_N, len(task.panel.values_TB))
     quantiles_NHQ = np.full((len(key_N), task.horizon, len(LEVELS)), np.nan)

@@ -14,7 +14,7 @@ import polars as pl
 from pipeline.clock import Clock
 from pipeline.ingest.formats import discover
 from pipeline.ingest.ingest import IngestOptions, IngestReport
-from pipeline.ingest.plan import Plan, plan_files
+from pipeline.ingest.plan import FilePlan, plan_files
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import StampRules
 from pipeline.ingest.validate import Rules, Verdict, validate
@@ -73,7 +73,7 @@ def ingest_plans(settings: Settings, paths: Sequence[Path], options: IngestOptio
     )
 
 
-def _judge(plan: Plan, batch: RawBatch, settings: Settings, options: IngestOptions, clock: Clock) -> Verdict:
+def _judge(plan: FilePlan, batch: RawBatch, settings: Settings, options: IngestOptions, clock: Clock) -> Verdict:
     device = options.device or plan.file.stem
     rules = Rules(clock.now(), FURTHEST_AHEAD, settings.ingest.earliest_year, device, plan.stamps)
     verdict = validate(batch, plan.mapping, rules)
@@ -92,7 +92,7 @@ def _announced(accepted: pl.DataFrame, known_ahead: timedelta | None, clock: Clo
     return Plans.conform(rows).unique(("series_id", "ts", "available_at"), keep="last", maintain_order=True)
 
 
-def _as_quarantine(rejected: pl.DataFrame, plan: Plan, clock: Clock) -> pl.DataFrame:
+def _as_quarantine(rejected: pl.DataFrame, plan: FilePlan, clock: Clock) -> pl.DataFrame:
     now = pl.lit(clock.now(), UTC_US)
     connector = pl.lit(f"plan:{plan.file.path.name}")
     return Quarantine.conform(
