@@ -6,13 +6,14 @@ Called by `flows.tune`. The first trial is the settings as they are, so that the
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pipeline.clock import Clock
 from pipeline.settings import Settings
 from pipeline.study.inputs import Step, StudyInputs
 from pipeline.study.knobs import Choice, Knob, Range, Value, spread, to_toml, value_of, with_knobs
-from pipeline.study.search import Search, TrialRecord, begin, best_record, records, sole_user, study_folder, trials_of
+from pipeline.study.search import Search, TrialRecord, begin, best_record, records, run_trial_of, sole_user, study_folder
 from pipeline.study.workers import run_jobs
 from pipeline.tracking.nested import Child, log_child, logged_children, study_run
 from pipeline.tracking.run import Run
@@ -185,7 +186,7 @@ def _run_trials(search: Search, run: Run, request: TuneRequest, clock: Clock, de
                 return
             yield 0
 
-    for _ in run_jobs(trials_of((search,)), jobs(), request.workers):
+    for _ in run_jobs(partial(run_trial_of, (search,)), jobs(), request.workers):
         done += 1
         log_trials(run, search, logged)
         if step is not None:
