@@ -136,8 +136,8 @@ def fit_filler(panel: Panel, settings: FillSettings, lengths: NDArray[np.int64] 
         DataError: when there is no stretch to learn from.
     """
     rng = np.random.default_rng(settings.seed)
-    season = _season(panel.interval)
-    reach = settings.reach or max(season or 0, SHORTEST_REACH)
+    filler = _new_filler(panel, settings)
+    reach = settings.reach or max(filler.season or 0, SHORTEST_REACH)
     lengths = _lengths(panel, settings, lengths)
     border_B = ((1 - settings.validation_fraction) * panel.length_B).astype(np.int64)
     past = panel.first_rows(border_B)
@@ -148,10 +148,6 @@ def fit_filler(panel: Panel, settings: FillSettings, lengths: NDArray[np.int64] 
             f"{settings.validation_fraction:.0%} of the history; got {stretches.longest} and {held_out.longest}. Give it more history."
         )
     lengths = lengths[lengths <= stretches.longest]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        num_companions = 0 if panel.covariates is None else len(panel.covariates.names.past)
-        filler = GapFiller(panel.interval.total_seconds(), season=season, num_companions=num_companions, hidden_size=settings.hidden_size)
 
     def examples(source: Panel, cuts: Gaps) -> GapWindow:
         return go_dark(gap_windows(source, cuts, reach), torch.from_numpy(rng.random(len(cuts.start_G)) < DARK_SHARE))
@@ -192,6 +188,21 @@ def fill_panel(fitted: FittedFiller, panel: Panel) -> pl.DataFrame:
     return _report(panel, values_TB, knowledge_TB)
 
 
+def _new_filler(panel: Panel, settings: FillSettings) -> GapFiller:
+    """Return an untrained filler for the series and companions of a panel."""
+    season = DAY // panel.interval
+    is_season = DAY % panel.interval == timedelta(0) and 2 <= season <= LONGEST_SEASON
+    num_companions = 0 if panel.covariates is None else len(panel.covariates.names.past)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return GapFiller(
+            panel.interval.total_seconds(),
+            season=season if is_season else None,
+            num_companions=num_companions,
+            hidden_size=settings.hidden_size,
+        )
+
+
 def _cut_some(stretches: Stretches, lengths: NDArray[np.int64], num_gaps: int, rng: np.random.Generator) -> Gaps:
     """Cut gaps of randomly chosen lengths, at least one; the shortest length must fit somewhere."""
     gaps = stretches.cut(rng.choice(lengths, num_gaps), rng)
@@ -215,11 +226,6 @@ def _report(panel: Panel, values_TB: NDArray[np.float64], knowledge_TB: NDArray[
     )
     known = pl.when(pl.col("value").is_not_null()).then("knowledge_time")  # an open gap knows nothing
     return frame.with_columns(knowledge_time=known).cast(REPORT_COLUMNS)  # type: ignore[arg-type]
-
-
-def _season(interval: timedelta) -> int | None:
-    ticks = DAY // interval
-    return ticks if DAY % interval == timedelta(0) and 2 <= ticks <= LONGEST_SEASON else None
 
 
 def _lengths(panel: Panel, settings: FillSettings, lengths: NDArray[np.int64] | None) -> NDArray[np.int64]:

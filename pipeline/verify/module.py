@@ -33,8 +33,8 @@ from torch import Tensor, nn
 
 from models.causality import Finding, Forecast, stream_equals_batch
 from pipeline.errors import ModelError
-from pipeline.verify.short_training import Shape, draw_cycles, draw_shuffled, draw_walks, draw_with_next, draw_with_target, trials
-from pipeline.verify.skill import judge
+from pipeline.verify.short_training import Draw, Shape, draw_cycles, draw_shuffled, draw_walks, draw_with_next, draw_with_target, trials
+from pipeline.verify.skill import Trial, judge
 from pipeline.verify.tensors import NUM_SERIES, findings_of_tensors
 
 NUM_TICKS = 96
@@ -184,16 +184,17 @@ def _skill(module: nn.Module, shape: Shape, max_seconds: float) -> list[Finding]
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return [_not_asked(law, "it has no parameters to train") for law in (5, 6)]
     share = max_seconds / (5 if shape.num_covariates else 3)
-    draws = {"random walks": draw_walks, "shuffled readings": draw_shuffled, "daily cycles": draw_cycles}
-    if shape.num_covariates:
-        draws |= {"a column that is the target": draw_with_target, "a column that is known ahead": draw_with_next}
-    with _reproducible("a short training", torch.float32):
-        done = {name: trials(name, module, draw, shape, max_seconds=share) for name, draw in draws.items()}
-    walks, noise, control, *columns = done.values()
-    null_skill = judge(5, walks + noise, control[-1])
-    if not columns:
+
+    def tried(name: str, draw: Draw) -> list[Trial]:
+        with _reproducible("a short training", torch.float32):
+            return trials(name, module, draw, shape, max_seconds=share)
+
+    without = tried("random walks", draw_walks) + tried("shuffled readings", draw_shuffled)
+    null_skill = judge(5, without, tried("daily cycles", draw_cycles)[-1])
+    if not shape.num_covariates:
         return [null_skill, _not_asked(6, "its forward takes no covariates")]
-    return [null_skill, judge(6, columns[0], columns[1][0])]
+    target = tried("a column that is the target", draw_with_target)
+    return [null_skill, judge(6, target, tried("a column that is known ahead", draw_with_next)[0])]
 
 
 def _split_gap_of_origins(module: nn.Module, horizon: int) -> Finding:
