@@ -51,7 +51,7 @@ def study_depth(settings: Settings, request: DepthRequest, clock: Clock, step: S
     folder = study_folder(settings, name)
     with sole_user(folder), study_run(settings, name, clock, input_versions=inputs.versions, role="study") as run:
         plan = _plan(folder / "plan.json", inputs, settings.train, request)
-        searches = cell_searches(folder, inputs.up_to(plan.data_end), settings.train, plan, request.trials)
+        searches = _cell_searches(folder, inputs.up_to(plan.data_end), settings.train, plan, request.trials)
         study = _Study(request, plan, searches, run, clock, step, logged_children(run))
         study.search()
         study.extend(deadline)
@@ -65,7 +65,7 @@ def study_depth(settings: Settings, request: DepthRequest, clock: Clock, step: S
     return report
 
 
-def cell_searches(folder: Path, inputs: StudyInputs, settings: TrainSettings, plan: StudyPlan, trials: int) -> list[Search]:
+def _cell_searches(folder: Path, inputs: StudyInputs, settings: TrainSettings, plan: StudyPlan, trials: int) -> list[Search]:
     """Return a search for each cell: the same knobs, trials and rule of pruning, around the settings' own learning rate."""
     rate = rate_range(settings.learning_rate)
     return [
