@@ -19,6 +19,7 @@ from pipeline.clock import ReplayClock
 from pipeline.ingest.ingest import IngestOptions, IngestReport, ingest_paths
 from pipeline.prepare.regularise import regularise
 from pipeline.settings import Settings, TrackingSettings
+from pipeline.tracking.mlflow_store import connect
 from pipeline.tracking.model_card import ModelCard, TrainedSeries
 from pipeline.tracking.provenance import SourceRevision
 from pipeline.tracking.registry import register, save_model
@@ -78,11 +79,20 @@ def card_of(forecaster: CausalForecaster) -> ModelCard:
 
 
 @cache
+def empty_mlflow_store() -> Path:
+    """Return the folder of an MLflow database without a run, made once for the session: making one takes seconds, copying it none."""
+    settings = Settings(lake=tempfile.mkdtemp(prefix="tidecast-mlflow-"))
+    atexit.register(shutil.rmtree, settings.lake, ignore_errors=True)
+    connect(settings)
+    return Path(settings.lake) / "mlflow"
+
+
+@cache
 def _mlflow_folder() -> Path:
-    """Make one MLflow store for the whole session, as an empty one costs three seconds; each lake has a model name of its own."""
+    """Return the MLflow store that all lakes of a session share; each has a model name of its own."""
     folder = Path(tempfile.mkdtemp(prefix="tidecast-mlflow-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return shutil.copytree(empty_mlflow_store(), folder, dirs_exist_ok=True)
 
 
 @dataclass
@@ -111,6 +121,16 @@ class TestLake:
         report = ingest_paths(self.settings, [path], IngestOptions(), self.clock)
         regularise(self.settings, self.clock)
         return report
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that lead a command to this lake, its models and its settings of training."""
+        tracking, train = self.settings.tracking, self.settings.train
+        return {
+            "TIDECAST_LAKE": self.settings.lake,
+            "TIDECAST_TRACKING__URI": str(tracking.uri),
+            "TIDECAST_TRACKING__MODEL_NAME": tracking.model_name,
+            "TIDECAST_TRAIN": train.model_dump_json(exclude_unset=True),
+        }
 
     def register(self, forecaster: CausalForecaster) -> str:
         """Make a forecaster the champion and return its version."""

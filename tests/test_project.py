@@ -24,6 +24,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["stats"], *EXTRAS["dev"]]]
 LOCKS = ["requirements.lock", "docker/servers.lock"]
 REPEATED_LINES = 12
+PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def locked(path: str = "requirements.lock") -> dict[str, Version]:
@@ -136,6 +137,13 @@ def test_the_page_of_settings_names_no_knob_that_is_gone():
     rows = re.findall(r"^\| `([\w.]+)` \|", (ROOT / "docs/settings.md").read_text(), flags=re.MULTILINE)
     known = [name for name, _ in defaults()]
     assert sorted(rows) == sorted([*known, *MetricSettings.model_fields])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_holds_a_placeholder(page):
+    """Shown to fail by a line RESULTS_TABLE in README.md; what is shown as code may say so."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^[A-Z_]{4,}[ \t]*$", prose, flags=re.MULTILINE) == []
 
 
 def test_no_block_is_written_twice():

@@ -1,5 +1,7 @@
 """Tables as they come: CSV or Parquet, with missing values written in any of the usual ways, and errors that name the row.
 
+The names of series stay as they are written: one may be called NA, and 007 is not 7.
+
 Called by `benchmarks.accuracy.task`.
 """
 
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError
 from pipeline.ingest.raw import MISSING_TEXTS
 from pipeline.ingest.validate import LARGEST_VALUE
+
+SERIES = "unique_id"
 
 
 def read_table(path: Path, required: Sequence[str]) -> pl.DataFrame:
@@ -28,10 +32,7 @@ def read_table(path: Path, required: Sequence[str]) -> pl.DataFrame:
     if not path.is_file():
         raise DataError(f"--data requires a file; got {path}, which does not exist. Check the path.")
     try:
-        if path.suffix == ".parquet":
-            frame = pl.read_parquet(path)
-        else:
-            frame = pl.read_csv(path, infer_schema_length=None, null_values=list(MISSING_TEXTS))
+        frame = pl.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"--data requires a CSV or Parquet table; got {path.name}: {reason}. Correct the file.") from error
@@ -44,6 +45,14 @@ def read_table(path: Path, required: Sequence[str]) -> pl.DataFrame:
     if frame.is_empty():
         raise DataError(f"{path.name} requires rows; got none. Give a file with data.")
     return frame
+
+
+def _read_csv(path: Path) -> pl.DataFrame:
+    frame = pl.read_csv(path, infer_schema_length=None, null_values=list(MISSING_TEXTS))
+    if SERIES not in frame.columns:
+        return frame
+    names = pl.read_csv(path, columns=[SERIES], schema_overrides={SERIES: pl.String})
+    return frame.with_columns(names[SERIES])
 
 
 def numbers(frame: pl.DataFrame, names: Sequence[str]) -> NDArray[np.float64]:

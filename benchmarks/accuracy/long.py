@@ -1,5 +1,9 @@
 """The rows of a long table, laid on one grid: each series from its own first tick, its last rows without a hole.
 
+The last H values of a series are its test, the H before them its validation, the others train; a series that is too short for that is
+only tested. Where no series is long enough, the last half of what comes before the test, H values at most, is validation, so that very
+short series are forecast too. So short a validation chooses the epoch and is not scored: no forecast of H steps fits into it.
+
 Called by `benchmarks.accuracy.task.load_last_window`.
 
 Letters: N rows sorted by series and stamp, T rows of the panel, B series.
@@ -16,6 +20,7 @@ from benchmarks.accuracy.stamps import Integers, place, read_stamps
 from pipeline.errors import DataError
 from pipeline.prepare.sequences import Panel
 
+FEWEST_TICKS = 2  # that a training takes: an origin and a target
 MOST_MISSING = 0.1  # of a series' ticks: with more, weekends say, its rows are its ticks
 
 
@@ -79,6 +84,20 @@ def lay_out(frame: pl.DataFrame, horizon: int, season: int | None) -> LongGrid:
     stamps_TB[row_N, column_N] = key_N
     has_calendar = ticks.has_calendar and not is_closed_B.mean() > 0.5
     return LongGrid(panel, ids, stamps_TB, stamp_type, has_calendar, is_closed_B)
+
+
+def last_windows(length_B: Integers, horizon: int) -> tuple[Integers, Integers]:
+    """Return for each series how many of its rows train, and how many come before its test, of which a series has one at least.
+
+    Args:
+        length_B: rows of each series.
+        horizon: rows of a window.
+    """
+    before_B = np.maximum(length_B - horizon, 1)
+    train_B = np.maximum(length_B - 2 * horizon, 0)
+    if int(train_B.max()) < FEWEST_TICKS:
+        train_B = before_B - np.minimum(before_B // 2, horizon)
+    return train_B, before_B
 
 
 def _checked_counts(key_N: Integers, column_N: Integers, names: list[str], ds_N: pl.Series) -> Integers:

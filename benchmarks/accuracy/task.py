@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.files import numbers, read_table
+from benchmarks.accuracy.long import last_windows
 from benchmarks.accuracy.long import lay_out as lay_out_long
 from benchmarks.accuracy.stamps import INSTANT, Integers, default_season, read_stamps
 from benchmarks.accuracy.wide import lay_out as lay_out_wide
@@ -140,7 +141,7 @@ def load_ltsf(
         values_TB=np.ascontiguousarray(grid.values_TC[:, :num_series]),
         covariates=_shared(past_covariates, grid.values_TC[:, num_series:], num_series),
     )
-    label_T = (grid.first_tick + np.arange(num_rows)) * panel.interval_us + grid.offset_us
+    label_T = panel.labels_us(np.arange(num_rows), 0)
     return Task(
         name=path.stem,
         panel=panel,
@@ -172,7 +173,7 @@ def _every_origin(begin: int, end: int, horizon: int, num_series: int, period: s
 
 
 def load_last_window(path: Path, horizon: int, season: int | None = None) -> Task:
-    """Read a long table of many series: the last `horizon` values of each are the test, those before them validation.
+    """Read a long table of many series: the last `horizon` values of each are the test, those before them validation, where there is room.
 
     Args:
         path: the table, with `unique_id`, `ds` (timestamps, months or integers) and `y`.
@@ -186,14 +187,16 @@ def load_last_window(path: Path, horizon: int, season: int | None = None) -> Tas
     length_B = grid.panel.length_B
     if int(length_B.max()) <= horizon:
         raise DataError(f"--horizon requires series that are longer; got {horizon} and at most {length_B.max()} values. Lower it.")
-    last_B = np.maximum(length_B - horizon - 1, 0)  # a series shorter than the horizon forecasts from its first value
-    before_B = length_B - 2 * horizon - 1
+    train_B, before_B = last_windows(length_B, horizon)
+    last_B = before_B - 1  # a series shorter than the horizon forecasts from its first value
+    validation_B = length_B - 2 * horizon - 1
+    validation_B = np.where(train_B > validation_B + 1, np.minimum(validation_B, -1), validation_B)  # none where no whole window fits
     return Task(
         name=path.stem,
         panel=grid.panel,
-        split=_split(grid.panel, np.maximum(before_B + 1, 0), last_B + 1),
+        split=_split(grid.panel, train_B, before_B),
         test=Origins(last_B, last_B),
-        validation=Origins(np.maximum(before_B, 0), before_B),
+        validation=Origins(np.maximum(validation_B, 0), validation_B),
         horizon=horizon,
         season=season or (default_season(grid.panel.interval) if grid.has_calendar else 1),
         has_calendar=grid.has_calendar,

@@ -19,6 +19,7 @@ from pipeline.evaluate.illustrate import illustrate
 from pipeline.evaluate.scoring import MODEL, Period, Scoreboard, origin_groups, reference, score_forecaster, season_of
 from pipeline.prepare.covariates import CovariateNames
 from pipeline.prepare.join_covariates import join_covariates
+from pipeline.prepare.on_time import known_on_time
 from pipeline.prepare.sequences import Panel, serving_series, to_panel
 from pipeline.schemas import Observations
 from pipeline.settings import Settings
@@ -165,9 +166,8 @@ def _panels(settings: Settings, lake: Lake, model: LoadedModel) -> tuple[Panel, 
     fleet = serving_series(catalog.series(), model.card.series_patterns, config.sample_interval_s, names.metrics)
     series = fleet["series_id"].to_list()
     truth = to_panel(read_observations(lake, series=series), fleet)
-    first_ticks = dict(zip(truth.series_ids, truth.first_tick_B.tolist(), strict=True))
     lateness = settings.ingest.allowed_lateness
-    inputs = to_panel(read_observations(lake, series=series, on_time=lateness), fleet, since_tick=first_ticks)
+    inputs = known_on_time(truth, lake, lateness)
     inputs = join_covariates(inputs, names, lake, catalog, horizon=config.horizon, allowed_lateness=lateness)
     return inputs, truth, dict(fleet.select("series_id", "unit").iter_rows())
 

@@ -19,17 +19,17 @@ from models.config import ForecasterConfig
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.forecast.engine import StreamEngine
+from pipeline.forecast.revisions import InputVersions, StaticInputs, revised_series
 from pipeline.forecast.rows import Issue, forecast_rows, status_of
 from pipeline.forecast.state import StreamState
 from pipeline.prepare.covariates import CovariateNames
 from pipeline.prepare.join_covariates import join_covariates
 from pipeline.prepare.sequences import EPOCH, Panel, serving_series, to_panel
-from pipeline.schemas import Observations
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import append_forecasts, scan_forecasts
 from pipeline.store.lake import Lake, read
-from pipeline.store.observations import changed_observations, read_observations
+from pipeline.store.observations import read_observations
 from pipeline.tracking.registry import LoadedModel, champion
 
 logger = logging.getLogger(__name__)
@@ -80,38 +80,39 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
         DataError: when no series matches it.
     """
     lake, catalog = Lake(settings.lake), Catalog(settings.state_dir)
-    input_version = lake.version(Observations)
     model = champion(settings)
-    state, consumed_version = _resume(settings, catalog, model)
-    if consumed_version == input_version:
-        return ForecastReport(model.version, len(state.series_ids), 0, 0, 0, None)
     config = model.model.config
-    inputs = CovariateNames(*config.covariate_names).metrics
-    fleet = serving_series(catalog.series(), model.card.series_patterns, config.sample_interval_s, inputs)
+    names = CovariateNames(*config.covariate_names)
+    versions, static = InputVersions.newest(lake, names), StaticInputs.read(catalog, names)
+    state, consumed = _resume(settings, catalog, model)
+    redescribed = static.changed_since(state)
+    if consumed == versions and not redescribed:
+        return ForecastReport(model.version, len(state.series_ids), 0, 0, 0, None)
+    fleet = serving_series(catalog.series(), model.card.series_patterns, config.sample_interval_s, names.metrics)
     issued_tick = _issued_ticks(lake, state, fleet, model)
-    revised = _revised(lake, state, fleet, consumed_version, config.past_covariates)
+    revised = sorted({*redescribed, *revised_series(lake, state, fleet, consumed, config)})
     state = _admit(_without_past(state, revised), fleet, model)
     panel = _new_ticks(lake, state, fleet)
     if panel is None:
-        _save(settings, catalog, state, input_version)
+        _save(settings, catalog, state, versions, static)
         return ForecastReport(model.version, len(state.series_ids), 0, len(revised), 0, None)
     state = _restarted(state, panel, model)
-    run = _Run(lake, model, panel, state, input_version, clock.now())
+    run = _Run(lake, model, panel, state, versions.observations, clock.now())
     run.read_covariates(catalog, settings.ingest.allowed_lateness)
     rows = run.advance(issued_tick, origins)
-    _save(settings, catalog, state, input_version)
+    _save(settings, catalog, state, versions, static)
     logger.info("forecast model=%s series=%d rows=%d replayed=%d", model.version, len(state.series_ids), rows, len(revised))
     return ForecastReport(model.version, len(state.series_ids), int(run.target_B.sum()), len(revised), rows, run.latest_origin)
 
 
-def _resume(settings: Settings, catalog: Catalog, model: LoadedModel) -> tuple[StreamState, int | None]:
-    """Return the newest good state of this model and the observations version it has consumed, or an empty one."""
+def _resume(settings: Settings, catalog: Catalog, model: LoadedModel) -> tuple[StreamState, InputVersions | None]:
+    """Return the newest good state of this model and what it was made from, or an empty one."""
     pointer, calibrate = catalog.snapshot_pointer(model.identity), settings.forecast.calibrate
     if pointer is not None:
         try:
             state = StreamState.resume(_snapshots(settings) / pointer.path.name)
             if (state.calibration is not None) == calibrate:
-                return state, pointer.observations_version
+                return state, InputVersions(pointer.observations_version, state.plans_version)
             logger.info("rebuilding the state of every series: calibration was turned %s", "on" if calibrate else "off")
         except StoreError as error:
             logger.warning("rebuilding the state of every series: %s", error)
@@ -132,32 +133,6 @@ def _issued_ticks(lake: Lake, state: StreamState, fleet: pl.DataFrame, model: Lo
         tick = (pl.col("origin").dt.timestamp("us") - pl.col("grid_offset_us")) // pl.col("sample_interval_us")
         ticks |= dict(origins.select("series_id", tick).iter_rows())
     return ticks
-
-
-def _revised(
-    lake: Lake, state: StreamState, fleet: pl.DataFrame, consumed_version: int | None, past_covariates: tuple[str, ...]
-) -> list[str]:
-    """Return the series whose already consumed ticks were revised since, or those of one of their past covariates."""
-    if consumed_version is None or not state.series_ids:
-        return []
-    changes = changed_observations(lake, consumed_version)
-    if changes is None:  # the log no longer reaches back: every series may have changed
-        return list(state.series_ids)
-    beside = fleet.select("device_id", target="series_id").join(
-        pl.DataFrame({"metric": past_covariates}, {"metric": pl.String}), how="cross"
-    )
-    beside = beside.select("target", series_id=pl.concat_str("device_id", "metric", separator="/"))
-    changes = pl.concat(
-        [changes.select("series_id", "ts"), changes.join(beside, on="series_id").select("ts", series_id="target").select("series_id", "ts")]
-    )
-    consumed = pl.DataFrame({"series_id": state.series_ids, "tick": state.tick_B})
-    last_label = pl.col("tick") * pl.col("sample_interval_us") + pl.col("grid_offset_us")
-    behind = (
-        changes.join(consumed, on="series_id")
-        .join(fleet.select("series_id", "sample_interval_us", "grid_offset_us"), on="series_id")
-        .filter(pl.col("ts").dt.timestamp("us") <= last_label)
-    )
-    return behind["series_id"].unique().sort().to_list()
 
 
 def _without_past(state: StreamState, revised: list[str]) -> StreamState:
@@ -243,9 +218,9 @@ class _Run:
         slots_B = self.slots_B[columns_B]
         before = self.state.select(slots_B)
         engine = StreamEngine(self.model.model, before.carried, before.calibration)
-        values_TB, time_TB = self.panel.values_TB[:target, columns_B], self.panel.time_TB[:target, columns_B]
+        part = self.panel.columns(columns_B)
         rows = 0
-        for block in engine.advance(values_TB, time_TB, np.arange(first, target), self.panel.covariates_of(columns_B)):
+        for block in engine.advance(part.values_TB[:target], part.time_TB[:target], np.arange(first, target), part.covariates):
             frame = forecast_rows(
                 block,
                 self.panel,
@@ -286,12 +261,12 @@ def _extended(panel: Panel, num_ticks: int) -> Panel:
     return replace(panel, values_TB=np.pad(panel.values_TB, ((0, missing), (0, 0)), constant_values=np.nan))
 
 
-def _save(settings: Settings, catalog: Catalog, state: StreamState, input_version: int) -> None:
+def _save(settings: Settings, catalog: Catalog, state: StreamState, versions: InputVersions, static: StaticInputs) -> None:
     """Write the snapshot, point to it, then drop the oldest: a crash in between leaves the previous one in force."""
     folder = _snapshots(settings)
-    path = folder / f"model-{state.model_version}-observations-{input_version}.safetensors"
-    state.snapshot(path)
-    catalog.set_snapshot_pointer(state.model_version, path.name, input_version)  # the name alone: lakes are moved
+    path = folder / f"model-{state.model_version}-observations-{versions.observations}.safetensors"
+    replace(state, plans_version=versions.plans, static_BJ=static.of(state.series_ids)).snapshot(path)
+    catalog.set_snapshot_pointer(state.model_version, path.name, versions.observations)  # the name alone: lakes are moved
     files = sorted(folder.glob(f"model-{state.model_version}-observations-*.safetensors"), key=lambda file: file.stat().st_mtime)
     for old in files[:-KEPT_SNAPSHOTS]:
         old.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from models.forecaster import CausalForecaster
 from pipeline.errors import StoreError
 from pipeline.forecast.calibrate import CalibrationState
 
-FORMAT = "2"
+FORMAT = "3"
 CALIBRATION = "calibration."  # before the names of its arrays
 
 
@@ -35,6 +35,8 @@ class StreamState:
         tick_B: last tick read, int64.
         carried: hidden and cell states, normaliser, lag ring.
         calibration: what online calibration remembers; None where it is off.
+        plans_version: Delta version of `plans` that has been read; None where the model reads nothing that is known ahead.
+        static_BJ: static covariates that the state was made with; None where the model reads none.
     """
 
     model_version: str
@@ -42,6 +44,8 @@ class StreamState:
     tick_B: NDArray[np.int64]
     carried: CarriedState
     calibration: CalibrationState | None = None
+    plans_version: int | None = None
+    static_BJ: NDArray[np.float64] | None = None
 
     @classmethod
     def empty(cls, model_version: str, forecaster: CausalForecaster, *, calibrate: bool) -> Self:
@@ -53,12 +57,15 @@ class StreamState:
         """Return a state with further series, of which nothing has been read up to `before_tick_B`."""
         fresh = forecaster.initial_state(len(series_ids))
         uncalibrated = CalibrationState.fresh(forecaster.config.horizon, len(series_ids))
+        unknown_BJ = np.full((len(series_ids), len(forecaster.config.static_covariates)), np.nan)
         return type(self)(
             self.model_version,
             (*self.series_ids, *series_ids),
             np.concatenate([self.tick_B, before_tick_B]),
             CarriedState.concat([self.carried, fresh]),
             None if self.calibration is None else CalibrationState.concat([self.calibration, uncalibrated]),
+            self.plans_version,
+            None if self.static_BJ is None else np.concatenate([self.static_BJ, unknown_BJ]),
         )
 
     def select(self, slots_B: NDArray[np.int64]) -> Self:
@@ -69,6 +76,8 @@ class StreamState:
             self.tick_B[slots_B],
             self.carried.select(torch.from_numpy(slots_B)),
             None if self.calibration is None else self.calibration.select(slots_B),
+            self.plans_version,
+            None if self.static_BJ is None else self.static_BJ[slots_B],
         )
 
     def snapshot(self, path: Path) -> None:
@@ -77,7 +86,14 @@ class StreamState:
         tensors = {f.name: getattr(self.carried, f.name).contiguous() for f in fields(CarriedState)}
         for f in fields(CalibrationState) if self.calibration is not None else ():
             tensors[CALIBRATION + f.name] = torch.from_numpy(getattr(self.calibration, f.name)).contiguous()
-        metadata = {"format": FORMAT, "model_version": self.model_version, "series_ids": json.dumps(self.series_ids)}
+        if self.static_BJ is not None:
+            tensors["static_BJ"] = torch.from_numpy(self.static_BJ).contiguous()
+        metadata = {
+            "format": FORMAT,
+            "model_version": self.model_version,
+            "series_ids": json.dumps(self.series_ids),
+            "plans_version": json.dumps(self.plans_version),
+        }
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         save_file({**tensors, "tick_B": torch.from_numpy(self.tick_B)}, temporary, metadata=metadata)
         _fsync(temporary)
@@ -108,6 +124,8 @@ class StreamState:
                 tensors["tick_B"].numpy(),
                 carried,
                 None if calibration is None else CalibrationState(**calibration),
+                json.loads(metadata["plans_version"]),
+                tensors["static_BJ"].numpy() if "static_BJ" in tensors else None,
             )
         except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise StoreError(

@@ -64,12 +64,12 @@ def join_covariates(
     past, future = ([f"{device}/{metric}" for device in devices for metric in metrics] for metrics in (names.past, names.future))
     measured = read_observations(lake, series=past, start=start, end=end, on_time=allowed_lateness)
     announced = read_plans(lake, series=future, start=start, end=end) if names.future else Plans.empty()
-    known_ahead = _in_time(_on_ticks(announced, panel, devices, names.future), panel.interval, horizon)
+    known_ahead = announced_in_time(_on_ticks(announced, panel, devices, names.future), panel.interval, horizon)
     covariates = PanelCovariates(
         names,
         values_beside(panel, devices, names.past, measured, num_ticks),
         _arranged(known_ahead, (num_ticks + horizon, len(devices), len(names.future))),
-        _static(devices, names.static, catalog.attributes()),
+        static_values(devices, names.static, catalog.attributes()),
     )
     return replace(panel, covariates=covariates)
 
@@ -96,7 +96,7 @@ def covariates_of_frame(panel: Panel, names: CovariateNames, history: pl.DataFra
     attributes = last.unpivot(index="series_id", variable_name="name").select("series_id", "name", "value")
     num_ticks = len(panel.values_TB)
     past_TBP, future_SBU = arranged(names.past, num_ticks), arranged(names.future, num_ticks + horizon)
-    return replace(panel, covariates=PanelCovariates(names, past_TBP, future_SBU, _static(devices, names.static, attributes)))
+    return replace(panel, covariates=PanelCovariates(names, past_TBP, future_SBU, static_values(devices, names.static, attributes)))
 
 
 def values_beside(panel: Panel, devices: list[str], metrics: Sequence[str], rows: pl.DataFrame, num_rows: int) -> NDArray[np.float64]:
@@ -137,6 +137,46 @@ def chosen_names(past: Sequence[str], future: Sequence[str], static: Sequence[st
     return CovariateNames(tuple(past), tuple(future), tuple(columns))
 
 
+def series_beside(targets: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame:
+    """Return a row for each target and metric: which series it is (`series_id`), and the index of its metric (`covariate`).
+
+    Args:
+        targets: device_id, and whatever else is to be known of a target.
+        metrics: of what lies beside the targets.
+    """
+    names = pl.DataFrame({"covariate": range(len(metrics)), "metric": metrics}, schema={"covariate": pl.Int64, "metric": pl.String})
+    return targets.join(names, how="cross").with_columns(series_id=pl.concat_str("device_id", "metric", separator="/"))
+
+
+def announced_in_time(announced: pl.DataFrame, interval: timedelta, horizon: int) -> pl.DataFrame:
+    """Keep what was announced a horizon before the label of its tick, the newest last.
+
+    Args:
+        announced: available_at, ingested_at, tick and the target's sample_interval_us, grid_offset_us.
+        interval: grid spacing of the targets.
+        horizon: ticks that a forecast reaches.
+    """
+    return announced.filter(pl.col("available_at") <= label_expr() - horizon * interval).sort("available_at", "ingested_at")
+
+
+def static_values(devices: list[str], names: Sequence[str], attributes: pl.DataFrame) -> NDArray[np.float64]:
+    """Return static covariates (B, J): the number, or 1 and 0 for whether the word is the one; NaN and 0 where nothing is known.
+
+    Args:
+        devices: of the B series.
+        names: columns, as `chosen_names` returns them.
+        attributes: device_id, name, value.
+    """
+    known = {(device, name): value for device, name, value in attributes.iter_rows()}
+    static_BJ = np.full((len(devices), len(names)), np.nan)
+    for j, column in enumerate(names):
+        name, _, word = column.partition("=")
+        values = [known.get((device, name)) for device in devices]
+        numbers = pl.Series(values, dtype=pl.String).cast(pl.Float64, strict=False).to_numpy()
+        static_BJ[:, j] = [value == word for value in values] if word else numbers
+    return static_BJ
+
+
 def _devices(panel: Panel, catalog: Catalog) -> list[str]:
     device = dict(catalog.series().select("series_id", "device_id").iter_rows())
     return [device[series] for series in panel.series_ids]
@@ -148,14 +188,8 @@ def _on_ticks(rows: pl.DataFrame, panel: Panel, devices: list[str], metrics: Seq
         {"column": range(len(devices)), "device_id": devices, "grid_offset_us": panel.offset_us_B, "first": panel.first_tick_B},
         schema_overrides={"column": pl.Int64, "device_id": pl.String},
     ).with_columns(sample_interval_us=pl.lit(panel.interval_us))
-    names = pl.DataFrame({"covariate": range(len(metrics)), "metric": metrics}, schema={"covariate": pl.Int64, "metric": pl.String})
-    wanted = columns.join(names, how="cross").with_columns(series_id=pl.concat_str("device_id", "metric", separator="/"))
+    wanted = series_beside(columns, metrics)
     return rows.drop_nulls("value").join(wanted, on="series_id", maintain_order="left").with_columns(tick=tick_expr())
-
-
-def _in_time(announced: pl.DataFrame, interval: timedelta, horizon: int) -> pl.DataFrame:
-    """Keep what was announced a horizon before the label of its tick, the newest last."""
-    return announced.filter(pl.col("available_at") <= label_expr() - horizon * interval).sort("available_at", "ingested_at")
 
 
 def _arranged(placed: pl.DataFrame, shape: tuple[int, int, int]) -> NDArray[np.float64]:
@@ -170,15 +204,3 @@ def _arranged(placed: pl.DataFrame, shape: tuple[int, int, int]) -> NDArray[np.f
     values_TBV = np.full(shape, np.nan)
     values_TBV[tuple(last[name].to_numpy() for name in index)] = last["value"].to_numpy()
     return values_TBV
-
-
-def _static(devices: list[str], names: Sequence[str], attributes: pl.DataFrame) -> NDArray[np.float64]:
-    """Return static covariates (B, J): the number, or 1 and 0 for whether the word is the one; NaN and 0 where nothing is known."""
-    known = {(device, name): value for device, name, value in attributes.iter_rows()}
-    static_BJ = np.full((len(devices), len(names)), np.nan)
-    for j, column in enumerate(names):
-        name, _, word = column.partition("=")
-        values = [known.get((device, name)) for device in devices]
-        numbers = pl.Series(values, dtype=pl.String).cast(pl.Float64, strict=False).to_numpy()
-        static_BJ[:, j] = [value == word for value in values] if word else numbers
-    return static_BJ

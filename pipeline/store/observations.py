@@ -18,9 +18,10 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from pipeline.errors import DataError, StoreError
+from pipeline.errors import DataError
 from pipeline.schemas import Observations
-from pipeline.store.lake import WRITER, Lake, local_files, read, scan_handle
+from pipeline.store.changes import changed_rows
+from pipeline.store.lake import WRITER, Lake, read, scan_handle
 
 logger = logging.getLogger(__name__)
 
@@ -202,19 +203,10 @@ def labels_of(handle: DeltaTable, series: Collection[str]) -> pl.DataFrame:
 def changed_observations(lake: Lake, since_version: int) -> pl.DataFrame | None:
     """Return the distinct (series_id, ts) whose rows changed since a version of the table, in the order of the key.
 
-    Files are compared by content, so a compaction changes nothing. None where that version can no longer be read.
+    A compaction changes nothing. None where that version can no longer be read.
     """
-    try:
-        before = set(lake.open(Observations, since_version).file_uris())
-        now = set(lake.open(Observations).file_uris())
-        gone, come = _read_files(lake, before - now), _read_files(lake, now - before)
-    except StoreError as error:
-        logger.warning("observations changes unknown since_version=%d reason=%s", since_version, error)
-        return None
-    changed = pl.concat(
-        [come.join(gone, on=come.columns, how="anti", nulls_equal=True), gone.join(come, on=come.columns, how="anti", nulls_equal=True)]
-    )
-    return changed.select(TICK).unique().sort(TICK)
+    changed = changed_rows(lake, Observations, since_version)
+    return None if changed is None else changed.select(TICK).unique().sort(TICK)
 
 
 def _stored_ticks(handle: DeltaTable, rows: pl.DataFrame) -> pl.DataFrame:
@@ -256,10 +248,3 @@ def _unknown_blanked(rows: pl.DataFrame, known: pl.Expr) -> pl.DataFrame:
 def _spans(scan: pl.LazyFrame, wanted: pl.DataFrame) -> pl.DataFrame:
     labels = scan.select(TICK).join(wanted.lazy().select("series_id"), on="series_id", how="semi")
     return read(labels.group_by("series_id").agg(stored_first=pl.col("ts").min(), stored_last=pl.col("ts").max()))
-
-
-def _read_files(lake: Lake, uris: Collection[str]) -> pl.DataFrame:
-    columns = [name for name in COLUMNS if name != Observations.partition_by]  # the partition is in the folder's name
-    if not uris:
-        return Observations.empty().select(columns)
-    return read(pl.scan_parquet(sorted(local_files(uris)), storage_options=lake.storage_options).select(columns))

@@ -114,10 +114,11 @@ def store_errors(settings: Settings) -> Iterator[None]:
 
 
 def experiment_id(client: "MlflowClient", settings: Settings) -> str:
-    """Return the id of the settings' experiment, which is created where there is none.
+    """Return the id of the settings' experiment, which is created where there is none, and whose new artifacts go where the store is now.
 
     Raises:
         StoreError: when the experiment was deleted.
+        sqlite3.Error: when the store cannot be written.
         mlflow.exceptions.MlflowException: when the store cannot be reached.
     """
     from mlflow.exceptions import MlflowException
@@ -138,7 +139,20 @@ def experiment_id(client: "MlflowClient", settings: Settings) -> str:
             f"tracking.experiment requires an active experiment; got {name!r}, which was deleted. "
             f"Run `mlflow experiments restore --experiment-id {found.experiment_id}` or choose another name."
         )
+    _bring_home(settings, str(found.experiment_id), found.artifact_location)
     return str(found.experiment_id)
+
+
+def _bring_home(settings: Settings, experiment: str, location: str) -> None:
+    """Let the experiment of a lake that was moved or copied keep its new artifacts here, and not in the folder it came from.
+
+    MLflow stores absolute locations and has no call that changes one. Runs of before keep theirs: their artifacts may still be there.
+    """
+    folder, database, here = settings.artifacts_dir, local_database(settings), artifact_location(settings)
+    if folder is None or database is None or location == here or not location.endswith(f"/{folder.parent.name}/{folder.name}"):
+        return  # a location that somebody chose stays
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (here, int(experiment)))
 
 
 @contextmanager

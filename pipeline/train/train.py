@@ -1,7 +1,8 @@
 """From observations to a registered model, in one tracked run.
 
 Called by `flows.train`. The weights see what lies before `train_end`, early stopping looks at origins up to
-`validation_end`, and nothing reads what comes after but the score of the test period.
+`validation_end`, and nothing reads what comes after but the score of the test period. Training reads every value as it is known
+today; the scores, like those of a backtest, are of forecasts that read what was known when each tick closed.
 """
 
 import logging
@@ -19,6 +20,7 @@ from pipeline.errors import DataError
 from pipeline.evaluate.illustrate import illustrate
 from pipeline.evaluate.scoring import MODEL, Period, Scoreboard, score_forecaster
 from pipeline.prepare.join_covariates import chosen_names, join_covariates
+from pipeline.prepare.on_time import known_on_time
 from pipeline.prepare.sequences import Panel, match_series, to_panel
 from pipeline.prepare.splits import Split, split_by_fraction
 from pipeline.schemas import Observations, Readings
@@ -111,6 +113,7 @@ def train(settings: Settings, request: TrainRequest, clock: Clock, progress: Pro
     lake = Lake(settings.lake)
     versions = {schema.name: lake.version(schema) for schema in (Readings, Observations)}
     panel = load_panel(settings, lake, request.series)
+    inputs = known_on_time(panel, lake, settings.ingest.allowed_lateness)
     split = _split(settings, request, panel)
     config = forecaster_config(settings.train, panel.interval, panel.covariates)
     name = f"train {len(panel.series_ids)} series, horizon {config.horizon}"
@@ -124,10 +127,10 @@ def train(settings: Settings, request: TrainRequest, clock: Clock, progress: Pro
                 progress(epoch, max_epochs, training, validation)
 
         result = fit(panel, split, config, settings.train, on_epoch)
-        boards = _score(result.forecaster, panel, split, calibrate=settings.forecast.calibrate)
+        boards = _score(result.forecaster, inputs, panel, split, calibrate=settings.forecast.calibrate)
         metrics = {f"{period}/{name}": value for period, (_, board) in boards.items() for name, value in _scalars(board).items()}
         _log_scores(run, boards, metrics, result)
-        _log_pictures(run, boards, result.forecaster, panel)
+        _log_pictures(run, boards, result.forecaster, inputs, panel)
         card = _card(settings, request, panel, split, result, metrics, versions[Observations.name], clock)
         with tempfile.TemporaryDirectory() as scratch:
             save_model(Path(scratch), result.forecaster, card)
@@ -189,15 +192,17 @@ def _split(settings: Settings, request: TrainRequest, panel: Panel) -> Split:
     return Split(train_end, validation_end)
 
 
-def _score(forecaster: CausalForecaster, panel: Panel, split: Split, *, calibrate: bool) -> dict[str, tuple[Period, Scoreboard]]:
+def _score(
+    forecaster: CausalForecaster, inputs: Panel, truth: Panel, split: Split, *, calibrate: bool
+) -> dict[str, tuple[Period, Scoreboard]]:
     """Score the validation period, and the test period where it holds an origin."""
-    borders = {"validation": (split.train_end, split.validation_end), "test": (split.validation_end, panel.end)}
+    borders = {"validation": (split.train_end, split.validation_end), "test": (split.validation_end, truth.end)}
     boards = {}
     for name, (start, end) in borders.items():
-        num_origins = ((end - start) // panel.interval - forecaster.config.horizon) * len(panel.series_ids)
+        num_origins = ((end - start) // truth.interval - forecaster.config.horizon) * len(truth.series_ids)
         period = Period(start=start, end=end, train_end=split.train_end, stride=max(1, num_origins // MAX_SCORED_ORIGINS))
         try:
-            boards[name] = period, score_forecaster(forecaster, panel, panel, period, calibrate=calibrate)
+            boards[name] = period, score_forecaster(forecaster, inputs, truth, period, calibrate=calibrate)
         except DataError as error:
             logger.warning("%s period not scored: %s", name, error)
     return boards
@@ -221,10 +226,12 @@ def _log_scores(run: Run, boards: dict[str, tuple[Period, Scoreboard]], metrics:
         run.log_json(board.overall().to_dicts(), f"{name}/overall.json")
 
 
-def _log_pictures(run: Run, boards: dict[str, tuple[Period, Scoreboard]], forecaster: CausalForecaster, panel: Panel) -> None:
+def _log_pictures(
+    run: Run, boards: dict[str, tuple[Period, Scoreboard]], forecaster: CausalForecaster, inputs: Panel, truth: Panel
+) -> None:
     for name, (period, board) in boards.items():
         with tempfile.TemporaryDirectory() as scratch:
-            for picture in illustrate(board, forecaster, panel, panel, period, Path(scratch)):
+            for picture in illustrate(board, forecaster, inputs, truth, period, Path(scratch)):
                 run.log_artifact(picture, name)
 
 

@@ -93,6 +93,19 @@ def test_the_file_of_forecasts_scores_as_the_line_says(
     assert line["mse"] == pytest.approx(np.mean([seed["mse"] for seed in line["seeds"]]), rel=1e-6)
 
 
+def test_series_too_short_for_a_validation_window_are_forecast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shown to fail by whole validation windows alone: what would train them is refused."""
+    path = long_file(tmp_path, {f"s{b}": [str(2000 + year) for year in range(9 + b % 4)] for b in range(12)})
+    monkeypatch.setattr(sys, "argv", f"accuracy --data {path} --protocol last-window --horizon 6 --max-seconds 1".split())
+    command.main()
+    line = json.loads(capsys.readouterr().out)
+    assert (line["forecasts"], line["points"], line["missing"], line["series_without_scale"]) == (12, 72, 0, 0)
+    assert line["mase"] > 0
+    assert (line["validation"]["mae"], line["validation"]["wql"]) == (None, None)
+
+
 def test_what_cannot_be_done_is_one_sentence_and_exit_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

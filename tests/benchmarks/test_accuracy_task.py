@@ -72,6 +72,16 @@ def test_last_window_trains_on_what_precedes_both_windows(tmp_path: Path) -> Non
     assert task.origins.height == 3
 
 
+def test_very_short_series_choose_by_the_last_half_before_their_test(tmp_path: Path) -> None:
+    """Shown to fail by whole windows alone: nothing is left to train on. No value of the test trains, chooses or scores a choice."""
+    ds_of = {f"s{length}": list(range(length)) for length in (9, 10, 11, 13)}
+    task = load_last_window(long_file(tmp_path, ds_of), horizon=6)
+    assert dict(zip(task.panel.series_ids, task.split.train_rows(task.panel), strict=True)) == {"s9": 2, "s10": 2, "s11": 3, "s13": 4}
+    assert task.split.validation_rows(task.panel).tolist() == (task.panel.length_B - 6).tolist()
+    assert task.validation.count_B.tolist() == [0] * 4
+    assert task.test.count_B.tolist() == [1] * 4
+
+
 def test_a_gap_in_history_stays_a_gap(tmp_path: Path) -> None:
     """Shown to fail by closing every series that lacks a tick."""
     stamps = [START + k * HOUR for k in range(60) if k != 20]
@@ -135,6 +145,16 @@ def test_bad_tables_are_refused_by_name(tmp_path: Path, table: str, named: str) 
     (tmp_path / "bad.csv").write_text(table)
     with pytest.raises(DataError, match=named):
         load_last_window(tmp_path / "bad.csv", 5)
+
+
+def test_names_stay_as_they_are_written_and_values_may_be_missing(tmp_path: Path) -> None:
+    """Shown to fail by missing texts that hold for every column, and by names that are read as numbers."""
+    names = ["NA", "null", "None", "007", "-"]
+    rows = [f"{name},{tick},{'NA' if tick == 4 else tick}" for name in names for tick in range(20)]
+    (tmp_path / "names.csv").write_text("\n".join(["unique_id,ds,y", *rows]))
+    task = load_last_window(tmp_path / "names.csv", 5)
+    assert task.ids.to_list() == names
+    assert np.isnan(task.panel.values_TB).sum(axis=0).tolist() == [1] * len(names)
 
 
 def test_series_of_another_frequency_are_named(tmp_path: Path) -> None:

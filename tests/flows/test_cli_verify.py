@@ -19,16 +19,6 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["verify", *arguments, "--max-seconds", "1"])
 
 
-def of_lake(lake: TestLake) -> dict[str, str]:
-    """Return the environment that leads to a lake of tests and its model."""
-    tracking = lake.settings.tracking
-    return {
-        "TIDECAST_LAKE": lake.settings.lake,
-        "TIDECAST_TRACKING__URI": str(tracking.uri),
-        "TIDECAST_TRACKING__MODEL_NAME": tracking.model_name,
-    }
-
-
 def test_a_leaking_module_exits_with_1_and_says_what_was_seen_and_what_to_do() -> None:
     """Shown to fail by exiting with 0 always."""
     done = run(f"{LEAKS}:CentredConvolution", "--json")
@@ -55,7 +45,7 @@ def test_wrong_use_exits_with_2_and_one_sentence(tmp_path: Path) -> None:
     """Shown to fail by leaving the error to `main`, which exits with 1, the code of a broken law."""
     lake = TestLake.at(tmp_path)
     for subject in (["nowhere.py:Model"], ["77"], []):
-        done = CliRunner().invoke(app, ["verify", *subject], env=of_lake(lake))
+        done = CliRunner().invoke(app, ["verify", *subject], env=lake.environment())
         assert (done.exit_code, done.stdout) == (2, "")
         assert done.stderr.count("\n") == 1
         assert " requires " in done.stderr
@@ -66,7 +56,7 @@ def test_the_champion_passes_on_the_readings_it_was_trained_on(tmp_path: Path) -
     lake = TestLake.at(tmp_path)
     lake.ingest(hourly_readings(96))
     lake.register(random_weights())
-    done = CliRunner().invoke(app, ["verify", "--max-seconds", "1", "--json"], env=of_lake(lake))
+    done = CliRunner().invoke(app, ["verify", "--max-seconds", "1", "--json"], env=lake.environment())
     report = json.loads(done.stdout)
     assert (done.exit_code, report["subject"]) == (0, "model version 1")
     assert f"the border is {START.replace(day=4):%Y-%m-%d %H:%M} UTC" in report["laws"][-1]["seen"]

@@ -1,11 +1,13 @@
 """Each flow leaves what the plain call leaves, and a page in Prefect that says so."""
 
 import gc
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -15,8 +17,10 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
+from typer.testing import CliRunner
 
 from flows import direct, orchestrated
+from flows.cli import app
 from flows.deployments import deployments
 from flows.ingest import ingest_files, ingest_landing
 from flows.tasks import is_transient
@@ -27,11 +31,14 @@ from pipeline.forecast.rolling import ForecastReport
 from pipeline.ingest.fleet import FaultSpec, FleetSpec
 from pipeline.ingest.ingest import IngestOptions
 from pipeline.ingest.simulate import write_fleet
-from pipeline.schemas import Forecasts, Observations, Readings, TableSchema
+from pipeline.schemas import Forecasts, Observations, Plans, Readings, TableSchema
 from pipeline.settings import Settings, TrainSettings
 from pipeline.store.lake import Lake
+from pipeline.study.plan import DepthRequest
 from pipeline.study.tune import TuneRequest
 from pipeline.train.train import TrainReport, TrainRequest
+from tests.lakes import TestLake, hourly_readings
+from tests.studies import BRIEF
 
 pytestmark = [
     pytest.mark.slow,
@@ -170,3 +177,34 @@ def test_the_tune_flow_finds_what_the_call_finds(plain: River, flowing: River) -
     assert (flown.study, flown.best, flown.validation) == (called.study, called.best, called.validation)
     with get_client(sync_client=True) as client:
         assert {"tune-summary", "tune-table"} <= {artifact.key for artifact in client.read_artifacts()}
+
+
+def test_the_ingest_flow_stores_a_plan_as_the_call_does(prefect_server: str, tmp_path: Path) -> None:
+    """Shown to fail by a flow that reads every file as readings: stamps that lie ahead go to quarantine then."""
+    ahead = pl.datetime_range(datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC), "1h", eager=True)
+    tariffs = pl.DataFrame({"device_id": "oven", "ts": ahead, "tariff": range(25)})
+    tariffs.write_csv(tmp_path / "tariffs.csv")
+    verb = ["ingest", str(tmp_path / "tariffs.csv"), "--plan", "--known-ahead", "7d", "--json", "--lake"]
+    flown, called = (
+        CliRunner().invoke(app, [*verb, str(tmp_path / lake), *how]) for lake, how in (("flown", []), ("called", ["--no-orchestrator"]))
+    )
+    assert (flown.exit_code, json.loads(flown.stdout)) == (0, json.loads(called.stdout))
+    plans = [Lake(str(tmp_path / lake)).scan(Plans).drop(WHEN & Plans.columns.keys()).collect().sort("ts") for lake in ("flown", "called")]
+    assert plans[0].equals(plans[1])
+    assert plans[0]["value"].to_list() == list(range(25))
+
+
+def test_the_depth_flow_compares_and_shows_it_on_its_page(prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by a page under another name."""
+    monkeypatch.setitem(DepthRequest.__init__.__kwdefaults__, "depths", (1, 2))  # the verb compares all five
+    lake = TestLake.at(tmp_path)
+    lake.settings = lake.settings.model_copy(update={"train": BRIEF})
+    lake.ingest(hourly_readings(200))
+    verb = ["study", "depth", "--trials", "2", "--seeds", "2", "--epochs", "1", "--workers", "1", "--json"]
+    done = CliRunner().invoke(app, verb, env=lake.environment())
+    report = json.loads(done.stdout)
+    assert (done.exit_code, report["epochs"], report["seeds"]) == (0, 1, 2)
+    assert len(report["cells"]) == 4
+    assert (Path(report["folder"]) / "depth.md").is_file()
+    with get_client(sync_client=True) as client:
+        assert {"study-depth-summary", "study-depth-table"} <= {artifact.key for artifact in client.read_artifacts()}

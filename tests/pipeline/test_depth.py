@@ -26,12 +26,12 @@ from tests.studies import BRIEF, small_search
 
 SLOW_LEARNER = BRIEF.model_copy(update={"learning_rate": 1e-6})  # so that every cell wants more than the range has
 BLUE_PIXEL = np.float32(to_rgb(BLUE))
-REQUEST = DepthRequest(trials=3, seeds=2, epochs=2, minutes=60, workers=1, depths=(1, 2))
+REQUEST = DepthRequest(trials=2, seeds=2, epochs=2, minutes=60, workers=1, depths=(1, 2))
 
 
 def stop(done: int, total: int, what: str) -> None:
-    """Interrupt a study after its 14th training, one of those beyond the border."""
-    if done == 14:
+    """Interrupt a study after its tenth training, one of those beyond the border."""
+    if done == 10:
         raise KeyboardInterrupt
 
 
@@ -162,7 +162,7 @@ def test_a_plan_is_read_as_it_was_written(studied: tuple[TestLake, DepthReport, 
 def test_too_little_time_is_refused_with_what_it_takes(studied: tuple[TestLake, DepthReport, list[str]]) -> None:
     """Shown to fail by planning one epoch."""
     lake = studied[0]
-    with pytest.raises(SettingsError, match=r"requires time for 5 epochs of 20 trainings, .* got 0.001"):
+    with pytest.raises(SettingsError, match=r"requires time for 5 epochs of 16 trainings, .* got 0.001"):
         study_depth(lake.settings, replace(REQUEST, epochs=None, minutes=0.001), lake.clock)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from mlflow.exceptions import MlflowException
 
 from pipeline.errors import DataError
 from pipeline.forecast.calibrate import CalibrationState
@@ -22,6 +23,7 @@ from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import scan_forecasts
 from pipeline.store.lake import Lake, read
 from pipeline.store.plans import append_plans
+from pipeline.tracking.mlflow_store import bound
 from pipeline.tracking.registry import LoadedModel, champion
 from pipeline.train.fit import forecaster_config
 from pipeline.train.train import load_panel
@@ -173,38 +175,112 @@ def test_forecasts_that_roll_are_those_of_one_pass(served: tuple[TestLake, Loade
     np.testing.assert_allclose(np.array(issued["quantiles"].to_list()), block.quantiles_OBHQ.reshape(30, -1), rtol=1e-5)
 
 
-def test_one_frame_with_its_covariates_beside_it_gives_the_same_forecast(served: tuple[TestLake, LoadedModel, Panel]) -> None:
-    """Shown to fail by dropping the rows after the last reading: they are the plan."""
-    lake, loaded, panel = served
+def beside() -> pl.DataFrame:
+    """Return the history of the target with a column for each covariate, as somebody without a lake has it."""
     ticks = range(NUM_HOURS + CONFIG.horizon)
-    history = pl.DataFrame({"unique_id": "oven", "ds": [START + tick * HOUR for tick in ticks]}).with_columns(
+    return pl.DataFrame({"unique_id": "oven", "ds": [START + tick * HOUR for tick in ticks]}).with_columns(
         pl.Series("y", [*TARGET["value"], *[None] * CONFIG.horizon]),
         pl.Series("wind", [*MEASURED["value"], *[None] * CONFIG.horizon]),
         pl.Series("tariff", [None, *np.sin(np.arange(len(ticks) - 1.0))]),
         area=120.0,
         kind=pl.lit("fan"),
     )
+
+
+def test_one_frame_with_its_covariates_beside_it_gives_the_same_forecast(served: tuple[TestLake, LoadedModel, Panel]) -> None:
+    """Shown to fail by dropping the rows after the last reading: they are the plan."""
+    lake, loaded, panel = served
     last = read(scan_forecasts(Lake(lake.settings.lake)).sort("origin"))["quantiles"].to_list()[-1]
-    found = forecast_frame(loaded, history)
+    found = forecast_frame(loaded, beside())
     assert found["cutoff"][0] == panel.label(0, NUM_HOURS - 1)
     np.testing.assert_allclose(found.select("^q.*$").to_numpy().ravel(), last, rtol=1e-5)
     with pytest.raises(DataError, match="without \\['tariff'\\]"):
-        forecast_frame(loaded, history.drop("tariff"))
+        forecast_frame(loaded, beside().drop("tariff"))
 
 
-def test_a_covariate_ingested_after_the_forecast_replays_its_target(tmp_path: Path) -> None:
-    """Shown to fail by looking for revisions of the targets alone: what is served would differ from what a restart serves."""
-    lake = lake_at(tmp_path, pl.concat([TARGET.head(40), MEASURED.head(30)]), CovariateSettings(past=("wind",)))
+def test_mlflow_serves_a_model_with_covariates_of_every_kind(served: tuple[TestLake, LoadedModel, Panel]) -> None:
+    """Shown to fail by a signature without the columns of covariates: MLflow takes away what it does not name."""
+    from mlflow.pyfunc import load_model  # warns when it is imported, unless the package of the model was written before
+
+    lake, loaded, _ = served
+    naive = beside().with_columns(pl.col("ds").dt.replace_time_zone(None))
+    with bound(lake.settings):
+        model = load_model(f"models:/{lake.settings.tracking.model_name}@champion")
+        answer = pl.from_pandas(model.predict(naive.to_pandas()))
+        with pytest.raises(MlflowException, match="Model is missing inputs \\['tariff'\\]"):
+            model.predict(naive.drop("tariff").to_pandas())
+    expected = forecast_frame(loaded, beside())
+    assert answer.columns == expected.columns
+    np.testing.assert_array_equal(answer.select("^q.*$").to_numpy(), expected.select("^q.*$").to_numpy())
+
+
+def serving(folder: Path, readings: pl.DataFrame, covariates: CovariateSettings) -> TestLake:
+    """Return a lake whose champion reads some covariates and has forecast once."""
+    lake = lake_at(folder, readings, covariates)
+    Catalog(lake.settings.state_dir).set_attributes(area_of("120"))
+    if covariates.future:
+        announce(lake, list(np.sin(np.arange(60.0))), START - 100 * HOUR)
     panel = load_panel(lake.settings, Lake(lake.settings.lake), None)
     config = forecaster_config(lake.settings.train, panel.interval, panel.covariates)
     lake.register(random_weights(config=replace(config, network=CONFIG.network)))
     forecast(lake.settings, lake.clock)
+    return lake
+
+
+def area_of(value: str) -> pl.DataFrame:
+    return pl.DataFrame([("oven", "area", value)], schema=["device_id", "name", "value"], orient="row")
+
+
+def assert_served_is_what_a_restart_serves(lake: TestLake, last: int) -> None:
+    """Compare the newest forecast with one pass over all that is known now."""
+    loaded, whole = champion(lake.settings), load_panel(lake.settings, Lake(lake.settings.lake), None)
+    engine = StreamEngine(loaded.model, loaded.model.initial_state(1), CalibrationState.fresh(CONFIG.horizon, 1))
+    (block,) = engine.advance(whole.values_TB, whole.time_TB, np.array([last]), whole.covariates)
+    newest = read(scan_forecasts(Lake(lake.settings.lake)).sort("origin"))["quantiles"].to_list()[-1]
+    np.testing.assert_allclose(newest, block.quantiles_OBHQ.ravel(), rtol=1e-5)
+
+
+def test_a_covariate_ingested_after_the_forecast_replays_its_target(tmp_path: Path) -> None:
+    """Shown to fail by looking for revisions of the targets alone: what is served would differ from what a restart serves."""
+    lake = serving(tmp_path, pl.concat([TARGET.head(40), MEASURED.head(30)]), CovariateSettings(past=("wind",)))
     lake.ingest(MEASURED.slice(30, 10))
     assert forecast(lake.settings, lake.clock).replayed == 1
     lake.ingest(pl.concat([TARGET.slice(40, 5), MEASURED.slice(40, 5)]))
     forecast(lake.settings, lake.clock)
-    loaded, whole = champion(lake.settings), load_panel(lake.settings, Lake(lake.settings.lake), None)
-    engine = StreamEngine(loaded.model, loaded.model.initial_state(1), CalibrationState.fresh(CONFIG.horizon, 1))
-    (block,) = engine.advance(whole.values_TB, whole.time_TB, np.array([44]), whole.covariates)
-    newest = read(scan_forecasts(Lake(lake.settings.lake)).sort("origin"))["quantiles"].to_list()[-1]
-    np.testing.assert_allclose(newest, block.quantiles_OBHQ.ravel(), rtol=1e-5)
+    assert_served_is_what_a_restart_serves(lake, 44)
+
+
+@pytest.mark.parametrize("first", [10, 44])  # of the last tick read, 39, calibration knows what was said of the ticks up to 45
+def test_a_plan_ingested_after_the_forecast_replays_its_target(tmp_path: Path, first: int) -> None:
+    """Shown to fail by not looking at plans, and by looking no further than the last tick that was read."""
+    lake = serving(tmp_path, TARGET.head(40), CovariateSettings(future=("tariff",)))
+    announce(lake, [7.0, 9.0], START - 50 * HOUR, START + first * HOUR)
+    assert forecast(lake.settings, lake.clock).replayed == 1
+    assert forecast(lake.settings, lake.clock).replayed == 0
+    lake.ingest(TARGET.slice(40, 15))
+    forecast(lake.settings, lake.clock)
+    assert_served_is_what_a_restart_serves(lake, 54)
+
+
+def test_a_plan_that_changes_nothing_of_what_was_read_replays_nothing(tmp_path: Path) -> None:
+    """Shown to fail by replaying for every new row: one beyond the horizon, one announced too late to be read."""
+    lake = serving(tmp_path, TARGET.head(40), CovariateSettings(future=("tariff",)))
+    announce(lake, [7.0], START, START + 46 * HOUR)
+    announce(lake, [7.0], START + 36 * HOUR, START + 41 * HOUR)
+    assert forecast(lake.settings, lake.clock).replayed == 0
+    lake.ingest(TARGET.slice(40, 10))
+    forecast(lake.settings, lake.clock)
+    assert_served_is_what_a_restart_serves(lake, 49)
+
+
+def test_an_attribute_that_is_corrected_replays_the_series_of_its_device(tmp_path: Path) -> None:
+    """Shown to fail by going by the version of the observations alone: the same attribute again changes nothing."""
+    lake = serving(tmp_path, TARGET.head(40), CovariateSettings(static=("area",)))
+    catalog = Catalog(lake.settings.state_dir)
+    catalog.set_attributes(area_of("120"))
+    assert forecast(lake.settings, lake.clock).replayed == 0
+    catalog.set_attributes(area_of("9000"))
+    assert forecast(lake.settings, lake.clock).replayed == 1
+    lake.ingest(TARGET.slice(40, 5))
+    assert forecast(lake.settings, lake.clock).replayed == 0
+    assert_served_is_what_a_restart_serves(lake, 44)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import mlflow
 import polars as pl
@@ -35,6 +34,7 @@ from pipeline.tracking.registry import (
     save_model,
     set_alias,
 )
+from tests.lakes import empty_mlflow_store
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CONFIG = ForecasterConfig(
@@ -68,18 +68,9 @@ def saved(tmp_path):
     return tmp_path / "model"
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """An MLflow database without a run: making one takes seconds, copying it none."""
-    settings = Settings(lake=str(tmp_path_factory.mktemp("template")))
-    connect(settings)
-    return Path(settings.tracking_uri.removeprefix("sqlite:///"))
-
-
 @pytest.fixture
-def settings(tmp_path, empty_store):
-    (tmp_path / "lake" / "mlflow").mkdir(parents=True)
-    shutil.copy(empty_store, tmp_path / "lake" / "mlflow" / "mlflow.db")
+def settings(tmp_path):
+    shutil.copytree(empty_mlflow_store(), tmp_path / "lake" / "mlflow")
     return Settings(lake=str(tmp_path / "lake"))
 
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -14,22 +13,14 @@ from pipeline.errors import SettingsError, StoreError
 from pipeline.settings import Settings
 from pipeline.tracking.mlflow_store import connect, experiment_id
 from pipeline.tracking.run import FLUSH_EVERY, tracked_run
+from tests.lakes import empty_mlflow_store
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """An MLflow database without a run: making one takes seconds, copying it none."""
-    settings = Settings(lake=str(tmp_path_factory.mktemp("template")))
-    connect(settings)
-    return Path(settings.tracking_uri.removeprefix("sqlite:///"))
-
-
 @pytest.fixture
-def settings(tmp_path, empty_store):
-    (tmp_path / "lake" / "mlflow").mkdir(parents=True)
-    shutil.copy(empty_store, tmp_path / "lake" / "mlflow" / "mlflow.db")
+def settings(tmp_path):
+    shutil.copytree(empty_mlflow_store(), tmp_path / "lake" / "mlflow")
     return Settings(lake=str(tmp_path / "lake"))
 
 
@@ -105,6 +96,27 @@ def test_artifacts_lie_below_the_lake(settings, clock, tmp_path):
     assert (folder / "plots" / "fan.png").read_bytes() == b"\x89PNG"
     assert (folder / "summary.md").read_text() == stored(settings, run).data.tags["mlflow.note.content"] == "# Summary\n"
     assert json.loads((folder / "metrics.json").read_text()) == {"mae": 1.0}
+
+
+def test_a_lake_that_was_copied_keeps_its_artifacts_to_itself(settings, clock, tmp_path):
+    """Shown to fail by leaving the experiment where it was made: MLflow stores its absolute location."""
+    with tracked_run(settings, "run", clock) as first:
+        first.log_text("text", "note.txt")
+    before = sorted((tmp_path / "lake").rglob("*"))
+    copy = Settings(lake=str(tmp_path / "my copy"))
+    shutil.copytree(tmp_path / "lake", copy.lake)
+    with tracked_run(copy, "run", clock) as run:
+        run.log_text("text", "note.txt")
+    assert (copy.artifacts_dir / run.run_id / "artifacts" / "note.txt").is_file()
+    assert sorted((tmp_path / "lake").rglob("*")) == before
+
+
+def test_a_location_that_somebody_chose_for_artifacts_stays(settings, clock, tmp_path):
+    """Shown to fail by taking every other location for one of a lake that was copied."""
+    connect(settings).create_experiment("tidecast", artifact_location=(tmp_path / "chosen").as_uri())
+    with tracked_run(settings, "run", clock) as run:
+        run.log_text("text", "note.txt")
+    assert (tmp_path / "chosen" / run.run_id / "artifacts" / "note.txt").is_file()
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError("no data"), "FAILED"), (KeyboardInterrupt("no data"), "KILLED")])

@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 from mlflow import MlflowClient
 
 from models.config import NetworkConfig
 from pipeline.errors import DataError
+from pipeline.evaluate.backtest import BacktestRequest, backtest
+from pipeline.evaluate.scoring import MODEL
 from pipeline.forecast.rolling import forecast
 from pipeline.settings import TrainSettings
 from pipeline.tracking.registry import champion, champion_version
@@ -74,6 +77,19 @@ def test_borders_are_taken_as_given(tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_scores(trained: tuple[TestLake, TrainReport], tmp_path: Path) -> None:
     lake = small_lake(tmp_path)
     assert train(lake.settings, TrainRequest(), lake.clock).metrics == trained[1].metrics
+
+
+def test_the_scores_of_a_training_are_those_of_a_backtest_though_readings_were_corrected_since(tmp_path: Path) -> None:
+    """Shown to fail by scoring with the panel that was trained on as inputs."""
+    lake = small_lake(tmp_path)
+    spoilt = pl.col("ts").is_between(START + 262 * HOUR, START + 266 * HOUR)
+    corrected = hourly_readings(300).filter(spoilt).with_columns(pl.col("value") + 50, pl.col("seq") + 1000)
+    lake.ingest(corrected.with_columns(received_at=pl.lit(START) + 400 * HOUR))
+    report = train(lake.settings, TrainRequest(), lake.clock)
+    honest = backtest(lake.settings, BacktestRequest(), lake.clock)
+    assert (honest.start, honest.end) == (report.validation_end, report.data_end)
+    for metric in ("mae", "width_80"):
+        assert report.metrics[f"test/{metric}"] == pytest.approx(honest.overall[MODEL][metric], rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""Which series must be replayed: those whose state has read something that was changed, or that came, after it had been read.
+
+A replayed series is what a restart would make of it; forecasts that were issued stay. Called by `pipeline.forecast.rolling`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from models.config import ForecasterConfig
+from pipeline.forecast.state import StreamState
+from pipeline.prepare.covariates import CovariateNames
+from pipeline.prepare.grid import tick_expr
+from pipeline.prepare.join_covariates import announced_in_time, series_beside, static_values
+from pipeline.schemas import Observations, Plans
+from pipeline.store.catalog import Catalog
+from pipeline.store.changes import changed_rows
+from pipeline.store.lake import Lake
+from pipeline.store.observations import changed_observations
+
+
+@dataclass(frozen=True)
+class InputVersions:
+    """The tables that a state is made from.
+
+    Attributes:
+        observations: Delta version.
+        plans: Delta version; None where the model reads nothing that is known ahead.
+    """
+
+    observations: int
+    plans: int | None
+
+    @classmethod
+    def newest(cls, lake: Lake, names: CovariateNames) -> Self:
+        """Return the versions there are now of what a model reads."""
+        return cls(lake.version(Observations), lake.version(Plans) if names.future else None)
+
+
+@dataclass(frozen=True)
+class StaticInputs:
+    """The attributes of devices, as they are when a run begins.
+
+    Attributes:
+        columns: that the model reads.
+        device_of: the device of each series; empty where the model reads none.
+        attributes: device_id, name, value.
+    """
+
+    columns: tuple[str, ...]
+    device_of: dict[str, str]
+    attributes: pl.DataFrame
+
+    @classmethod
+    def read(cls, catalog: Catalog, names: CovariateNames) -> Self:
+        """Read what a model needs of the catalog."""
+        if not names.static:
+            return cls((), {}, pl.DataFrame())
+        return cls(names.static, dict(catalog.series().select("series_id", "device_id").iter_rows()), catalog.attributes())
+
+    def of(self, series_ids: Sequence[str]) -> NDArray[np.float64] | None:
+        """Return the static covariates (B, J) of some series; None where the model reads none."""
+        return static_values([self.device_of[series] for series in series_ids], self.columns, self.attributes) if self.columns else None
+
+    def changed_since(self, state: StreamState) -> list[str]:
+        """Return the series whose state was made with other static covariates than theirs."""
+        now_BJ = self.of(state.series_ids)
+        if now_BJ is None or state.static_BJ is None:
+            return []
+        is_same_BJ = (now_BJ == state.static_BJ) | (np.isnan(now_BJ) & np.isnan(state.static_BJ))
+        return [state.series_ids[slot] for slot in np.flatnonzero(~is_same_BJ.all(axis=1))]
+
+
+def revised_series(
+    lake: Lake, state: StreamState, fleet: pl.DataFrame, consumed: InputVersions | None, config: ForecasterConfig
+) -> list[str]:
+    """Return the series of which, or of whose covariates, something changed in the ticks that their state has read.
+
+    Args:
+        lake: observations and plans.
+        state: of the fleet.
+        fleet: series of the catalog.
+        consumed: what the state was made from; None for a state of nothing.
+        config: names the covariates.
+    """
+    if consumed is None or not state.series_ids:
+        return []
+    measured = changed_observations(lake, consumed.observations)
+    announced = Plans.empty() if consumed.plans is None else changed_rows(lake, Plans, consumed.plans)
+    if measured is None or announced is None:  # the log no longer reaches back: every series may have changed
+        return list(state.series_ids)
+    grids = fleet.select("device_id", "sample_interval_us", "grid_offset_us", target="series_id")
+    reached = pl.DataFrame({"target": state.series_ids, "read_to": state.tick_B}).join(grids, on="target")
+    sources = pl.concat([reached.with_columns(series_id="target"), series_beside(reached, config.past_covariates)], how="diagonal")
+    behind = _on_ticks(measured, sources).filter(pl.col("tick") <= pl.col("read_to"))
+    # Calibration remembers what was said of the ticks ahead, and that had read their plan.
+    reach = 0 if state.calibration is None else config.horizon
+    planned = _on_ticks(announced, series_beside(reached, config.future_covariates)).filter(pl.col("tick") <= pl.col("read_to") + reach)
+    planned = announced_in_time(planned, timedelta(seconds=config.sample_interval_s), config.horizon)
+    return sorted({*behind["target"], *planned["target"]})
+
+
+def _on_ticks(changes: pl.DataFrame, sources: pl.DataFrame) -> pl.DataFrame:
+    """Give each change its tick on the grid of every target that reads it."""
+    return changes.join(sources, on="series_id").with_columns(tick=tick_expr())
