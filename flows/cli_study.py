@@ -76,7 +76,7 @@ def _train(report: "TuneReport", request: "TuneRequest", settings: "Settings", n
 @study_app.command("depth")
 def study_depth(  # noqa: PLR0913 (a verb's options are its signature)
     *,
-    trials: Annotated[int, typer.Option(min=2, help="Trials of each depth and wiring.")] = 5,
+    trials: Annotated[int, typer.Option(min=2, help="Trials of each depth and wiring; half as many more where a range is widened.")] = 5,
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each finalist, with seeds no choice has seen.")] = 4,
     minutes: Annotated[float, typer.Option(min=1, help="Time for the whole; decides the epochs of every training.")] = 28.0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of every training.  [default: what the minutes allow]")] = None,
@@ -92,7 +92,8 @@ def study_depth(  # noqa: PLR0913 (a verb's options are its signature)
 ) -> None:
     """Compare depths 1, 2, 3, 4 and 6, plain and residual, each tuned on its own.
 
-    All get the same parameters, trials and epochs. Stopped or killed, the same command goes on.
+    All get the same parameters, trials and epochs; where the best learning rate lies at an end of its range, the range is widened
+    and gets extra trials. Stopped or killed, the same command goes on.
     """
     from flows.console import note, watch_steps, write_json
     from pipeline.study.plan import DepthRequest

@@ -93,8 +93,8 @@ def _deployment(flow: Flow[..., Any], schedule: Schedule, limit: ConcurrencyLimi
 
 def _as_parameter(settings: Settings) -> dict[str, Any]:
     """Return what differs from the defaults, with local folders made absolute."""
-    places = {
+    folders = {
         "lake": settings.lake if settings.is_remote else str(Path(settings.lake).resolve()),
         "state": str(settings.state_dir.resolve()),
     }
-    return {**settings.model_dump(mode="json", exclude_defaults=True), **places}
+    return {**settings.model_dump(mode="json", exclude_defaults=True), **folders}

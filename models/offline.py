@@ -157,14 +157,8 @@ def minimise(
     best, best_weights = _validated(module, validate), _weights(module)
     last = best
     for step in range(1, num_steps + 1):
-        module.train()
-        optimiser.zero_grad()
-        loss = draw_loss()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimiser.step()
+        last = _descended(module, draw_loss, optimiser)
         schedule.step()
-        last = float(loss.detach())
         if validate is not None and (step % validate_every == 0 or step == num_steps):
             score = _validated(module, validate)
             if score < best:
@@ -173,6 +167,17 @@ def minimise(
         module.load_state_dict(best_weights)
     module.eval()
     return last if validate is None else best
+
+
+def _descended(module: nn.Module, draw_loss: Callable[[], Tensor], optimiser: torch.optim.Optimizer) -> float:
+    """Take one step down the loss of a fresh batch; return that loss."""
+    module.train()
+    optimiser.zero_grad()
+    loss = draw_loss()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    optimiser.step()
+    return float(loss.detach())
 
 
 def _validated(module: nn.Module, validate: Callable[[], float] | None) -> float:

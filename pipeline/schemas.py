@@ -40,7 +40,7 @@ class Readings(TableSchema):
 
     name = "readings"
     columns: ClassVar = {
-        "source": pl.String,  # connector and place, as "file:sample.ndjson"
+        "source": pl.String,  # connector and file, as "file:sample.ndjson"
         "source_seq": pl.Int64,  # the device's sequence number, else the position in the source
         "device_id": pl.String,
         "metric": pl.String,

@@ -48,21 +48,19 @@ class Forecasts(NamedTuple):
 
 def forecast(forecaster: CausalForecaster, task: Task, origins: Origins) -> Iterator[Forecasts]:
     """Yield the forecasts of every origin of a period; those of a series come in the order of time."""
-    panel, time_TB = task.panel, task.panel.time_TB
     config = forecaster.config
     for columns_B in _side_by_side(origins):
         first_B, last_B = origins.first_B[columns_B], origins.last_B[columns_B]
         rows_O = np.unique(np.concatenate([np.arange(first, last + 1) for first, last in zip(first_B, last_B, strict=True)]))
-        values_TB = panel.values_TB[: rows_O[-1] + 1, columns_B]
-        values_TB[np.arange(len(values_TB))[:, None] > last_B] = np.nan  # nothing after a series' last origin is even handed over
-        covariates = panel.covariates and panel.covariates.columns(columns_B).first_rows(last_B + 1)
+        part = task.panel.columns(columns_B).first_rows(last_B + 1)  # nothing after a series' last origin is even handed over
+        values_TB, time_TB, covariates = part.values_TB, part.time_TB, part.covariates
         calibration = CalibrationState.fresh(config.horizon, len(columns_B))
         engine, start = StreamEngine(forecaster, forecaster.initial_state(len(columns_B)), calibration), 0
         per_origin = len(columns_B) * config.horizon * len(config.quantile_levels)
         for slice_O in np.split(rows_O, np.arange(0, len(rows_O), max(1, CELLS // per_origin))[1:]):
             end = int(slice_O[-1]) + 1
             here = covariates and PanelCovariates(covariates.names, *covariates.window(start, end, config.horizon))
-            for block in engine.advance(values_TB[start:end], time_TB[start:end, columns_B], slice_O - start, here):
+            for block in engine.advance(values_TB[start:end], time_TB[start:end], slice_O - start, here):
                 row_O = block.origins_O + start
                 o_N, b_N = np.nonzero((row_O[:, None] >= first_B[block.columns_B]) & (row_O[:, None] <= last_B[block.columns_B]))
                 if len(o_N):

@@ -115,11 +115,7 @@ class TaskScores:
 
     def _by_window(self) -> dict[str, float] | None:
         panel = self.task.panel
-        if (
-            len(np.unique(panel.first_tick_B * panel.interval_us + panel.offset_us_B)) > 1
-            or len(np.unique(self.origins.first_B)) > 1
-            or not self._count_T.any()
-        ):
+        if len(np.unique(panel.labels_us(0))) > 1 or len(np.unique(self.origins.first_B)) > 1 or not self._count_T.any():
             return None
         used = slice(int(self.origins.first_B.min()) + 1, int(self.origins.last_B.max()) + self.task.horizon + 1)
         count_T, inside_T = self._count_T[used], self._inside_T[used]
@@ -186,17 +182,17 @@ def _add_rows(scores: TaskScores, frame: pl.DataFrame, targets: pl.DataFrame, cu
     """Scatter the rows of a frame into blocks of whole forecasts and score them."""
     task = scores.task
     keys = frame.select(pl.col("unique_id").cast(pl.String), pl.col("cutoff", "ds").cast(task.stamp_type))
-    places = keys.join(targets, on=["unique_id", "ds"], how="left", maintain_order="left").join(
+    indices = keys.join(targets, on=["unique_id", "ds"], how="left", maintain_order="left").join(
         cutoffs.select("unique_id", "cutoff", origin="row"), on=["unique_id", "cutoff"], how="left", maintain_order="left"
     )
     step = pl.col("row") - pl.col("origin")
-    strange = places.filter(step.is_null() | (step < 1) | (step > task.horizon))
+    strange = indices.filter(step.is_null() | (step < 1) | (step > task.horizon))
     if strange.height:
         first = "; ".join(
             f"{name} from {cutoff} for {ds}" for name, cutoff, ds in strange.select("unique_id", "cutoff", "ds").head(3).iter_rows()
         )
         raise DataError(f"Scoring requires forecasts that the task asks for; got {strange.height} others: {first}. Leave them out.")
-    column_R, row_R, origin_R = (places[name].to_numpy() for name in ("column", "row", "origin"))
+    column_R, row_R, origin_R = (indices[name].to_numpy() for name in ("column", "row", "origin"))
     key_N, number_R = np.unique(column_R * len(task.panel.values_TB) + origin_R, return_inverse=True)
     columns_N, origins_N = np.divmod(key_N, len(task.panel.values_TB))
     quantiles_NHQ = np.full((len(key_N), task.horizon, len(LEVELS)), np.nan)

@@ -141,7 +141,7 @@ def load_ltsf(
         values_TB=np.ascontiguousarray(grid.values_TC[:, :num_series]),
         covariates=_shared(past_covariates, grid.values_TC[:, num_series:], num_series),
     )
-    label_T = (grid.first_tick + np.arange(num_rows)) * panel.interval_us + grid.offset_us
+    label_T = panel.labels_us(np.arange(num_rows), 0)
     return Task(
         name=path.stem,
         panel=panel,

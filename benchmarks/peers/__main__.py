@@ -117,37 +117,37 @@ def _page(told: dict[str, Any], rows: list[Row], task: Task) -> str:
 
 def _peer(name: str, exchange: Exchange, results: Path, python: str) -> Row:
     """Run a peer unless its result is there, and score it."""
-    place = results / name
-    record = _stored(place)
+    folder = results / name
+    record = _stored(folder)
     if record.get("fingerprint") != exchange.fingerprint:
         print(f"running {name}", file=sys.stderr, flush=True)
         failure = _run(name, results, python)
         if failure:
             return Row(name, None, None, None, f"FAILED: {failure}")
-        record = _stored(place)
-    scores = score_frames(exchange.task, [exchange.read_forecasts(place / "forecasts.parquet")])
+        record = _stored(folder)
+    scores = score_frames(exchange.task, [exchange.read_forecasts(folder / "forecasts.parquet")])
     budget = f"{record['budget_s']:g} s: {record['how']}"
     return Row(name, scores, float(record["training_s"]), float(record["forecasting_s"]), budget, bool(record["cut_off"]))
 
 
-def _stored(place: Path) -> dict[str, Any]:
+def _stored(folder: Path) -> dict[str, Any]:
     """Return what a peer said of itself, nothing if it has not run."""
-    path = place / "peer.json"
+    path = folder / "peer.json"
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def _run(name: str, results: Path, python: str) -> str | None:
     """Run one peer to its end; return the last line of its complaint if it failed."""
-    place = results / name
-    place.mkdir(exist_ok=True)
-    (place / "peer.json").unlink(missing_ok=True)
+    folder = results / name
+    folder.mkdir(exist_ok=True)
+    (folder / "peer.json").unlink(missing_ok=True)
     environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(THREADS)), "RAY_USAGE_STATS_ENABLED": "0"}
     command = [python, "-m", "benchmarks.peers.run_peer", name, str(results.resolve())]
-    with (place / "log.txt").open("w") as log:
+    with (folder / "log.txt").open("w") as log:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False)
     if done.returncode == 0:
         return None
-    lines = (place / "log.txt").read_text(errors="replace").strip().splitlines()
+    lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else f"exit status {done.returncode}"
 
 

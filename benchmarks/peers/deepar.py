@@ -41,35 +41,11 @@ def gluonts_deepar(task: PeerTask) -> PeerResult:
     """Run DeepAR with the library's sizes, lags and time features, and two horizons or a week of hours of unrolled context."""
     seed_everything(task.seed)
     series = task.windowed
-    max_steps = BATCHES_IN_EPOCH * MAX_EPOCHS
-    context = min(max(2 * task.horizon, min(task.season * 7, 168)), task.context_length)
+    numbers = {one.name: number for number, one in enumerate(series)}
     frequency = task.frequency.replace("MS", "M")  # the library's periods have no beginning or end
-    features = _time_features(task, frequency)
-    watch = watched(Callback, task.seconds, monitor="val_loss", max_steps=max_steps)
-    sampler = ExpectedNumInstanceSampler(num_instances=max(WINDOWS_IN_PASS / len(series), 1.0), min_future=task.horizon)
+    watch = watched(Callback, task.seconds, monitor="val_loss", max_steps=BATCHES_IN_EPOCH * MAX_EPOCHS)
     with tempfile.TemporaryDirectory() as folder:
-        estimator = DeepAREstimator(
-            freq=frequency,
-            prediction_length=task.horizon,
-            context_length=context,
-            num_feat_static_cat=1,
-            cardinality=[len(series)],
-            num_parallel_samples=NUM_SAMPLES,
-            batch_size=BATCH_SIZE,
-            num_batches_per_epoch=BATCHES_IN_EPOCH,
-            train_sampler=sampler,
-            time_features=features,
-            trainer_kwargs={
-                "accelerator": "cpu",
-                "max_epochs": MAX_EPOCHS,
-                "callbacks": [watch],
-                "default_root_dir": folder,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "logger": False,
-            },
-        )
-        numbers = {one.name: number for number, one in enumerate(series)}
+        estimator = _estimator(task, frequency, watch, folder)
         train = [_entry(one, numbers, one.num_train) for one in series]
         chosen = [_entry(one, numbers, origin + 1 + task.horizon) for one, origin in task.validation_windows(series)]
         validation = ListDataset(chosen, frequency) if chosen else None
@@ -85,11 +61,11 @@ def gluonts_deepar(task: PeerTask) -> PeerResult:
         quantiles=quantiles,
         library="gluonts",
         settings={
-            "context_length": context,
-            "num_layers": 2,
-            "hidden_size": 40,
+            "context_length": estimator.context_length,
+            "num_layers": estimator.num_layers,
+            "hidden_size": estimator.hidden_size,
             "samples": NUM_SAMPLES,
-            "time_features": [f.__name__ for f in features],
+            "time_features": [feature.__name__ for feature in estimator.time_features],
         },
         missing="NaN, which the library masks and imputes itself",
         covariates="none: DeepAR takes no covariates known up to the origin only; lags and calendar are its own",
@@ -97,6 +73,31 @@ def gluonts_deepar(task: PeerTask) -> PeerResult:
         forecasting_s=time.process_time() - started,
         cut_off=watch.cut_off,
         how=watch.how,
+    )
+
+
+def _estimator(task: PeerTask, frequency: str, watch: Callback, folder: str) -> DeepAREstimator:
+    """Return the library's estimator with its own sizes and lags; it leaves its weights in the folder."""
+    return DeepAREstimator(
+        freq=frequency,
+        prediction_length=task.horizon,
+        context_length=min(max(2 * task.horizon, min(task.season * 7, 168)), task.context_length),
+        num_feat_static_cat=1,
+        cardinality=[len(task.series)],
+        num_parallel_samples=NUM_SAMPLES,
+        batch_size=BATCH_SIZE,
+        num_batches_per_epoch=BATCHES_IN_EPOCH,
+        train_sampler=ExpectedNumInstanceSampler(num_instances=max(WINDOWS_IN_PASS / len(task.series), 1.0), min_future=task.horizon),
+        time_features=_time_features(task, frequency),
+        trainer_kwargs={
+            "accelerator": "cpu",
+            "max_epochs": MAX_EPOCHS,
+            "callbacks": [watch],
+            "default_root_dir": folder,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "logger": False,
+        },
     )
 
 

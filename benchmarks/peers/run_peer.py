@@ -26,17 +26,17 @@ PEERS = {  # by name, the module whose function of that name runs it
 
 def main() -> None:
     """Run the peer named on the command line."""
-    name, folder = sys.argv[1], Path(sys.argv[2])
+    name, results = sys.argv[1], Path(sys.argv[2])
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")  # the libraries warn about each other's versions
 
     from benchmarks.peers.peer_task import PeerTask
 
-    task = PeerTask.read(folder)
+    task = PeerTask.read(results)
     result = getattr(importlib.import_module(f"benchmarks.peers.{PEERS[name]}"), name)(task)
-    place = folder / name
-    place.mkdir(exist_ok=True)
-    result.to_frame(task).to_parquet(place / "forecasts.parquet")
+    folder = results / name
+    folder.mkdir(exist_ok=True)
+    result.to_frame(task).to_parquet(folder / "forecasts.parquet")
     record = {
         "peer": name,
         "library": result.library,
@@ -55,7 +55,7 @@ def main() -> None:
         "seed": task.seed,
         "settings": result.settings,
     }
-    (place / "peer.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
+    (folder / "peer.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ def _fan(forecaster: CausalForecaster, inputs: Panel, truth: Panel, column: int,
     config = forecaster.config
     until = slice(0, row + 1)
     engine = StreamEngine(forecaster, forecaster.initial_state(1), CalibrationState.fresh(config.horizon, 1) if calibrated else None)
-    covariates = inputs.covariates_of([column])
-    (block,) = list(engine.advance(inputs.values_TB[until, [column]], inputs.time_TB[until, [column]], covariates=covariates))
+    part = inputs.columns([column])
+    (block,) = list(engine.advance(part.values_TB[until], part.time_TB[until], covariates=part.covariates))
     shown = max(CONTEXT_HORIZONS * config.horizon, season_of(config))
     naive = seasonal_naive(inputs.values_TB[until, column], [row], horizon=config.horizon, season=season_of(config), quantile_levels=(0.5,))
     return Fan(

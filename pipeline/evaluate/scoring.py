@@ -166,8 +166,8 @@ def _forecasts(
     until = int(origins_O[-1]) + 1
     calibration = CalibrationState.fresh(board.horizon, len(columns_B)) if board.calibrated else None
     engine = StreamEngine(forecaster, forecaster.initial_state(len(columns_B)), calibration)
-    covariates = inputs.covariates_of(columns_B)
-    blocks = engine.advance(inputs.values_TB[:until, columns_B], inputs.time_TB[:until, columns_B], origins_O, covariates)
+    part = inputs.columns(columns_B)
+    blocks = engine.advance(part.values_TB[:until], part.time_TB[:until], origins_O, part.covariates)
     while True:
         started = time.perf_counter()
         block = next(blocks, None)

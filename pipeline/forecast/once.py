@@ -51,13 +51,12 @@ def forecast_frame(loaded: LoadedModel, history: pl.DataFrame) -> pl.DataFrame:
     panel = to_panel(observations, grids)
     if any(names):
         panel = covariates_of_frame(panel, names, history, horizon=config.horizon)
-    time_TB = panel.time_TB
     rows = []
     for column, series_id in enumerate(panel.series_ids):
         length = int(panel.length_B[column])
         engine = StreamEngine(loaded.model, loaded.model.initial_state(1), CalibrationState.fresh(config.horizon, 1))
-        covariates = panel.covariates_of([column])
-        (block,) = list(engine.advance(panel.values_TB[:length, [column]], time_TB[:length, [column]], covariates=covariates))
+        part = panel.columns([column])
+        (block,) = list(engine.advance(part.values_TB[:length], part.time_TB[:length], covariates=part.covariates))
         cutoff = panel.label(column, length - 1)
         quantiles_HQ = block.quantiles_OBHQ[0, 0]
         rows.append(

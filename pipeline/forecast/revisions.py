@@ -16,7 +16,7 @@ from models.config import ForecasterConfig
 from pipeline.forecast.state import StreamState
 from pipeline.prepare.covariates import CovariateNames
 from pipeline.prepare.grid import tick_expr
-from pipeline.prepare.join_covariates import announced_in_time, static_values
+from pipeline.prepare.join_covariates import announced_in_time, series_beside, static_values
 from pipeline.schemas import Observations, Plans
 from pipeline.store.catalog import Catalog
 from pipeline.store.changes import changed_rows
@@ -96,20 +96,13 @@ def revised_series(
         return list(state.series_ids)
     grids = fleet.select("device_id", "sample_interval_us", "grid_offset_us", target="series_id")
     reached = pl.DataFrame({"target": state.series_ids, "read_to": state.tick_B}).join(grids, on="target")
-    own = reached.with_columns(series_id="target")
-    behind = _on_ticks(measured, pl.concat([own, _beside(reached, config.past_covariates)])).filter(pl.col("tick") <= pl.col("read_to"))
+    sources = pl.concat([reached.with_columns(series_id="target"), series_beside(reached, config.past_covariates)], how="diagonal")
+    behind = _on_ticks(measured, sources).filter(pl.col("tick") <= pl.col("read_to"))
     # Calibration remembers what was said of the ticks ahead, and that had read their plan.
     reach = 0 if state.calibration is None else config.horizon
-    planned = _on_ticks(announced, _beside(reached, config.future_covariates)).filter(pl.col("tick") <= pl.col("read_to") + reach)
+    planned = _on_ticks(announced, series_beside(reached, config.future_covariates)).filter(pl.col("tick") <= pl.col("read_to") + reach)
     planned = announced_in_time(planned, timedelta(seconds=config.sample_interval_s), config.horizon)
     return sorted({*behind["target"], *planned["target"]})
-
-
-def _beside(reached: pl.DataFrame, metrics: tuple[str, ...]) -> pl.DataFrame:
-    """Return a row for each target and covariate, with the series that the covariate is."""
-    names = pl.DataFrame({"metric": metrics}, {"metric": pl.String})
-    series = pl.concat_str("device_id", "metric", separator="/")
-    return reached.join(names, how="cross").with_columns(series_id=series).drop("metric")
 
 
 def _on_ticks(changes: pl.DataFrame, sources: pl.DataFrame) -> pl.DataFrame:

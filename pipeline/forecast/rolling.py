@@ -218,9 +218,9 @@ class _Run:
         slots_B = self.slots_B[columns_B]
         before = self.state.select(slots_B)
         engine = StreamEngine(self.model.model, before.carried, before.calibration)
-        values_TB, time_TB = self.panel.values_TB[:target, columns_B], self.panel.time_TB[:target, columns_B]
+        part = self.panel.columns(columns_B)
         rows = 0
-        for block in engine.advance(values_TB, time_TB, np.arange(first, target), self.panel.covariates_of(columns_B)):
+        for block in engine.advance(part.values_TB[:target], part.time_TB[:target], np.arange(first, target), part.covariates):
             frame = forecast_rows(
                 block,
                 self.panel,

@@ -81,8 +81,7 @@ def forecast_rows(
         last_N1 = _filled(panel.values_TB[:, columns], last_B[block.columns_B])[block.origins_O].reshape(-1, 1)
         flat_NHQ[~is_finite_N] = last_N1[~is_finite_N].astype(np.float32)
         status_N = np.where(is_finite_N, status_N, "fallback_last_value")
-    ticks_OB = panel.first_tick_B[columns] + block.origins_O[:, None]
-    origin_us_N = (ticks_OB * panel.interval_us + panel.offset_us_B[columns]).ravel()
+    origin_us_N = panel.labels_us(block.origins_O[:, None], columns).ravel()
     frame = pl.DataFrame(
         {
             "series_id": np.tile(np.array(panel.series_ids, dtype=object)[columns], num_origins),

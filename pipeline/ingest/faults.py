@@ -98,10 +98,10 @@ def inject_faults(spec: FleetSpec, signals: Signals) -> tuple[Events, pl.DataFra
         entries.append(pl.DataFrame(columns, schema=ENTRIES))
     _count(events)
     order = np.lexsort((events["seq"], events["device"], events["arrival_us"], events["lost"]))
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
+    new_row = np.empty(len(order), dtype=np.int64)
+    new_row[order] = np.arange(len(order))
     struck_rows = pl.concat(entries)
-    return events[order], struck_rows.with_columns(pl.Series("row", place[struck_rows["row"].to_numpy()]))
+    return events[order], struck_rows.with_columns(pl.Series("row", new_row[struck_rows["row"].to_numpy()]))
 
 
 def _clean_events(spec: FleetSpec, values: Floats) -> Events:

@@ -20,7 +20,7 @@ from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.ingest.formats import Format, discover
 from pipeline.ingest.mapping import ColumnMapping
-from pipeline.ingest.plan import Plan, plan_files
+from pipeline.ingest.plan import FilePlan, plan_files
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import EpochUnit, StampRules
 from pipeline.ingest.units import UnitRegistry, stored_units
@@ -135,7 +135,7 @@ def ingest_paths(settings: Settings, paths: Sequence[Path], options: IngestOptio
     return run.report(plans, (*(note for plan in plans for note in plan.notes), *others, *left_out, *run.notes()))
 
 
-def _run_name(plans: Sequence[Plan], options: IngestOptions) -> str:
+def _run_name(plans: Sequence[FilePlan], options: IngestOptions) -> str:
     """Return a digest of which files a run reads, and how; a file that was written again counts as another."""
     stats = [(str(plan.file.path.resolve()), plan.file.path.stat()) for plan in plans]
     files = sorted((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
@@ -180,7 +180,7 @@ class _Run:
             known.clear().select("series_id", "device_id", "metric", "unit", "first_ts", "last_ts"),
         )
 
-    def ingest(self, plan: Plan) -> None:
+    def ingest(self, plan: FilePlan) -> None:
         """Read one file, a batch at a time: one commit of readings and one of quarantine for each."""
         per_row = len(plan.mapping.value) if plan.mapping.layout == "wide" else 1
         for batch in plan.source.batches(plan.mapping.columns, max(1, self.settings.ingest.batch_rows // per_row)):
@@ -194,7 +194,7 @@ class _Run:
                 is_behind = (pl.col("received_at") == pl.col("ingested_at")) & (pl.col("ts") < pl.col("received_at"))
                 self.behind[plan.file.path.name] += len(fresh.filter(is_behind))
 
-    def _judge(self, plan: Plan, batch: RawBatch) -> Verdict:
+    def _judge(self, plan: FilePlan, batch: RawBatch) -> Verdict:
         """Validate a batch and bring it into canonical units."""
         limits = self.settings.ingest
         device = self.options.device or plan.file.stem
@@ -269,7 +269,7 @@ class _Run:
             if count
         ]
 
-    def report(self, plans: Sequence[Plan], notes: tuple[str, ...]) -> IngestReport:
+    def report(self, plans: Sequence[FilePlan], notes: tuple[str, ...]) -> IngestReport:
         """Return the counts."""
         return IngestReport(
             read=self.counts["read"],
@@ -304,10 +304,12 @@ def _store_quarantine(lake: Lake, rejected: pl.DataFrame) -> None:
     """Commit the rejected rows that are not in quarantine yet, behind the same fence."""
     for _ in range(_MAX_ROUNDS):
         seq = (lake.last_seq(Quarantine, _FENCE) or 0) + 1
-        places = rejected["position"].unique()
+        positions = rejected["position"].unique()
         if rejected.is_empty():
             return
-        stored = lake.scan(Quarantine).filter(pl.col("connector") == rejected["connector"][0], pl.col("position").is_in(places.implode()))
+        stored = lake.scan(Quarantine).filter(
+            pl.col("connector") == rejected["connector"][0], pl.col("position").is_in(positions.implode())
+        )
         fresh = rejected.join(read(stored.select(Quarantine.key)), on=Quarantine.key, how="anti", maintain_order="left")
         if fresh.is_empty() or append_quarantine(lake, fresh, source=_SOURCE, seq=seq):
             return

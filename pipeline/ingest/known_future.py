@@ -14,7 +14,7 @@ import polars as pl
 from pipeline.clock import Clock
 from pipeline.ingest.formats import discover
 from pipeline.ingest.ingest import IngestOptions, IngestReport
-from pipeline.ingest.plan import Plan, plan_files
+from pipeline.ingest.plan import FilePlan, plan_files
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import StampRules
 from pipeline.ingest.validate import Rules, Verdict, validate
@@ -42,16 +42,16 @@ def ingest_plans(settings: Settings, paths: Sequence[Path], options: IngestOptio
     """
     stamps = StampRules(options.time_zone, options.epoch_unit)
     files, ignored = discover(paths, options.format)
-    plans, others = plan_files(files, options.mapping, stamps)
+    file_plans, others = plan_files(files, options.mapping, stamps)
     lake = Lake(settings.lake)
     lake.create_all()
     counts, reasons, series = Counter[str](), Counter[str](), set[str]()
-    for plan in plans:
-        for batch in plan.source.batches(plan.mapping.columns, settings.ingest.batch_rows):
-            verdict = _judge(plan, batch, settings, options, clock)
+    for file_plan in file_plans:
+        for batch in file_plan.source.batches(file_plan.mapping.columns, settings.ingest.batch_rows):
+            verdict = _judge(file_plan, batch, settings, options, clock)
             announced = _announced(verdict.accepted, options.known_ahead, clock)
-            accepted = append_plans(lake, announced, is_assumed=plan.mapping.received_at is None)
-            append_new(lake, Quarantine, _as_quarantine(verdict.rejected, plan, clock), app_id=FENCE)
+            accepted = append_plans(lake, announced, is_assumed=file_plan.mapping.received_at is None)
+            append_new(lake, Quarantine, _as_quarantine(verdict.rejected, file_plan, clock), app_id=FENCE)
             num_read = len(announced) + len(verdict.rejected)
             counts.update(read=num_read, accepted=accepted, duplicate=len(announced) - accepted, empty=verdict.num_empty)
             counts.update(untimely=announced.filter(pl.col("available_at") >= pl.col("ts")).height)
@@ -66,17 +66,17 @@ def ingest_plans(settings: Settings, paths: Sequence[Path], options: IngestOptio
         quarantined=reasons.total(),
         empty=counts["empty"],
         reasons=dict(reasons.most_common()),
-        files=len(plans),
+        files=len(file_plans),
         series=len(series),
-        skipped_columns=tuple(dict.fromkeys(name for plan in plans for name in plan.skipped)),
-        notes=(*(note for plan in plans for note in plan.notes), *others, *left_out, *_untimely(counts["untimely"])),
+        skipped_columns=tuple(dict.fromkeys(name for file_plan in file_plans for name in file_plan.skipped)),
+        notes=(*(note for file_plan in file_plans for note in file_plan.notes), *others, *left_out, *_untimely(counts["untimely"])),
     )
 
 
-def _judge(plan: Plan, batch: RawBatch, settings: Settings, options: IngestOptions, clock: Clock) -> Verdict:
-    device = options.device or plan.file.stem
-    rules = Rules(clock.now(), FURTHEST_AHEAD, settings.ingest.earliest_year, device, plan.stamps)
-    verdict = validate(batch, plan.mapping, rules)
+def _judge(file_plan: FilePlan, batch: RawBatch, settings: Settings, options: IngestOptions, clock: Clock) -> Verdict:
+    device = options.device or file_plan.file.stem
+    rules = Rules(clock.now(), FURTHEST_AHEAD, settings.ingest.earliest_year, device, file_plan.stamps)
+    verdict = validate(batch, file_plan.mapping, rules)
     return Verdict(verdict.accepted, pl.concat([batch.broken, verdict.rejected]), verdict.num_empty)
 
 
@@ -92,9 +92,9 @@ def _announced(accepted: pl.DataFrame, known_ahead: timedelta | None, clock: Clo
     return Plans.conform(rows).unique(("series_id", "ts", "available_at"), keep="last", maintain_order=True)
 
 
-def _as_quarantine(rejected: pl.DataFrame, plan: Plan, clock: Clock) -> pl.DataFrame:
+def _as_quarantine(rejected: pl.DataFrame, file_plan: FilePlan, clock: Clock) -> pl.DataFrame:
     now = pl.lit(clock.now(), UTC_US)
-    connector = pl.lit(f"plan:{plan.file.path.name}")
+    connector = pl.lit(f"plan:{file_plan.file.path.name}")
     return Quarantine.conform(
         rejected.with_columns(connector.alias("connector"), now.alias("received_at"), now.dt.date().alias("ingest_date"))
     )

@@ -18,7 +18,7 @@ _SAMPLE_ROWS = 10_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class FilePlan:
     """How one file is read.
 
     Attributes:
@@ -38,7 +38,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def plan_files(files: Sequence[InputFile], given: ColumnMapping, stamps: StampRules) -> tuple[list[Plan], list[str]]:
+def plan_files(files: Sequence[InputFile], given: ColumnMapping, stamps: StampRules) -> tuple[list[FilePlan], list[str]]:
     """Plan all files of a run.
 
     Returns:
@@ -47,7 +47,7 @@ def plan_files(files: Sequence[InputFile], given: ColumnMapping, stamps: StampRu
     Raises:
         DataError: as `plan_file`; also when no file holds readings.
     """
-    plans: list[Plan] = []
+    plans: list[FilePlan] = []
     left_out: list[str] = []
     for file in files:
         try:
@@ -62,7 +62,7 @@ def plan_files(files: Sequence[InputFile], given: ColumnMapping, stamps: StampRu
     return plans, left_out
 
 
-def plan_file(file: InputFile, given: ColumnMapping, stamps: StampRules) -> Plan:
+def plan_file(file: InputFile, given: ColumnMapping, stamps: StampRules) -> FilePlan:
     """Look at a file's header and first rows, and decide.
 
     Args:
@@ -80,7 +80,7 @@ def plan_file(file: InputFile, given: ColumnMapping, stamps: StampRules) -> Plan
     unused = tuple(column for column in source.columns if column not in mapping.columns)
     sample = next((batch.rows for batch in source.batches(mapping.columns, _SAMPLE_ROWS)), None)
     if sample is None:
-        return Plan(file, source, mapping, stamps, unused, (f"{name} has a header and no rows.",))
+        return FilePlan(file, source, mapping, stamps, unused, (f"{name} has a header and no rows.",))
     notes = []
     if mapping.layout == "wide" and not given.value:
         mapping, pruned = prune_wide(mapping, sample)
@@ -100,7 +100,7 @@ def plan_file(file: InputFile, given: ColumnMapping, stamps: StampRules) -> Plan
         notes.append(f"{name}: skipped the columns {', '.join(map(repr, unused))}, which hold no reading.")
         if mapping.layout == "wide" and mapping.device_id is None and raw.is_duplicated().any():
             notes.append(f"{name}: its stamps repeat; if one of the skipped columns names the device, pass it as --device-id.")
-    return Plan(file, source, mapping, stamps, unused, tuple(notes))
+    return FilePlan(file, source, mapping, stamps, unused, tuple(notes))
 
 
 def _refuse_naive(name: str, raw: pl.Series, stamps: StampRules) -> None:

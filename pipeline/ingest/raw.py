@@ -1,4 +1,4 @@
-"""What the readers of all formats hand on: rows as they were written, with the place and the bytes each came from.
+"""What the readers of all formats hand on: rows as they were written, with the position and the bytes each came from.
 
 Also the reading of text by blocks of lines, which CSV and NDJSON share. Called by `tables.py` and `ndjson.py`.
 """
@@ -30,7 +30,7 @@ class RawBatch:
     Attributes:
         source: name of the file.
         rows: the columns asked for, as text or as the file's own types.
-        origins: for each row its line (from 1, int64), its item (place in a JSON array on that line, from 0, null outside of one)
+        origins: for each row its line (from 1, int64), its item (number in a JSON array on that line, from 0, null outside of one)
             and its payload (raw bytes; null where the format has no lines and `rows` stand for themselves).
         broken: what could not become a row, as in `BROKEN_SCHEMA`.
     """
@@ -44,7 +44,7 @@ class RawBatch:
         """Return where rows came from and what they were.
 
         Args:
-            index: places in `rows`, from 0.
+            index: numbers of `rows`, from 0.
 
         Returns:
             position ("file:line" or "file:line[item]") and payload (bytes), one row for each index.
@@ -57,7 +57,7 @@ class RawBatch:
 
 
 def position(source: str) -> pl.Expr:
-    """Name the place of a row by its `line` and `item`."""
+    """Name the position of a row by its `line` and `item`."""
     return pl.concat_str(pl.lit(f"{source}:"), "line", pl.format("[{}]", "item").fill_null("")).alias("position")
 
 

@@ -1,4 +1,4 @@
-"""Judges raw rows: each becomes a typed reading or a rejected one with its reason, its place and its bytes; none is dropped.
+"""Judges raw rows: each becomes a typed reading or a rejected one with its reason, its position and its bytes; none is dropped.
 
 All in Polars expressions, a batch at a time. Units are judged afterwards, by `units.py`. Called by `ingest.py`.
 """
@@ -53,7 +53,7 @@ class Verdict:
     """A batch after validation: every row, or every cell that says something, is in one of the two frames.
 
     Attributes:
-        accepted: row (place in the batch), cell (column of a wide file, else null), device_id, metric, series_id, ts, value,
+        accepted: row (number in the batch), cell (column of a wide file, else null), device_id, metric, series_id, ts, value,
             unit (as sent), quality, received_at (null where the file does not say) and source_seq.
         rejected: position, payload, error_code and error_text.
         num_empty: cells of a wide file that hold no reading.
@@ -220,10 +220,10 @@ def _cells(batch: RawBatch, mapping: ColumnMapping, rows: pl.DataFrame) -> tuple
         return _with_number(rows.with_columns(values.to_series().alias("raw_value"))), 0
     if not all(dtype.is_numeric() for dtype in values.dtypes):
         values = values.cast(pl.String)
-    places = pl.Series("place", np.tile(np.arange(len(rows)), len(mapping.value)))
-    melted = values.unpivot(variable_name="cell", value_name="raw_value").with_columns(places)
+    numbers = pl.Series("number", np.tile(np.arange(len(rows)), len(mapping.value)))
+    melted = values.unpivot(variable_name="cell", value_name="raw_value").with_columns(numbers)
     said = melted.filter(~_is_empty(melted.schema["raw_value"]))
-    known = rows[said["place"]].drop("cell", "metric")
+    known = rows[said["number"]].drop("cell", "metric")
     cells = known.hstack(said.select("cell", "raw_value")).with_columns(pl.col("cell").str.strip_chars().alias("metric"))
     cells = cells.with_columns(pl.concat_str("device_id", "metric", separator="/").alias("series_id"))
     return _with_number(cells), len(melted) - len(said)

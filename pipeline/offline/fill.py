@@ -20,6 +20,7 @@ from models.offline import minimise
 from pipeline.errors import DataError
 from pipeline.offline.gaps import Gaps, Stretches, find_gaps, gap_windows
 from pipeline.prepare.covariates import PanelCovariates
+from pipeline.prepare.join_covariates import values_beside
 from pipeline.prepare.sequences import EPOCH, Panel, to_panel
 from pipeline.schemas import UTC_US
 
@@ -118,20 +119,8 @@ def panel_with_companions(observations: pl.DataFrame, grids: pl.DataFrame, compa
         return to_panel(observations, grids)
     metric = pl.col("series_id").str.split("/").list.last()
     panel = to_panel(observations.filter(~metric.is_in(companions)), grids.filter(~metric.is_in(companions)))
-    device = [series_id.rpartition("/")[0] for series_id in panel.series_ids]
-    places = pl.DataFrame(
-        {
-            "series_id": [f"{name}/{companion}" for name in device for companion in companions],
-            "column": np.repeat(np.arange(len(device)), len(companions)),
-            "companion": np.tile(np.arange(len(companions)), len(device)),
-            "first_us": np.repeat(_label_us(panel)[0], len(companions)),
-        }
-    )
-    behind_us = pl.col("ts").dt.timestamp("us") - pl.col("first_us")
-    rows = observations.drop_nulls("value").join(places, on="series_id").with_columns(row=-(-behind_us // panel.interval_us))
-    rows = rows.filter(pl.col("row").is_between(0, len(panel.values_TB) - 1))
-    past_TBP = np.full((*panel.values_TB.shape, len(companions)), np.nan)
-    past_TBP[rows["row"].to_numpy(), rows["column"].to_numpy(), rows["companion"].to_numpy()] = rows["value"].to_numpy()
+    devices = [series_id.rpartition("/")[0] for series_id in panel.series_ids]
+    past_TBP = values_beside(panel, devices, companions, observations, len(panel.values_TB))
     return replace(panel, covariates=PanelCovariates.of_past(companions, past_TBP))
 
 
@@ -147,8 +136,8 @@ def fit_filler(panel: Panel, settings: FillSettings, lengths: NDArray[np.int64] 
         DataError: when there is no stretch to learn from.
     """
     rng = np.random.default_rng(settings.seed)
-    season = _season(panel.interval)
-    reach = settings.reach or max(season or 0, SHORTEST_REACH)
+    filler = _new_filler(panel, settings)
+    reach = settings.reach or max(filler.season or 0, SHORTEST_REACH)
     lengths = _lengths(panel, settings, lengths)
     border_B = ((1 - settings.validation_fraction) * panel.length_B).astype(np.int64)
     past = panel.first_rows(border_B)
@@ -159,13 +148,9 @@ def fit_filler(panel: Panel, settings: FillSettings, lengths: NDArray[np.int64] 
             f"{settings.validation_fraction:.0%} of the history; got {stretches.longest} and {held_out.longest}. Give it more history."
         )
     lengths = lengths[lengths <= stretches.longest]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        num_companions = 0 if panel.covariates is None else len(panel.covariates.names.past)
-        filler = GapFiller(panel.interval.total_seconds(), season=season, num_companions=num_companions, hidden_size=settings.hidden_size)
 
-    def examples(place: Panel, cuts: Gaps) -> GapWindow:
-        return go_dark(gap_windows(place, cuts, reach), torch.from_numpy(rng.random(len(cuts.start_G)) < DARK_SHARE))
+    def examples(source: Panel, cuts: Gaps) -> GapWindow:
+        return go_dark(gap_windows(source, cuts, reach), torch.from_numpy(rng.random(len(cuts.start_G)) < DARK_SHARE))
 
     validation = examples(panel, _cut_some(held_out, lengths, VALIDATION_GAPS, rng))
 
@@ -187,7 +172,7 @@ def fill_panel(fitted: FittedFiller, panel: Panel) -> pl.DataFrame:
     gaps = find_gaps(panel)
     gaps = gaps.select(gaps.length_G <= fitted.longest_gap)
     gaps = gaps.select(np.argsort(gaps.length_G, kind="stable"))
-    values_TB, knowledge_TB = panel.values_TB.copy(), _label_us(panel)
+    values_TB, knowledge_TB = panel.values_TB.copy(), panel.labels_us(np.arange(len(panel.values_TB))[:, None])
     fitted_until_us = (fitted.fitted_until - EPOCH) // timedelta(microseconds=1)
     for first in range(0, len(gaps.start_G), FILL_TOGETHER):
         some = gaps.select(slice(first, first + FILL_TOGETHER))
@@ -199,8 +184,23 @@ def fill_panel(fitted: FittedFiller, panel: Panel) -> pl.DataFrame:
         step_N, gap_N = np.nonzero(window.gap_TB.numpy())
         row_N, column_N = some.start_G[gap_N] - fitted.reach + step_N, some.column_G[gap_N]
         values_TB[row_N, column_N] = filled_TG[step_N, gap_N]
-        knowledge_TB[row_N, column_N] = np.maximum(_label_us(panel)[last_read_G[gap_N], column_N], fitted_until_us)
+        knowledge_TB[row_N, column_N] = np.maximum(panel.labels_us(last_read_G[gap_N], column_N), fitted_until_us)
     return _report(panel, values_TB, knowledge_TB)
+
+
+def _new_filler(panel: Panel, settings: FillSettings) -> GapFiller:
+    """Return an untrained filler for the series and companions of a panel."""
+    season = DAY // panel.interval
+    is_season = DAY % panel.interval == timedelta(0) and 2 <= season <= LONGEST_SEASON
+    num_companions = 0 if panel.covariates is None else len(panel.covariates.names.past)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return GapFiller(
+            panel.interval.total_seconds(),
+            season=season if is_season else None,
+            num_companions=num_companions,
+            hidden_size=settings.hidden_size,
+        )
 
 
 def _cut_some(stretches: Stretches, lengths: NDArray[np.int64], num_gaps: int, rng: np.random.Generator) -> Gaps:
@@ -218,7 +218,7 @@ def _report(panel: Panel, values_TB: NDArray[np.float64], knowledge_TB: NDArray[
     frame = pl.DataFrame(
         {
             "series_id": pl.Series(panel.series_ids).gather(column_N),
-            "ts": _label_us(panel)[row_N, column_N],
+            "ts": panel.labels_us(row_N, column_N),
             "value": value,
             "observed": panel.observed_TB[row_N, column_N],
             "knowledge_time": knowledge_TB[row_N, column_N],
@@ -226,17 +226,6 @@ def _report(panel: Panel, values_TB: NDArray[np.float64], knowledge_TB: NDArray[
     )
     known = pl.when(pl.col("value").is_not_null()).then("knowledge_time")  # an open gap knows nothing
     return frame.with_columns(knowledge_time=known).cast(REPORT_COLUMNS)  # type: ignore[arg-type]
-
-
-def _label_us(panel: Panel) -> NDArray[np.int64]:
-    rows_T1 = np.arange(panel.values_TB.shape[0], dtype=np.int64)[:, None]
-    labels_TB: NDArray[np.int64] = (panel.first_tick_B + rows_T1) * panel.interval_us + panel.offset_us_B
-    return labels_TB
-
-
-def _season(interval: timedelta) -> int | None:
-    ticks = DAY // interval
-    return ticks if DAY % interval == timedelta(0) and 2 <= ticks <= LONGEST_SEASON else None
 
 
 def _lengths(panel: Panel, settings: FillSettings, lengths: NDArray[np.int64] | None) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 Called by `pipeline.offline.fill` and `benchmarks.gap_filling`. A window shows `reach` ticks on each side of its gap and
 nothing beyond, so what fills a gap has read a known stretch of time.
 
-Letters: T ticks, B series of a panel, G gaps.
+Letters: T ticks, B series of a panel, G gaps, N ticks at which a gap may begin, K tries.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.gap_filling import GapWindow
 from pipeline.prepare.sequences import Panel
 
-TRIES = 32  # random places tried for a cut: a long one fits at few of them
+TRIES = 32  # beginnings drawn for a cut: a long one fits at few of them
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Stretches:
     """The observed stretches of a panel, out of which gaps are cut: what is hidden there is known, so it can be compared with."""
 
     def __init__(self, panel: Panel, first_row_B: NDArray[np.int64] | None = None) -> None:
-        """Look for the places where a cut may begin: an observed tick after an observed tick.
+        """Look where a cut may begin: at an observed tick after an observed tick.
 
         Args:
             panel: the series.
@@ -66,25 +66,25 @@ class Stretches:
         may_TB = observed_TB & (rows_T1 >= (0 if first_row_B is None else first_row_B))
         may_TB[1:] &= observed_TB[:-1]
         may_TB[:1] = False
-        self._row_P, self._column_P = np.nonzero(may_TB)
+        self._row_N, self._column_N = np.nonzero(may_TB)
         next_missing_TB = np.where(observed_TB, len(observed_TB), rows_T1)
         next_missing_TB = np.minimum.accumulate(next_missing_TB[::-1], axis=0)[::-1]
-        self._run_P = (next_missing_TB - rows_T1)[self._row_P, self._column_P]
+        self._run_N = (next_missing_TB - rows_T1)[self._row_N, self._column_N]
 
     @property
     def longest(self) -> int:
         """Ticks of the longest gap that can be cut; 0 where there is none."""
-        return int(self._run_P.max(initial=1)) - 1
+        return int(self._run_N.max(initial=1)) - 1
 
     def cut(self, lengths_G: NDArray[np.int64], rng: np.random.Generator) -> Gaps:
-        """Choose places for gaps of the given lengths; those that fit at none of some random places are left out."""
+        """Draw where gaps of the given lengths begin; those that fit at none of `TRIES` beginnings are left out."""
         if not self.longest:
-            return Gaps(self._column_P[:0], self._row_P[:0], lengths_G[:0])
-        place_GK = rng.integers(0, len(self._row_P), size=(len(lengths_G), TRIES))
-        fits_GK = self._run_P[place_GK] > lengths_G[:, None]  # the tick after the cut is observed too
+            return Gaps(self._column_N[:0], self._row_N[:0], lengths_G[:0])
+        drawn_GK = rng.integers(0, len(self._row_N), size=(len(lengths_G), TRIES))
+        fits_GK = self._run_N[drawn_GK] > lengths_G[:, None]  # the tick after the cut is observed too
         some = fits_GK.any(axis=1)
-        place_G = place_GK[some, fits_GK[some].argmax(axis=1)]
-        return Gaps(self._column_P[place_G], self._row_P[place_G], lengths_G[some])
+        drawn_G = drawn_GK[some, fits_GK[some].argmax(axis=1)]
+        return Gaps(self._column_N[drawn_G], self._row_N[drawn_G], lengths_G[some])
 
 
 def gap_windows(panel: Panel, gaps: Gaps, reach: int) -> GapWindow:
@@ -104,11 +104,10 @@ def gap_windows(panel: Panel, gaps: Gaps, reach: int) -> GapWindow:
     values_TG = panel.values_TB[safe_TG, gaps.column_G]
     seen_TG = there_TG & ~gap_TG & ~np.isnan(values_TG)
     companions_TGP = np.empty((*row_TG.shape, 0)) if panel.covariates is None else panel.covariates.past_TBP[safe_TG, gaps.column_G]
-    tick_us_TG = (panel.first_tick_B[gaps.column_G] + row_TG) * panel.interval_us + panel.offset_us_B[gaps.column_G]
     return GapWindow(
         values_TB=torch.from_numpy(np.nan_to_num(values_TG)),
         seen_TB=torch.from_numpy(seen_TG),
         gap_TB=torch.from_numpy(gap_TG),
-        time_TB=torch.from_numpy(tick_us_TG // 1_000_000),
+        time_TB=torch.from_numpy(panel.labels_us(row_TG, gaps.column_G) // 1_000_000),
         companions_TBP=torch.from_numpy(np.where(there_TG[..., None], companions_TGP, np.nan)),
     )

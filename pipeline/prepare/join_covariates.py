@@ -3,7 +3,7 @@
 A past covariate is the newest value of its tick that was known when the tick closed: what comes late is not observed, in training
 as live, so no correction ever reaches an earlier origin. A known-future one is the newest that was announced at least a whole horizon
 before its tick, so every origin that reaches the tick knew it; later revisions are ignored. Called by `pipeline.train`,
-`pipeline.forecast` and `pipeline.evaluate`.
+`pipeline.forecast` and `pipeline.evaluate`; what lies beside a series, by `pipeline.offline` too.
 
 Letters: T ticks, B series, V covariates of one kind, J static covariates.
 """
@@ -61,13 +61,13 @@ def join_covariates(
     num_ticks = len(panel.values_TB)
     start = (start or panel.start) - panel.interval
     end = max(panel.label(b, num_ticks + horizon) for b in range(len(devices)))
-    past, future = (_wanted(panel, devices, metrics) for metrics in (names.past, names.future))
-    measured = read_observations(lake, series=past["series_id"].to_list(), start=start, end=end, on_time=allowed_lateness)
-    announced = read_plans(lake, series=future["series_id"].to_list(), start=start, end=end) if names.future else Plans.empty()
-    known_ahead = announced_in_time(_on_ticks(announced, future), panel.interval, horizon)
+    past, future = ([f"{device}/{metric}" for device in devices for metric in metrics] for metrics in (names.past, names.future))
+    measured = read_observations(lake, series=past, start=start, end=end, on_time=allowed_lateness)
+    announced = read_plans(lake, series=future, start=start, end=end) if names.future else Plans.empty()
+    known_ahead = announced_in_time(_on_ticks(announced, panel, devices, names.future), panel.interval, horizon)
     covariates = PanelCovariates(
         names,
-        _arranged(_on_ticks(measured, past), (num_ticks, len(devices), len(names.past))),
+        values_beside(panel, devices, names.past, measured, num_ticks),
         _arranged(known_ahead, (num_ticks + horizon, len(devices), len(names.future))),
         static_values(devices, names.static, catalog.attributes()),
     )
@@ -90,13 +90,27 @@ def covariates_of_frame(panel: Panel, names: CovariateNames, history: pl.DataFra
         rows = history.unpivot(metrics, index=("series_id", "ts"), variable_name="metric").with_columns(
             id_of.alias("series_id"), pl.col("value").cast(pl.Float64).fill_nan(None)
         )
-        return _arranged(_on_ticks(rows, _wanted(panel, devices, metrics)), (num_rows, len(devices), len(metrics)))
+        return values_beside(panel, devices, metrics, rows, num_rows)
 
     last = history.group_by("series_id").agg(pl.col(name).drop_nulls().last().cast(pl.String) for name in names.attributes)
     attributes = last.unpivot(index="series_id", variable_name="name").select("series_id", "name", "value")
     num_ticks = len(panel.values_TB)
     past_TBP, future_SBU = arranged(names.past, num_ticks), arranged(names.future, num_ticks + horizon)
     return replace(panel, covariates=PanelCovariates(names, past_TBP, future_SBU, static_values(devices, names.static, attributes)))
+
+
+def values_beside(panel: Panel, devices: list[str], metrics: Sequence[str], rows: pl.DataFrame, num_rows: int) -> NDArray[np.float64]:
+    """Return values of other metrics on a panel's ticks (T, B, V), NaN where there is none; of several in one tick the last.
+
+    Args:
+        panel: the series, whatever grid the others have.
+        devices: of each series; what lies beside it is called "device/metric".
+        metrics: one for each column.
+        rows: series_id, ts and value.
+        num_rows: T; ticks from the panel's first on.
+    """
+    placed = _on_ticks(rows.select("series_id", "ts", "value"), panel, devices, metrics)
+    return _arranged(placed, (num_rows, len(devices), len(metrics)))
 
 
 def chosen_names(past: Sequence[str], future: Sequence[str], static: Sequence[str], panel: Panel, catalog: Catalog) -> CovariateNames:
@@ -121,6 +135,17 @@ def chosen_names(past: Sequence[str], future: Sequence[str], static: Sequence[st
                 f"A static covariate requires numbers or at most {MAX_CATEGORIES} words; got {len(values)} for {name!r}. Leave it out."
             )
     return CovariateNames(tuple(past), tuple(future), tuple(columns))
+
+
+def series_beside(targets: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame:
+    """Return a row for each target and metric: which series it is (`series_id`), and the index of its metric (`covariate`).
+
+    Args:
+        targets: device_id, and whatever else is to be known of a target.
+        metrics: of what lies beside the targets.
+    """
+    names = pl.DataFrame({"covariate": range(len(metrics)), "metric": metrics}, schema={"covariate": pl.Int64, "metric": pl.String})
+    return targets.join(names, how="cross").with_columns(series_id=pl.concat_str("device_id", "metric", separator="/"))
 
 
 def announced_in_time(announced: pl.DataFrame, interval: timedelta, horizon: int) -> pl.DataFrame:
@@ -157,30 +182,25 @@ def _devices(panel: Panel, catalog: Catalog) -> list[str]:
     return [device[series] for series in panel.series_ids]
 
 
-def _wanted(panel: Panel, devices: list[str], metrics: Sequence[str]) -> pl.DataFrame:
-    """Return a row for each series and covariate: which series it is, and where it goes."""
+def _on_ticks(rows: pl.DataFrame, panel: Panel, devices: list[str], metrics: Sequence[str]) -> pl.DataFrame:
+    """Give each value the tick of each target in which it lies, and the column and covariate that it is of."""
     columns = pl.DataFrame(
         {"column": range(len(devices)), "device_id": devices, "grid_offset_us": panel.offset_us_B, "first": panel.first_tick_B},
         schema_overrides={"column": pl.Int64, "device_id": pl.String},
     ).with_columns(sample_interval_us=pl.lit(panel.interval_us))
-    names = pl.DataFrame({"covariate": range(len(metrics)), "metric": metrics}, schema={"covariate": pl.Int64, "metric": pl.String})
-    return columns.join(names, how="cross").with_columns(series_id=pl.concat_str("device_id", "metric", separator="/"))
-
-
-def _on_ticks(rows: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
-    """Give each value its places: the tick of each target in which it lies."""
+    wanted = series_beside(columns, metrics)
     return rows.drop_nulls("value").join(wanted, on="series_id", maintain_order="left").with_columns(tick=tick_expr())
 
 
 def _arranged(placed: pl.DataFrame, shape: tuple[int, int, int]) -> NDArray[np.float64]:
     """Return values (T, B, V), NaN where there is none; of several in one tick the one of the last instant."""
-    place = ("row", "column", "covariate")
+    index = ("row", "column", "covariate")
     last = (
         placed.with_columns(row=pl.col("tick") - pl.col("first"))
         .filter(pl.col("row").is_between(0, shape[0] - 1))
         .sort("ts", maintain_order=True)
-        .unique(place, keep="last", maintain_order=True)
+        .unique(index, keep="last", maintain_order=True)
     )
     values_TBV = np.full(shape, np.nan)
-    values_TBV[tuple(last[name].to_numpy() for name in place)] = last["value"].to_numpy()
+    values_TBV[tuple(last[name].to_numpy() for name in index)] = last["value"].to_numpy()
     return values_TBV

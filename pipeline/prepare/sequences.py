@@ -7,7 +7,7 @@ A panel holds each value once; no window is ever copied out of it but the batch 
 import logging
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
@@ -60,13 +60,16 @@ class Panel:
     @property
     def time_TB(self) -> NDArray[np.int64]:
         """Labels of the ticks, seconds since the epoch (T, B)."""
-        rows_T1 = np.arange(self.values_TB.shape[0], dtype=np.int64)[:, None]
-        return ((self.first_tick_B + rows_T1) * self.interval_us + self.offset_us_B) // 1_000_000
+        return self.labels_us(np.arange(len(self.values_TB))[:, None]) // 1_000_000
+
+    def labels_us(self, rows: NDArray[np.int64] | int, columns: NDArray[np.int64] | int | slice = slice(None)) -> NDArray[np.int64]:
+        """Return the labels of rows, microseconds since the epoch; rows and columns broadcast, and a row need not be there."""
+        labels_us: NDArray[np.int64] = (self.first_tick_B[columns] + rows) * self.interval_us + self.offset_us_B[columns]
+        return labels_us
 
     def label(self, column: int, row: int) -> datetime:
         """Return the instant at which a tick is complete."""
-        tick_us = (int(self.first_tick_B[column]) + row) * self.interval_us + int(self.offset_us_B[column])
-        return EPOCH + timedelta(microseconds=tick_us)
+        return EPOCH + timedelta(microseconds=int(self.labels_us(row, column)))
 
     @property
     def start(self) -> datetime:
@@ -90,17 +93,22 @@ class Panel:
 
     def first_rows(self, rows_B: NDArray[np.int64]) -> Self:
         """Return the panel with only so many rows of each series, and without the series that have none left."""
-        kept_B = np.flatnonzero(rows_B > 0)
-        values_TB = self.values_TB[: rows_B.max(initial=0), kept_B].copy()
-        values_TB[np.arange(values_TB.shape[0])[:, None] >= rows_B[kept_B]] = np.nan
-        return type(self)(
-            series_ids=tuple(self.series_ids[b] for b in kept_B),
-            interval=self.interval,
-            offset_us_B=self.offset_us_B[kept_B],
-            first_tick_B=self.first_tick_B[kept_B],
-            length_B=rows_B[kept_B],
-            values_TB=values_TB,
-            covariates=None if self.covariates is None else self.covariates.columns(kept_B).first_rows(rows_B[kept_B]),
+        kept, length_B = self.columns(np.flatnonzero(rows_B > 0)), rows_B[rows_B > 0]
+        values_TB = kept.values_TB[: length_B.max(initial=0)].copy()
+        values_TB[np.arange(len(values_TB))[:, None] >= length_B] = np.nan
+        covariates = None if kept.covariates is None else kept.covariates.first_rows(length_B)
+        return replace(kept, length_B=length_B, values_TB=values_TB, covariates=covariates)
+
+    def columns(self, columns_B: NDArray[np.int64] | list[int]) -> Self:
+        """Return the panel with only some of its series, in that order."""
+        return replace(
+            self,
+            series_ids=tuple(self.series_ids[b] for b in columns_B),
+            offset_us_B=self.offset_us_B[columns_B],
+            first_tick_B=self.first_tick_B[columns_B],
+            length_B=self.length_B[columns_B],
+            values_TB=self.values_TB[:, columns_B],
+            covariates=self.covariates_of(columns_B),
         )
 
     def covariates_of(self, columns_B: NDArray[np.int64] | list[int]) -> PanelCovariates | None:

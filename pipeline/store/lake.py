@@ -57,13 +57,13 @@ class Lake:
 
     @property
     def storage_options(self) -> dict[str, str] | None:
-        """The object store's credentials and place, from the usual `AWS_…` variables; None for a local folder."""
+        """The object store's credentials and endpoint, from the usual `AWS_…` variables; None for a local folder."""
         if "://" not in self.uri:
             return None
         return {name: os.environ[name] for name in S3_VARIABLES if name in os.environ}
 
     def table_uri(self, schema: type[TableSchema]) -> str:
-        """Return the place of one table: an absolute folder or a URI."""
+        """Return the location of one table: an absolute folder or a URI."""
         if "://" in self.uri:
             return f"{self.uri.rstrip('/')}/{schema.name}"
         return str(Path(self.uri).absolute() / schema.name)
@@ -76,7 +76,7 @@ class Lake:
         """Create the tables that are not there yet; harmless to repeat, also from several processes at once.
 
         Raises:
-            StoreError: when the place cannot be written.
+            StoreError: when the lake cannot be written.
         """
         for schema in TABLES:
             if not self._has(schema):

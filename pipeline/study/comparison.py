@@ -14,7 +14,7 @@ from pipeline.study.depth_report import CellReport, DepthReport
 from pipeline.study.finals import FinalResult
 from pipeline.study.held_out import held_out
 from pipeline.study.pictures import draw_budget, draw_differences, draw_memory
-from pipeline.study.plan import Plan
+from pipeline.study.plan import StudyPlan
 from pipeline.study.rates import RATE, border_side, rate_of
 from pipeline.study.search import Search, TrialRecord, best_record, records
 from pipeline.train.fit import forecaster_config
@@ -23,7 +23,7 @@ REPLICATES = 4000
 
 
 def compare(
-    study: str, run_id: str, folder: Path, plan: Plan, searches: Sequence[Search], finals: Sequence[Sequence[FinalResult]]
+    study: str, run_id: str, folder: Path, plan: StudyPlan, searches: Sequence[Search], finals: Sequence[Sequence[FinalResult]]
 ) -> DepthReport:
     """Compare every cell with depth 2 of the same wiring on the held-out origins, and draw what came out.
 
@@ -73,10 +73,10 @@ def _reached(tried: Sequence[TrialRecord]) -> list[float]:
 
 def _differences(cells: Sequence[Cell], replicates: Replicates) -> list[Interval | None]:
     """Return each cell's difference to depth 2 of its wiring; None for depth 2 itself."""
-    reference = {cell.wiring: place for place, cell in enumerate(cells) if cell.depth == REFERENCE_DEPTH}
+    reference = {cell.wiring: index for index, cell in enumerate(cells) if cell.depth == REFERENCE_DEPTH}
     return [
-        None if cell.depth == REFERENCE_DEPTH else replicates.relative_difference(place, reference[cell.wiring])
-        for place, cell in enumerate(cells)
+        None if cell.depth == REFERENCE_DEPTH else replicates.relative_difference(index, reference[cell.wiring])
+        for index, cell in enumerate(cells)
     ]
 
 

@@ -1,24 +1,26 @@
 """Does depth help, after each depth has been tuned on its own? `tidecast study depth` below the command line.
 
 Called by `flows.study`. Every depth, plain and residual, gets as many parameters, trials, epochs and fresh seeds, and its own learning
-rate. Choices look at the validation period alone; the comparison is made on origins after it. Everything is kept in the study's folder:
-the same command goes on where it was killed.
+rate; a cell whose range of rates had to be widened gets extra trials. Choices look at the validation period alone; the comparison is
+made on origins after it. Everything is kept in the study's folder: the same command goes on where it was killed.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from pipeline.clock import Clock
 from pipeline.settings import Settings, TrainSettings
 from pipeline.study.comparison import compare
 from pipeline.study.depth_report import DepthReport
-from pipeline.study.finals import Final, FinalResult, final_path, load_final, runner
+from pipeline.study.finals import Final, FinalResult, final_path, load_final, run_final
 from pipeline.study.inputs import Step, StudyInputs
 from pipeline.study.knobs import Range, spread
-from pipeline.study.plan import DepthRequest, Plan, cell_settings, make_plan
+from pipeline.study.plan import DepthRequest, StudyPlan, cell_settings, make_plan
 from pipeline.study.rates import RATE, border_side, rate_of, rate_range, widened
-from pipeline.study.search import Search, add_points, begin, best_record, records, sole_user, study_folder, trials_of
+from pipeline.study.search import Search, add_points, begin, best_record, records, run_trial_of, sole_user, study_folder
 from pipeline.study.tune import log_trials
 from pipeline.study.workers import run_jobs
 from pipeline.tracking.nested import Child, log_child, logged_children, study_run
@@ -49,7 +51,7 @@ def study_depth(settings: Settings, request: DepthRequest, clock: Clock, step: S
     folder = study_folder(settings, name)
     with sole_user(folder), study_run(settings, name, clock, input_versions=inputs.versions, role="study") as run:
         plan = _plan(folder / "plan.json", inputs, settings.train, request)
-        searches = cell_searches(folder, inputs.up_to(plan.data_end), settings.train, plan, request.trials)
+        searches = _cell_searches(folder, inputs.up_to(plan.data_end), settings.train, plan, request.trials)
         study = _Study(request, plan, searches, run, clock, step, logged_children(run))
         study.search()
         study.extend(deadline)
@@ -63,7 +65,7 @@ def study_depth(settings: Settings, request: DepthRequest, clock: Clock, step: S
     return report
 
 
-def cell_searches(folder: Path, inputs: StudyInputs, settings: TrainSettings, plan: Plan, trials: int) -> list[Search]:
+def _cell_searches(folder: Path, inputs: StudyInputs, settings: TrainSettings, plan: StudyPlan, trials: int) -> list[Search]:
     """Return a search for each cell: the same knobs, trials and rule of pruning, around the settings' own learning rate."""
     rate = rate_range(settings.learning_rate)
     return [
@@ -81,11 +83,11 @@ def cell_searches(folder: Path, inputs: StudyInputs, settings: TrainSettings, pl
     ]
 
 
-def _plan(path: Path, inputs: StudyInputs, settings: TrainSettings, request: DepthRequest) -> Plan:
+def _plan(path: Path, inputs: StudyInputs, settings: TrainSettings, request: DepthRequest) -> StudyPlan:
     """Read the plan of a study that was begun, else make one."""
     if not path.exists():
         make_plan(inputs, settings, request).save(path)
-    return Plan.load(path)
+    return StudyPlan.load(path)
 
 
 @dataclass
@@ -93,7 +95,7 @@ class _Study:
     """A study under way."""
 
     request: DepthRequest
-    plan: Plan
+    plan: StudyPlan
     searches: list[Search]
     run: Run
     clock: Clock
@@ -115,17 +117,16 @@ class _Study:
     def extend(self, deadline: datetime) -> None:
         """Widen the range of the cells whose best rate lies at its end, once, where the time allows."""
         extra = max(2, self.request.trials // 2)
-        sides = {place: side for place, search in enumerate(self.searches) if (side := self._side(search)) != 0}
-        begun = any(len(records(self.searches[place])) > self.request.trials for place in sides)
-        everything = range(len(self.searches))
-        cost = self.plan.duration(list(sides), extra, self.request.workers)
-        cost += self.plan.duration(everything, self.request.seeds, self.request.workers)
+        sides = {cell: side for cell, search in enumerate(self.searches) if (side := self._side(search)) != 0}
+        begun = any(len(records(self.searches[cell])) > self.request.trials for cell in sides)
+        cost = self.plan.duration(sides, extra, self.request.workers)
+        cost += self.plan.duration(range(len(self.searches)), self.request.seeds, self.request.workers)
         if not begun and self.clock.now() + cost > deadline:
             return
-        for place, side in sides.items():
-            rate, decade = widened(rate_of(self.searches[place]), side)
-            self.searches[place] = replace(self.searches[place], knobs=(rate, *OTHER_KNOBS))
-            add_points(self.searches[place], spread((decade, *OTHER_KNOBS), extra))
+        for cell, side in sides.items():
+            rate, decade = widened(rate_of(self.searches[cell]), side)
+            self.searches[cell] = replace(self.searches[cell], knobs=(rate, *OTHER_KNOBS))
+            add_points(self.searches[cell], spread((decade, *OTHER_KNOBS), extra))
         self.total += len(sides) * extra
         self._run(dict.fromkeys(sides, self.request.trials + extra), "search beyond the border")
 
@@ -133,11 +134,11 @@ class _Study:
         """Train the best of every cell anew, with seeds of its own."""
         first = self.searches[0].settings.seed + 1
         best = [best_record(search, records(search)).knobs for search in self.searches]
-        wanted = [[Final(place, first + n, knobs) for n in range(self.request.seeds)] for place, knobs in enumerate(best)]
-        for final in run_jobs(runner(self.searches), [final for cell in wanted for final in cell], self.request.workers):
+        wanted = [[Final(cell, first + n, knobs) for n in range(self.request.seeds)] for cell, knobs in enumerate(best)]
+        for final in run_jobs(partial(run_final, self.searches), chain.from_iterable(wanted), self.request.workers):
             self._log_final(final)
             self._tell("fresh seeds")
-        return [[load_final(self.searches[final.cell], final) for final in cell] for cell in wanted]
+        return [[load_final(self.searches[final.cell], final) for final in of_cell] for of_cell in wanted]
 
     def _side(self, search: Search) -> float:
         first = records(search)[: self.request.trials]
@@ -145,10 +146,10 @@ class _Study:
 
     def _run(self, wanted: dict[int, int], what: str) -> None:
         """Run trials until each search has as many as are wanted."""
-        missing = {place: max(0, count - len(records(self.searches[place]))) for place, count in wanted.items()}
-        turns = [place for turn in range(max(missing.values(), default=0)) for place, count in missing.items() if turn < count]
-        for place in run_jobs(trials_of(self.searches), turns, self.request.workers):
-            log_trials(self.run, self.searches[place], self.logged, f"{self.searches[place].name} trial")
+        missing = {cell: max(0, count - len(records(self.searches[cell]))) for cell, count in wanted.items()}
+        turns = [cell for turn in range(max(missing.values(), default=0)) for cell, count in missing.items() if turn < count]
+        for cell in run_jobs(partial(run_trial_of, self.searches), turns, self.request.workers):
+            log_trials(self.run, self.searches[cell], self.logged, f"{self.searches[cell].name} trial")
             self._tell(what)
 
     def _tell(self, what: str) -> None:

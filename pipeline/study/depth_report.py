@@ -59,9 +59,14 @@ class CellReport:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What keeps the row from being a fair comparison."""
-        found = ("void: best learning rate at a border",) * self.is_void
-        found += ("curve not flat at the end",) * (self.late_gain > FLAT)
-        return found + (f"more than {MOST_CLIPPED:.0%} of the steps clipped",) * (self.clipped > MOST_CLIPPED)
+        found = []
+        if self.is_void:
+            found.append("void: best learning rate at a border")
+        if self.late_gain > FLAT:
+            found.append("curve not flat at the end")
+        if self.clipped > MOST_CLIPPED:
+            found.append(f"more than {MOST_CLIPPED:.0%} of the steps clipped")
+        return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +109,3 @@ def load_final(search: Search, final: Final) -> FinalResult:
     with np.load(final_path(search, final), allow_pickle=False) as stored:
         memory = LayerMemory(*(stored[name] for name in LayerMemory._fields))
         return FinalResult(stored["losses_SO"], tuple(json.loads(str(stored["curves"]))), memory, float(stored["seconds"]))
-
-
-def runner(searches: Sequence[Search]) -> "partial[Final]":
-    """Return `run_final` with the searches bound, for worker processes."""
-    return partial(run_final, tuple(searches))

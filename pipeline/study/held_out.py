@@ -53,8 +53,8 @@ def origin_losses(forecaster: CausalForecaster, panel: Panel, period: Period) ->
     for (columns_B, rows_O), turn_O in zip(groups, turns, strict=True):
         until = int(rows_O[-1]) + 1
         engine = StreamEngine(forecaster, forecaster.initial_state(len(columns_B)))
-        known = panel.covariates_of(columns_B)
-        for block in engine.advance(panel.values_TB[:until, columns_B], panel.time_TB[:until, columns_B], rows_O, known):
+        part = panel.columns(columns_B)
+        for block in engine.advance(part.values_TB[:until], part.time_TB[:until], rows_O, part.covariates):
             at_O = turn_O[np.searchsorted(rows_O, block.origins_O)] - first
             for b, column in enumerate(columns_B[block.columns_B]):
                 actual_OH = panel.values_TB[block.origins_O[:, None] + np.arange(1, config.horizon + 1), column]

@@ -24,14 +24,14 @@ def draw_differences(rows: Sequence[CellReport], path: Path) -> Path:
     def draw(axes: "Axes", of_wiring: Sequence[CellReport]) -> None:
         axes.axhline(0, color=GREY, linewidth=1.0, linestyle=(0, (2, 2)), label=f"depth {REFERENCE_DEPTH}", zorder=1)
         for row in of_wiring:
-            place = DEPTHS.index(row.cell.depth)
+            x = DEPTHS.index(row.cell.depth)
             if row.difference is None:
-                axes.plot([place], [0], "o", color=INK, zorder=3)
+                axes.plot([x], [0], "o", color=INK, zorder=3)
                 continue
             middle, low, high = (100 * share for share in (row.difference.estimate, row.difference.low, row.difference.high))
-            axes.plot([place, place], [low, high], color=BLUE, linewidth=2.0, zorder=2)
+            axes.plot([x, x], [low, high], color=BLUE, linewidth=2.0, zorder=2)
             label, fill = ("void: best learning rate at a border", "white") if row.is_void else ("estimate and 95 % interval", BLUE)
-            axes.plot([place], [middle], "o", color=BLUE, markerfacecolor=fill, label=label, zorder=3)
+            axes.plot([x], [middle], "o", color=BLUE, markerfacecolor=fill, label=label, zorder=3)
         axes.set_xticks(range(len(DEPTHS)), [str(depth) for depth in DEPTHS])
         axes.set_xlabel("layers")
 

@@ -7,7 +7,7 @@ same rule as all others.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -65,7 +65,7 @@ class DepthRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StudyPlan:
     """What is the same for all cells, and the cells.
 
     Attributes:
@@ -82,9 +82,9 @@ class Plan:
     validation_end: datetime
     data_end: datetime
 
-    def duration(self, places: Sequence[int], trainings: int, workers: int) -> timedelta:
-        """Return how long some cells take at most for so many trainings each."""
-        return timedelta(seconds=sum(self.seconds[place] for place in places) * trainings * self.epochs / workers)
+    def duration(self, cells: Iterable[int], trainings: int, workers: int) -> timedelta:
+        """Return how long some of the cells, by index, take at most for so many trainings each."""
+        return timedelta(seconds=sum(self.seconds[cell] for cell in cells) * trainings * self.epochs / workers)
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON, whole or not at all."""
@@ -102,7 +102,7 @@ class Plan:
         return cls(**{**stored, **borders, "cells": cells, "seconds": tuple(stored["seconds"])})
 
 
-def make_plan(inputs: StudyInputs, settings: TrainSettings, request: DepthRequest) -> Plan:
+def make_plan(inputs: StudyInputs, settings: TrainSettings, request: DepthRequest) -> StudyPlan:
     """Match the cells' widths, time two epochs of each, and divide the time.
 
     Raises:
@@ -112,8 +112,8 @@ def make_plan(inputs: StudyInputs, settings: TrainSettings, request: DepthReques
     config = forecaster_config(settings, inputs.panel.interval, inputs.panel.covariates)
     held_out(inputs.panel, inputs.split, config.horizon, len(config.quantile_levels))  # better refused now than after half an hour
     cells = matched_cells(config, request.depths)
-    timed = dict(run_jobs(partial(_time_epochs, inputs, settings), list(enumerate(cells)), request.workers))
-    seconds = tuple(timed[place] for place in range(len(cells)))
+    timed = dict(run_jobs(partial(_time_epochs, inputs, settings), cells, request.workers))
+    seconds = tuple(timed[cell] for cell in cells)
     round_s = sum(seconds) * (request.trials + request.seeds) / request.workers
     epochs = request.epochs or int(request.minutes * 60 * PLANNED_SHARE / round_s)
     if epochs < LEAST_EPOCHS and request.epochs is None:
@@ -122,7 +122,7 @@ def make_plan(inputs: StudyInputs, settings: TrainSettings, request: DepthReques
             f"tidecast study depth requires time for {LEAST_EPOCHS} epochs of {len(cells) * (request.trials + request.seeds)} trainings, "
             f"{needed:.0f} minutes here; got {request.minutes:g}. Raise --minutes, or lower --trials, --seeds or the series."
         )
-    return Plan(
+    return StudyPlan(
         cells=tuple(cells),
         epochs=epochs,
         seconds=seconds,
@@ -140,10 +140,9 @@ def cell_settings(settings: TrainSettings, cell: Cell, epochs: int) -> TrainSett
     return with_knobs(settings, {**cell.knobs, "max_epochs": epochs, "max_seconds": NO_LIMIT_S, "highway_first": False})
 
 
-def _time_epochs(inputs: StudyInputs, settings: TrainSettings, job: tuple[int, Cell]) -> tuple[int, float]:
-    """Return the place of a cell and the seconds that one of its epochs takes."""
-    place, cell = job
+def _time_epochs(inputs: StudyInputs, settings: TrainSettings, cell: Cell) -> tuple[Cell, float]:
+    """Return a cell and the seconds that one of its epochs takes."""
     brief, panel = cell_settings(settings, cell, PROBE_EPOCHS), inputs.panel
     started = time.perf_counter()
     fit(panel, inputs.split, forecaster_config(brief, panel.interval, panel.covariates), brief)
-    return place, (time.perf_counter() - started) / PROBE_EPOCHS
+    return cell, (time.perf_counter() - started) / PROBE_EPOCHS

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -38,7 +37,7 @@ STATES: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What all trials of one search share; sent once to each worker process.
+    """What all trials of one search share; sent to the worker processes.
 
     Attributes:
         folder: of the study.
@@ -167,14 +166,10 @@ def run_trial(search: Search) -> int:
         return trial.number
 
 
-def trials_of(searches: Sequence[Search]) -> "partial[int]":
-    """Return a function for worker processes: given the place of a search, run one further trial of it and return that place."""
-    return partial(_run_trial_of, tuple(searches))
-
-
-def _run_trial_of(searches: tuple[Search, ...], place: int) -> int:
-    run_trial(searches[place])
-    return place
+def run_trial_of(searches: Sequence[Search], index: int) -> int:
+    """Run one further trial of one of the searches, and return which: the job of a worker process."""
+    run_trial(searches[index])
+    return index
 
 
 def records(search: Search) -> list[TrialRecord]:

@@ -6,13 +6,14 @@ Called by `flows.tune`. The first trial is the settings as they are, so that the
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pipeline.clock import Clock
 from pipeline.settings import Settings
 from pipeline.study.inputs import Step, StudyInputs
 from pipeline.study.knobs import Choice, Knob, Range, Value, spread, to_toml, value_of, with_knobs
-from pipeline.study.search import Search, TrialRecord, begin, best_record, records, sole_user, study_folder, trials_of
+from pipeline.study.search import Search, TrialRecord, begin, best_record, records, run_trial_of, sole_user, study_folder
 from pipeline.study.workers import run_jobs
 from pipeline.tracking.nested import Child, log_child, logged_children, study_run
 from pipeline.tracking.run import Run
@@ -116,7 +117,7 @@ def tune(settings: Settings, request: TuneRequest, clock: Clock, step: Step | No
     name = inputs.name("tune", train=settings.train.model_dump(mode="json"))
     search = _search(settings, name, inputs)
     with sole_user(search.folder):
-        begin(search, _first_points(search))
+        begin(search, [_as_they_are(search), *spread(search.knobs, search.spread_trials - 1)])
         with study_run(settings, name, clock, input_versions=inputs.versions, role="tune") as run:
             deadline = None if request.minutes is None else started + timedelta(minutes=request.minutes)
             _run_trials(search, run, request, clock, deadline, step)
@@ -133,23 +134,20 @@ def log_trials(run: Run, search: Search, logged: set[str], label: str = "trial")
     """Write the ended trials of a search that MLflow does not hold yet, each as a run below the study's, and note them as logged."""
     for record in records(search):
         name = f"{label} {record.number}"
-        if name not in logged:
-            log_child(run, as_child(name, record))
-            logged.add(name)
-
-
-def as_child(name: str, record: TrialRecord) -> Child:
-    """Return a trial as the run it becomes."""
-    return Child(
-        name=name,
-        state=record.state,
-        params=record.knobs,
-        curves=record.curves,
-        metrics={"validation/best": record.validation},
-        started=record.started,
-        ended=record.ended,
-        error=record.error,
-    )
+        if name in logged:
+            continue
+        child = Child(
+            name=name,
+            state=record.state,
+            params=record.knobs,
+            curves=record.curves,
+            metrics={"validation/best": record.validation},
+            started=record.started,
+            ended=record.ended,
+            error=record.error,
+        )
+        log_child(run, child)
+        logged.add(name)
 
 
 def _search(settings: Settings, name: str, inputs: StudyInputs) -> Search:
@@ -165,12 +163,8 @@ def _search(settings: Settings, name: str, inputs: StudyInputs) -> Search:
     )
 
 
-def _first_points(search: Search) -> list[dict[str, Value]]:
-    """Return the settings as they are, then points that cover the knobs evenly."""
-    return [_as_they_are(search), *spread(search.knobs, search.spread_trials - 1)]
-
-
 def _as_they_are(search: Search) -> dict[str, Value]:
+    """Return the knobs of the settings as they are."""
     return {knob.name: knob.tidy(value_of(search.settings, knob.name)) for knob in search.knobs}
 
 
@@ -185,7 +179,7 @@ def _run_trials(search: Search, run: Run, request: TuneRequest, clock: Clock, de
                 return
             yield 0
 
-    for _ in run_jobs(trials_of((search,)), jobs(), request.workers):
+    for _ in run_jobs(partial(run_trial_of, (search,)), jobs(), request.workers):
         done += 1
         log_trials(run, search, logged)
         if step is not None:

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from pipeline.errors import TidecastError
 
@@ -23,7 +23,7 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
     """Call a function on every job and yield what it returns, as each ends.
 
     Args:
-        function: can be pickled; sent once to each worker, so that it may carry a panel.
+        function: can be pickled, with the panel that it may carry; sent along with every job.
         jobs: small; each is taken when a worker is free, so that the iterable may stop early.
         num_workers: processes; 1 calls the function here.
 
@@ -35,13 +35,13 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         return
     context = get_context("spawn")  # a fork would copy the threads' locks of torch and Polars
     reader, writer = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_Worker.start, initargs=(function, reader))
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start, initargs=(reader,))
     try:
         waiting = iter(jobs)
-        running: set[Future[Result]] = {pool.submit(_Worker.call, job) for job in islice(waiting, num_workers)}
+        running: set[Future[Result]] = {pool.submit(function, job) for job in islice(waiting, num_workers)}
         while running:
             ended, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(_Worker.call, job) for job in islice(waiting, len(ended))}
+            running |= {pool.submit(function, job) for job in islice(waiting, len(ended))}
             yield from [future.result() for future in ended]
         pool.shutdown()
     except BrokenProcessPool as error:
@@ -55,22 +55,12 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], num_workers
         reader.close()
 
 
-class _Worker(Generic[Job, Result]):
-    """What a worker process was sent once."""
+def _start(parent: Connection) -> None:
+    """Prepare a worker process."""
+    import torch
 
-    function: Callable[[Job], Result]
-
-    @classmethod
-    def start(cls, function: Callable[[Job], Result], parent: Connection) -> None:
-        import torch
-
-        torch.set_num_threads(1)
-        cls.function = staticmethod(function)
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-    @classmethod
-    def call(cls, job: Job) -> Result:
-        return cls.function(job)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: Connection) -> None:

@@ -146,11 +146,11 @@ def experiment_id(client: "MlflowClient", settings: Settings) -> str:
 def _bring_home(settings: Settings, experiment: str, location: str) -> None:
     """Let the experiment of a lake that was moved or copied keep its new artifacts here, and not in the folder it came from.
 
-    MLflow stores absolute places and has no call that changes one. Runs of before keep theirs: their artifacts may still be there.
+    MLflow stores absolute locations and has no call that changes one. Runs of before keep theirs: their artifacts may still be there.
     """
     folder, database, here = settings.artifacts_dir, local_database(settings), artifact_location(settings)
     if folder is None or database is None or location == here or not location.endswith(f"/{folder.parent.name}/{folder.name}"):
-        return  # a place that somebody chose stays
+        return  # a location that somebody chose stays
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (here, int(experiment)))
 

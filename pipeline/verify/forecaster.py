@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from models.batch import CarriedState, Covariates
-from models.causality import Finding, Forecast, batch_independence, future_perturbation, gradient, prefix, stream_equals_batch, worse
+from models.causality import Finding, Forecast, stream_equals_batch
 from models.forecaster import CausalForecaster
 from pipeline.evaluate.scoring import MODEL, Period, score_forecaster
 from pipeline.prepare.sequences import Panel
-from pipeline.verify.made_up import START_TICK, columns, made_up_panel, noise_covariates
+from pipeline.verify.made_up import START_TICK, made_up_panel, noise_covariates
+from pipeline.verify.tensors import BATCHES, NUM_SERIES, findings_of_tensors
 
-NUM_SERIES, BATCHES = 9, (1, 2, 7)
 MOST_TICKS = 600  # a longer season falls back to the last value
 NUM_ORIGINS = 40
 LEVEL, GAPS = 100.0, 0.1  # readings far from zero, a tenth of them missing
@@ -35,8 +35,8 @@ class Carried(NamedTuple):
     num_ticks: int
 
 
-class AskedForecaster:
-    """A forecaster of ours as the laws ask it: inputs (B, T, C), the target and its past covariates; NaN is not observed."""
+class OwnForecaster:
+    """A forecaster of ours, with its carried state: inputs (B, T, C), the target and its past covariates; NaN is not observed."""
 
     def __init__(self, forecaster: CausalForecaster) -> None:
         self.forecaster = copy.deepcopy(forecaster).double().eval()
@@ -65,6 +65,10 @@ class AskedForecaster:
 
         return asked
 
+    def stream(self, inputs_BTC: Tensor) -> Finding:
+        """Ask law 4."""
+        return stream_equals_batch(self.forecast(), self.step, inputs_BTC)
+
     def step(self, inputs_BC: Tensor, before: Carried | None) -> tuple[Tensor, Carried]:
         """Read one tick and forecast; returns quantiles (B, H, Q) and what is carried on."""
         state, num_ticks = before or Carried(self.forecaster.initial_state(len(inputs_BC)), 0)
@@ -88,19 +92,11 @@ class AskedForecaster:
         return Covariates.of(past_TBP, future_SBU, past_TBP.new_ones(num_series, len(self.config.static_covariates)))
 
 
-def findings_of_tensors(forecaster: CausalForecaster) -> list[Finding]:
+def findings_of_forecaster(forecaster: CausalForecaster) -> list[Finding]:
     """Ask the laws 1 to 4 and 7 of a forecaster, which is left as it is."""
-    asked = AskedForecaster(forecaster)
-    inputs_BTC, served, in_training = asked.inputs(), asked.forecast(), asked.forecast(training=True)
-    origins = (asked.num_ticks // 4, asked.num_ticks // 2, asked.num_ticks - 2)
-    by_batch = batch_independence(served, inputs_BTC, BATCHES)
-    return [
-        worse(*(future_perturbation(mode, inputs_BTC, origins) for mode in (served, in_training))),
-        worse(*(gradient(mode, inputs_BTC, origins) for mode in (served, in_training))),
-        prefix(served, inputs_BTC, origins),
-        stream_equals_batch(served, asked.step, inputs_BTC),
-        by_batch if by_batch.verdict == "broken" else _metrics_by_batch(asked.forecaster),
-    ]
+    own = OwnForecaster(forecaster)
+    *findings, by_batch = findings_of_tensors(own)
+    return [*findings, by_batch if by_batch.verdict == "broken" else _metrics_by_batch(own.forecaster)]
 
 
 def _metrics_by_batch(forecaster: CausalForecaster) -> Finding:
@@ -125,8 +121,7 @@ def _metrics_by_batch(forecaster: CausalForecaster) -> Finding:
 
 def _scored(forecaster: CausalForecaster, panel: Panel, period: Period, size: int) -> tuple[float, int]:
     """Score a panel in batches of so many series; return the MAE and the number of points."""
-    chosen = [list(range(start, min(start + size, NUM_SERIES))) for start in range(0, NUM_SERIES, size)]
-    parts = [columns(panel, some) for some in chosen]
+    parts = [panel.columns(np.arange(start, min(start + size, NUM_SERIES))) for start in range(0, NUM_SERIES, size)]
     first, *others = (score_forecaster(forecaster, part, part, period, baselines=False).standardised[MODEL] for part in parts)
     for other in others:
         first.merge(other)

@@ -3,7 +3,6 @@
 Letters: T ticks, B series, P past, U known-future and J static covariates, S = T + horizon.
 """
 
-from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -42,17 +41,4 @@ def noise_covariates(config: ForecasterConfig, num_ticks: int, num_series: int) 
         past_TBP=rng.normal(size=(num_ticks, num_series, len(names.past))),
         future_SBU=rng.normal(size=(num_ticks + config.horizon, num_series, len(names.future))),
         static_BJ=rng.normal(size=(num_series, len(names.static))),
-    )
-
-
-def columns(panel: Panel, chosen: list[int]) -> Panel:
-    """Return a panel with only some of its series."""
-    return replace(
-        panel,
-        series_ids=tuple(panel.series_ids[b] for b in chosen),
-        offset_us_B=panel.offset_us_B[chosen],
-        first_tick_B=panel.first_tick_B[chosen],
-        length_B=panel.length_B[chosen],
-        values_TB=panel.values_TB[:, chosen],
-        covariates=panel.covariates_of(chosen),
     )

@@ -31,33 +31,23 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from models.causality import (
-    Finding,
-    Forecast,
-    batch_independence,
-    future_perturbation,
-    gradient,
-    outputs,
-    prefix,
-    stream_equals_batch,
-    worse,
-)
+from models.causality import Finding, Forecast, stream_equals_batch
 from pipeline.errors import ModelError
-from pipeline.verify.short_training import Shape, cycles, random_walks, shuffled, trials, with_the_next, with_the_target
-from pipeline.verify.skill import judge
+from pipeline.verify.short_training import Draw, Shape, draw_cycles, draw_shuffled, draw_walks, draw_with_next, draw_with_target, trials
+from pipeline.verify.skill import Trial, judge
+from pipeline.verify.tensors import NUM_SERIES, findings_of_tensors
 
-NUM_SERIES, NUM_TICKS = 9, 96
-BATCHES = (1, 2, 7)
+NUM_TICKS = 96
 FAULTS = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError)
 
 
-def find_module(place: str) -> nn.Module:
+def find_module(subject: str) -> nn.Module:
     """Import a module from `package.module:name` or `file.py:name`; the name is one, or makes one without arguments.
 
     Raises:
         ModelError: when it is not there, cannot be made, or is something else.
     """
-    source, _, name = place.rpartition(":")
+    source, _, name = subject.rpartition(":")
     try:
         found: object = getattr(_imported(source), name)
         with torch.random.fork_rng(devices=[]):
@@ -65,12 +55,12 @@ def find_module(place: str) -> nn.Module:
             module = found if isinstance(found, nn.Module) or not callable(found) else found()
     except FAULTS as error:
         raise ModelError(
-            f"tidecast verify requires MODULE as package.module:name or file.py:name, made without arguments; got {place!r}: "
+            f"tidecast verify requires MODULE as package.module:name or file.py:name, made without arguments; got {subject!r}: "
             f"{_told(error)}. Name an nn.Module, its class, or a function that returns one."
         ) from error
     if not isinstance(module, nn.Module):
         raise ModelError(
-            f"tidecast verify requires an nn.Module, its class, or a function that returns one; got {place!r}, "
+            f"tidecast verify requires an nn.Module, its class, or a function that returns one; got {subject!r}, "
             f"a {type(module).__name__}. Wrap it in an nn.Module."
         )
     return module
@@ -97,8 +87,8 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
 
 
-class AskedModule:
-    """A module as the laws ask it: in float64, with the same random numbers at each call, and nothing kept between calls."""
+class ForeignModule:
+    """Anybody's module: inputs (B, T), or (B, T, C) with its covariates behind the target; faults of its code become sentences."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = copy.deepcopy(module).double()
@@ -174,25 +164,15 @@ def findings_of_module(module: nn.Module, *, max_seconds: float) -> list[Finding
     Raises:
         ModelError: where it does not offer what is required, or its code raises.
     """
-    asked = AskedModule(module)
-    inputs_BT, served = asked.inputs(), asked.forecast()
+    foreign = ForeignModule(module)
     try:
-        outputs(served, inputs_BT)  # of the form that is required, or nothing below means anything
-        origins = (NUM_TICKS // 4, NUM_TICKS // 2, NUM_TICKS - 2)
-        in_training = asked.forecast(training=True)
-        findings = [
-            worse(future_perturbation(served, inputs_BT, origins), future_perturbation(in_training, inputs_BT, origins)),
-            worse(gradient(served, inputs_BT, origins), gradient(in_training, inputs_BT, origins)),
-            prefix(served, inputs_BT, origins),
-            asked.stream(inputs_BT),
-        ]
-        by_batch = batch_independence(served, inputs_BT, BATCHES)
+        findings = findings_of_tensors(foreign)
     except ValueError as error:  # outputs of another form; what the module's own code raises is a ModelError already
         raise ModelError(str(error)) from error
     with torch.no_grad():
-        horizon = int(served(inputs_BT).shape[2])
-    shape = Shape(NUM_TICKS, horizon, asked.num_covariates)
-    return [*findings, *_skill(module, shape, max_seconds), by_batch, split_gap(module, horizon)]
+        horizon = int(foreign.forecast()(foreign.inputs()).shape[2])
+    shape = Shape(NUM_TICKS, horizon, foreign.num_covariates)
+    return [*findings, *_skill(module, shape, max_seconds), _split_gap_of_origins(module, horizon)]
 
 
 def _not_asked(law: int, reason: str) -> Finding:
@@ -204,19 +184,20 @@ def _skill(module: nn.Module, shape: Shape, max_seconds: float) -> list[Finding]
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return [_not_asked(law, "it has no parameters to train") for law in (5, 6)]
     share = max_seconds / (5 if shape.num_covariates else 3)
-    named = {"random walks": random_walks, "shuffled readings": shuffled, "daily cycles": cycles}
-    if shape.num_covariates:
-        named |= {"a column that is the target": with_the_target, "a column that is known ahead": with_the_next}
-    with _reproducible("a short training", torch.float32):
-        done = {name: trials(name, module, draw, shape, max_seconds=share) for name, draw in named.items()}
-    walks, noise, control, *columns = done.values()
-    null_skill = judge(5, walks + noise, control[-1])
-    if not columns:
+
+    def tried(name: str, draw: Draw) -> list[Trial]:
+        with _reproducible("a short training", torch.float32):
+            return trials(name, module, draw, shape, max_seconds=share)
+
+    without = tried("random walks", draw_walks) + tried("shuffled readings", draw_shuffled)
+    null_skill = judge(5, without, tried("daily cycles", draw_cycles)[-1])
+    if not shape.num_covariates:
         return [null_skill, _not_asked(6, "its forward takes no covariates")]
-    return [null_skill, judge(6, columns[0], columns[1][0])]
+    target = tried("a column that is the target", draw_with_target)
+    return [null_skill, judge(6, target, tried("a column that is known ahead", draw_with_next)[0])]
 
 
-def split_gap(module: nn.Module, horizon: int) -> Finding:
+def _split_gap_of_origins(module: nn.Module, horizon: int) -> Finding:
     """Ask law 10 of the origins that a module says it trains on."""
     chosen = getattr(module, "training_origins", None)
     if not callable(chosen):

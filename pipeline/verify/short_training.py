@@ -34,35 +34,35 @@ Draw = Callable[[int, int, int], Series]
 """Makes so many series, ticks and covariates, anew at each call."""
 
 
-def random_walks(num_series: int, num_ticks: int, num_covariates: int) -> Series:
+def draw_walks(num_series: int, num_ticks: int, num_covariates: int) -> Series:
     """Return walks of unit variance at their middle; nothing is better than the last value."""
     values_BS = torch.randn(num_series, num_ticks).cumsum(1) * (2 / num_ticks) ** 0.5
     return Series(values_BS, torch.randn(num_series, num_ticks, num_covariates), values_BS)
 
 
-def shuffled(num_series: int, num_ticks: int, num_covariates: int) -> Series:
+def draw_shuffled(num_series: int, num_ticks: int, num_covariates: int) -> Series:
     """Return readings without any order; nothing is better than their median, 0."""
     values_BS = torch.randn(num_series, num_ticks)
     return Series(values_BS, torch.randn(num_series, num_ticks, num_covariates), torch.zeros_like(values_BS))
 
 
-def cycles(num_series: int, num_ticks: int, num_covariates: int) -> Series:
+def draw_cycles(num_series: int, num_ticks: int, num_covariates: int) -> Series:
     """Return daily cycles with noise, which can be learned; the naive forecast is the last value."""
     phase_B1 = torch.rand(num_series, 1) * PERIOD
     values_BS = torch.sin(2 * torch.pi * (torch.arange(num_ticks) + phase_B1) / PERIOD) + 0.2 * torch.randn(num_series, num_ticks)
     return Series(values_BS, torch.randn(num_series, num_ticks, num_covariates), values_BS)
 
 
-def with_the_target(num_series: int, num_ticks: int, num_covariates: int) -> Series:
+def draw_with_target(num_series: int, num_ticks: int, num_covariates: int) -> Series:
     """Return shuffled readings whose first covariate is the target itself, tick by tick."""
-    series = shuffled(num_series, num_ticks, num_covariates)
+    series = draw_shuffled(num_series, num_ticks, num_covariates)
     series.covariates_BSC[..., 0] = series.values_BS
     return series
 
 
-def with_the_next(num_series: int, num_ticks: int, num_covariates: int) -> Series:
+def draw_with_next(num_series: int, num_ticks: int, num_covariates: int) -> Series:
     """Return shuffled readings whose first covariate at a tick is the next reading, known there: reading it must help."""
-    series = shuffled(num_series, num_ticks, num_covariates)
+    series = draw_shuffled(num_series, num_ticks, num_covariates)
     series.covariates_BSC[:, :-1, 0] = series.values_BS[:, 1:]
     return series
 
@@ -89,29 +89,35 @@ def trials(name: str, module: nn.Module, draw: Draw, shape: Shape, *, max_second
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        trained = copy.deepcopy(module).float().train()
-        optimiser = torch.optim.Adam(trained.parameters(), lr=LEARNING_RATE)
-        started = time.perf_counter()
-        for _ in range(NUM_STEPS):
-            series = draw(BATCH, shape.num_ticks + shape.horizon, shape.num_covariates)
-            optimiser.zero_grad()
-            loss = _loss(_answer(trained, series, shape), _targets(series.values_BS, shape), trained)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-            optimiser.step()
-            if time.perf_counter() - started > max_seconds:
-                break
+        trained = _trained(module, draw, shape, max_seconds)
         with torch.no_grad():
             series = draw(NUM_HELD_OUT, shape.num_ticks + shape.horizon, shape.num_covariates)
-            answer_BTHQ = _answer(trained.eval(), series, shape)
-    target_BTH = _targets(series.values_BS, shape)
-    median = min(range(answer_BTHQ.shape[-1]), key=lambda q: abs(_levels(trained, answer_BTHQ)[q] - 0.5))
+            answer_BTHQ = _answer(trained, series, shape)
+    target_BTH, levels = _targets(series.values_BS, shape), _levels(trained, answer_BTHQ)
+    median = min(range(len(levels)), key=lambda q: abs(levels[q] - 0.5))
     scored = slice(shape.num_ticks // 4, None)  # a state that has just begun has nothing to say
     ours_BTH = (target_BTH - answer_BTHQ[..., median]).abs()[:, scored].double().numpy()
     naive_BTH = (target_BTH - series.naive_BS[:, : shape.num_ticks, None]).abs()[:, scored].double().numpy()
     # A kernel that reaches one tick ahead is lost in the mean of 96 steps, so the first is judged on its own.
     parts = (("step 1", slice(0, 1)), ("all steps", slice(None)))
     return [Trial.of(f"{name}, {lead}", ours_BTH[..., part].mean((1, 2)), naive_BTH[..., part].mean((1, 2))) for lead, part in parts]
+
+
+def _trained(module: nn.Module, draw: Draw, shape: Shape, max_seconds: float) -> nn.Module:
+    """Return a trained copy of a module, in evaluation mode."""
+    trained = copy.deepcopy(module).float().train()
+    optimiser = torch.optim.Adam(trained.parameters(), lr=LEARNING_RATE)
+    started = time.perf_counter()
+    for _ in range(NUM_STEPS):
+        series = draw(BATCH, shape.num_ticks + shape.horizon, shape.num_covariates)
+        optimiser.zero_grad()
+        loss = _loss(_answer(trained, series, shape), _targets(series.values_BS, shape), trained)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+        optimiser.step()
+        if time.perf_counter() - started > max_seconds:
+            break
+    return trained.eval()
 
 
 def _answer(module: nn.Module, series: Series, shape: Shape) -> Tensor:

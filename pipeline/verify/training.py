@@ -90,12 +90,12 @@ def no_skill_on_noise(config: ForecasterConfig, settings: TrainSettings) -> Find
     walks_TB, cycles_TB = random_walks(), daily_cycles(interval)
     shuffled_TB = np.random.default_rng(1).permuted(cycles_TB, axis=0)
     medians_TB = np.broadcast_to(np.median(shuffled_TB[:TRAIN_TICKS], axis=0), SHAPE)
-    named = {"random walks": (walks_TB, walks_TB), "shuffled readings": (shuffled_TB, medians_TB), "daily cycles": (cycles_TB, cycles_TB)}
-    walks, noise, control = (
-        trial(name, made_up_panel(values_TB, interval, covariates), naive_TB, config, settings)
-        for name, (values_TB, naive_TB) in named.items()
-    )
-    return judge(5, [walks, noise], control)
+
+    def tried(name: str, values_TB: Floats, naive_TB: Floats) -> Trial:
+        return trial(name, made_up_panel(values_TB, interval, covariates), naive_TB, config, settings)
+
+    without = [tried("random walks", walks_TB, walks_TB), tried("shuffled readings", shuffled_TB, medians_TB)]
+    return judge(5, without, tried("daily cycles", cycles_TB, cycles_TB))
 
 
 def crystal_ball(config: ForecasterConfig, settings: TrainSettings) -> Finding:
@@ -107,19 +107,16 @@ def crystal_ball(config: ForecasterConfig, settings: TrainSettings) -> Finding:
     interval = timedelta(seconds=config.sample_interval_s)
     asked = replace(config, past_covariates=("column",), future_covariates=(), static_covariates=())
     shuffled_TB = np.random.default_rng(2).normal(size=SHAPE)
-    next_TB = np.roll(shuffled_TB, -1, axis=0)
-    named = {"a past column that is the target": shuffled_TB, "a past column that says what is next": next_TB}
-    target, control = (
-        trial(name, _with_column(shuffled_TB, column_TB, interval), np.zeros(SHAPE), asked, settings) for name, column_TB in named.items()
-    )
-    return judge(6, [target], control)
+
+    def tried(name: str, column_TB: Floats) -> Trial:
+        column = PanelCovariates.of_past(("column",), column_TB[..., None])
+        return trial(name, made_up_panel(shuffled_TB, interval, column), np.zeros(SHAPE), asked, settings)
+
+    target = tried("a past column that is the target", shuffled_TB)
+    return judge(6, [target], tried("a past column that says what is next", np.roll(shuffled_TB, -1, axis=0)))
 
 
-def _with_column(values_TB: Floats, column_TB: Floats, interval: timedelta) -> Panel:
-    return made_up_panel(values_TB, interval, PanelCovariates.of_past(("column",), column_TB[..., None]))
-
-
-def split_gap(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSettings) -> Finding:
+def split_gap_of_batches(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSettings) -> Finding:
     """Ask law 10 of the batches that training makes of a panel.
 
     Args:

@@ -20,11 +20,11 @@ from pipeline.settings import Settings, TrainSettings
 from pipeline.store.lake import Lake
 from pipeline.tracking.registry import CARD, LoadedModel, champion, load_model, load_version
 from pipeline.train.train import load_panel
-from pipeline.verify.forecaster import findings_of_tensors
+from pipeline.verify.forecaster import findings_of_forecaster
 from pipeline.verify.laws import LAWS
 from pipeline.verify.made_up import made_up_panel, noise_covariates
 from pipeline.verify.module import find_module, findings_of_module
-from pipeline.verify.training import crystal_ball, no_skill_on_noise, small_config, small_settings, split_gap
+from pipeline.verify.training import crystal_ball, no_skill_on_noise, small_config, small_settings, split_gap_of_batches
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def verify(settings: Settings, subject: str | None, *, max_seconds: float) -> Ve
         findings = findings_of_module(find_module(subject), max_seconds=max_seconds)
         return VerifyReport(subject=subject, findings=_in_order(findings))
     model, panel = _model(settings, subject)
-    findings = findings_of_tensors(model.model)
+    findings = findings_of_forecaster(model.model)
     config = small_config(model.card.config)
     training = small_settings(_train_settings(model), max_seconds / NUM_TRAININGS)
     findings += [no_skill_on_noise(config, training), crystal_ball(config, training), _split(model, panel)]
@@ -130,7 +130,7 @@ def _split(model: LoadedModel, panel: Panel | None) -> Finding:
     interval = timedelta(seconds=card.config.sample_interval_s)
     split = Split(card.train_end, card.validation_end)
     if panel is not None:
-        return split_gap(panel, split, card.config, _train_settings(model))
+        return split_gap_of_batches(panel, split, card.config, _train_settings(model))
     before = max(MADE_UP_TICKS, 4 * card.config.horizon)
     validation_end = min(card.validation_end, card.train_end + MADE_UP_TICKS * interval)
     num_ticks = before + (validation_end - card.train_end) // interval
@@ -138,5 +138,5 @@ def _split(model: LoadedModel, panel: Panel | None) -> Finding:
     values_TB = np.random.default_rng(0).normal(size=(num_ticks, MADE_UP_SERIES)).cumsum(0)
     covariates = noise_covariates(card.config, num_ticks, MADE_UP_SERIES)
     made_up = made_up_panel(values_TB, interval, covariates, first_tick=first_tick)
-    finding = split_gap(made_up, Split(card.train_end, validation_end), card.config, _train_settings(model))
+    finding = split_gap_of_batches(made_up, Split(card.train_end, validation_end), card.config, _train_settings(model))
     return replace(finding, seen=f"{finding.seen} (made-up readings: its own are not here)")

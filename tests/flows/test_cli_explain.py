@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tests.flows.test_cli_verify import of_lake
 from tests.lakes import TestLake, hourly_readings, random_weights
 
 SERIES = "north/temperature"
@@ -25,7 +24,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> TestLake:
 def test_json_holds_parts_that_add_up_and_the_picture(lake: TestLake, tmp_path: Path) -> None:
     """Shown to fail by leaving the level out of the parts."""
     picture = tmp_path / "why.png"
-    done = CliRunner().invoke(app, ["explain", SERIES, "--step", "4", "--out", str(picture), "--json"], env=of_lake(lake))
+    done = CliRunner().invoke(app, ["explain", SERIES, "--step", "4", "--out", str(picture), "--json"], env=lake.environment())
     found = json.loads(done.stdout)
     assert (done.exit_code, found["picture"]) == (0, str(picture))
     assert sum(part["amount"] for part in found["parts"]) == pytest.approx(found["forecast"], abs=1e-2)
@@ -33,7 +32,7 @@ def test_json_holds_parts_that_add_up_and_the_picture(lake: TestLake, tmp_path: 
 
 
 def test_the_table_shows_parts_and_readings(lake: TestLake) -> None:
-    shown = CliRunner().invoke(app, ["explain", SERIES, "--origin", "2026-03-04T02:30Z"], env=of_lake(lake)).stdout
+    shown = CliRunner().invoke(app, ["explain", SERIES, "--origin", "2026-03-04T02:30Z"], env=lake.environment()).stdout
     assert "step 1 from 2026-03-04 02:00, model 1" in shown
     assert "the last reading" in shown
     assert "The readings that moved it most" in shown

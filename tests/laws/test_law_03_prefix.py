@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.causality import prefix
-from pipeline.verify.forecaster import AskedForecaster
+from pipeline.verify.forecaster import OwnForecaster
 from tests.models.conftest import random_forecaster, random_ticks
 
 NETWORKS = ({"wiring": "residual"}, {"wiring": "plain"}, {"cell": "gru", "input_skips": True})
@@ -15,5 +15,5 @@ def test_forecasts_of_a_prefix_are_the_prefix_of_the_forecasts(network: dict[str
     """Shown to fail by taking the normaliser's statistics of the whole sequence (RevIN with forking sequences)."""
     ticks = random_ticks()
     inputs_BTC = torch.where(ticks.observed_TB, ticks.values_TB, torch.nan).T.unsqueeze(-1)
-    finding = prefix(AskedForecaster(random_forecaster(**network)).forecast(), inputs_BTC, (1, 2, 24, 25, 79), rounding=1e-11)
+    finding = prefix(OwnForecaster(random_forecaster(**network)).forecast(), inputs_BTC, (1, 2, 24, 25, 79), rounding=1e-11)
     assert finding.verdict == "holds", finding

@@ -99,7 +99,7 @@ def test_artifacts_lie_below_the_lake(settings, clock, tmp_path):
 
 
 def test_a_lake_that_was_copied_keeps_its_artifacts_to_itself(settings, clock, tmp_path):
-    """Shown to fail by leaving the experiment where it was made: MLflow stores its absolute place."""
+    """Shown to fail by leaving the experiment where it was made: MLflow stores its absolute location."""
     with tracked_run(settings, "run", clock) as first:
         first.log_text("text", "note.txt")
     before = sorted((tmp_path / "lake").rglob("*"))
@@ -111,8 +111,8 @@ def test_a_lake_that_was_copied_keeps_its_artifacts_to_itself(settings, clock, t
     assert sorted((tmp_path / "lake").rglob("*")) == before
 
 
-def test_a_place_that_somebody_chose_for_artifacts_stays(settings, clock, tmp_path):
-    """Shown to fail by taking every other place for one of a lake that was copied."""
+def test_a_location_that_somebody_chose_for_artifacts_stays(settings, clock, tmp_path):
+    """Shown to fail by taking every other location for one of a lake that was copied."""
     connect(settings).create_experiment("tidecast", artifact_location=(tmp_path / "chosen").as_uri())
     with tracked_run(settings, "run", clock) as run:
         run.log_text("text", "note.txt")

@@ -1,5 +1,6 @@
 """A panel holds each value at its own tick, whatever the order of the rows and the offset of the grid."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -7,6 +8,7 @@ import polars as pl
 import pytest
 
 from pipeline.errors import DataError
+from pipeline.prepare.covariates import PanelCovariates
 from pipeline.prepare.sequences import match_series, to_panel
 from pipeline.schemas import UTC_US
 
@@ -61,6 +63,26 @@ def test_truncating_forgets_later_rows_and_series_that_had_not_begun() -> None:
     before = panel.truncated(START)
     assert before.series_ids == ("a/x",)
     np.testing.assert_array_equal(before.values_TB, [[1.0]])
+
+
+def test_columns_are_chosen_with_all_that_belongs_to_them() -> None:
+    """Shown to fail by leaving the first ticks as they were."""
+    panel = to_panel(rows(("a/x", START, 1.0), ("b/x", START + timedelta(minutes=62), 2.0), ("c/y", START + 3 * HOUR, 3.0)), GRIDS)
+    panel = replace(panel, covariates=PanelCovariates.of_past(("wind",), np.array([[[4.0], [5.0], [6.0]]])))
+    chosen = panel.columns([2, 1])
+    assert chosen.series_ids == ("c/y", "b/x")
+    assert [chosen.label(b, 0) for b in (0, 1)] == [START + 3 * HOUR, START + timedelta(minutes=62)]
+    np.testing.assert_array_equal(chosen.values_TB, [[3.0, 2.0]])
+    assert chosen.covariates is not None
+    np.testing.assert_array_equal(chosen.covariates.past_TBP, [[[6.0], [5.0]]])
+
+
+def test_rows_that_are_not_there_have_labels_too() -> None:
+    """Shown to fail by labels without the offset of the series' own grid."""
+    panel = to_panel(rows(("a/x", START, 1.0), ("b/x", START + timedelta(minutes=62), 2.0)), GRIDS)
+    labels = [panel.label(b, 0) + row * HOUR for b, row in ((0, -2), (1, 7))]
+    np.testing.assert_array_equal(panel.labels_us(np.array([-2, 7]), np.array([0, 1])), [label.timestamp() * 1e6 for label in labels])
+    assert labels[1] == START + timedelta(minutes=62) + 7 * HOUR
 
 
 def test_series_of_two_intervals_are_refused_by_name_of_the_intervals() -> None:

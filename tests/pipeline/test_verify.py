@@ -15,12 +15,12 @@ from pipeline.errors import ModelError
 from pipeline.prepare.splits import Split
 from pipeline.settings import TrainSettings
 from pipeline.verify import short_training
-from pipeline.verify.forecaster import findings_of_tensors
+from pipeline.verify.forecaster import findings_of_forecaster
 from pipeline.verify.laws import LAWS
 from pipeline.verify.made_up import made_up_panel
-from pipeline.verify.module import AskedModule, find_module, findings_of_module
+from pipeline.verify.module import ForeignModule, find_module, findings_of_module
 from pipeline.verify.skill import Trial, judge
-from pipeline.verify.training import split_gap
+from pipeline.verify.training import split_gap_of_batches
 from pipeline.verify.verify import verify
 from tests import leaks
 from tests.lakes import CONFIG, START, TestLake, random_weights
@@ -100,10 +100,10 @@ def test_asking_leaves_a_module_and_the_random_numbers_alone() -> None:
 
 def test_one_question_does_not_change_the_answer_to_the_next() -> None:
     """Batch statistics move while training. Shown to fail by calling the asked module itself, not a copy for each call."""
-    asked = AskedModule(leaks.BatchNormOverTime())
-    inputs_BT, served = asked.inputs(), asked.forecast()
+    foreign = ForeignModule(leaks.BatchNormOverTime())
+    inputs_BT, served = foreign.inputs(), foreign.forecast()
     before = served(inputs_BT)
-    asked.forecast(training=True)(inputs_BT)
+    foreign.forecast(training=True)(inputs_BT)
     assert torch.equal(served(inputs_BT), before)
 
 
@@ -119,7 +119,7 @@ def test_a_file_may_import_its_neighbours_and_name_an_instance(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("place", "sentence"),
+    ("subject", "sentence"),
     [
         ("nowhere.py:Model", "FileNotFoundError"),
         ("no.such.module:Model", "ModuleNotFoundError"),
@@ -130,9 +130,9 @@ def test_a_file_may_import_its_neighbours_and_name_an_instance(tmp_path: Path, m
         ("moon", "got 'moon'"),
     ],
 )
-def test_what_cannot_be_asked_is_a_sentence(place: str, sentence: str, tmp_path: Path) -> None:
+def test_what_cannot_be_asked_is_a_sentence(subject: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=sentence):
-        verify(TestLake.at(tmp_path).settings, place, max_seconds=NO_TIME)
+        verify(TestLake.at(tmp_path).settings, subject, max_seconds=NO_TIME)
 
 
 class ReadsAhead(CausalForecaster):
@@ -147,8 +147,8 @@ def test_our_own_forecaster_passes_and_one_that_reads_ahead_does_not() -> None:
     """Shown to fail by comparing with the outputs of the changed inputs themselves."""
     clean, leaking = random_weights(), ReadsAhead(CONFIG).double()
     leaking.load_state_dict(clean.state_dict())
-    assert {finding.law: finding.verdict for finding in findings_of_tensors(clean)} == dict.fromkeys((1, 2, 3, 4, 7), "holds")
-    assert {finding.law for finding in findings_of_tensors(leaking) if finding.verdict == "broken"} == {1, 2, 3, 4}
+    assert {finding.law: finding.verdict for finding in findings_of_forecaster(clean)} == dict.fromkeys((1, 2, 3, 4, 7), "holds")
+    assert {finding.law for finding in findings_of_forecaster(leaking) if finding.verdict == "broken"} == {1, 2, 3, 4}
 
 
 class Overreaching(Split):
@@ -163,8 +163,8 @@ def test_the_batches_of_training_end_at_the_border() -> None:
     """Shown to fail by leaving the training batches out of the comparison."""
     panel = made_up_panel(np.random.default_rng(0).normal(size=(400, 2)).cumsum(0), HOUR)
     borders, settings = (panel.label(0, 250), panel.label(0, 320)), TrainSettings(segment_length=64, burn_in=16)
-    assert split_gap(panel, Split(*borders), CONFIG, settings).verdict == "holds"
-    assert split_gap(panel, Overreaching(*borders), CONFIG, settings).verdict == "broken"
+    assert split_gap_of_batches(panel, Split(*borders), CONFIG, settings).verdict == "holds"
+    assert split_gap_of_batches(panel, Overreaching(*borders), CONFIG, settings).verdict == "broken"
 
 
 def test_skill_is_judged_by_its_interval_and_never_without_a_control() -> None:
