@@ -61,7 +61,7 @@ class TrainSettings(Section):
     """How a model is fitted."""
 
     horizon: int = Field(default=24, ge=1)  # steps
-    context_length: int | None = Field(default=None, ge=1)  # ticks the highway reads; None: three of the longest season, at most 672
+    context_length: int | None = Field(default=None, ge=1)  # ticks the highway reads; None: four of the longest season, at most 672
     seasons: tuple[Annotated[int, Field(ge=2)], ...] | None = None  # ticks, ascending; None: a day and a week, where they fit
     network: NetworkConfig = NetworkConfig()
     covariates: CovariateSettings = CovariateSettings()

@@ -33,7 +33,7 @@ Progress = Callable[[int, int, float, float], None]
 
 DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
 LONGEST_SEASON = 2016  # ticks a state may have to hold: a week of five minutes
-CONTEXT_SEASONS, LONGEST_CONTEXT = 3, 672  # what the highway reads: three of the longest season, in ticks two weeks of half hours at most
+CONTEXT_SEASONS, LONGEST_CONTEXT = 4, 672  # what the highway reads: four of the longest season; in ticks, four weeks of hours at most
 RATE_CUT, NUM_RATES = 0.3, 2  # what the learning rate is cut to where it no longer helps, and how many there are
 
 
