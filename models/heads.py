@@ -71,11 +71,11 @@ class QuantileDecoder(nn.Module):
         return mixed_NH
 
     def start_spread(self, quantiles_QH: Tensor) -> None:
-        """Let the quantiles start as far from the median as these are from theirs (Q, H), ascending in Q."""
+        """Let the quantiles start as far from the median as these are from theirs (Q, H), ascending in Q; NaN leaves a step as it is."""
         steps_QH = torch.diff(quantiles_QH, dim=0).clamp(min=SMALLEST_STEP).to(self.head.bias.dtype)
         free_QH = self.head.bias.data.view(self.num_levels, self.horizon)
         others = [level for level in range(self.num_levels) if level != self.median_index]
-        free_QH[others] = steps_QH.expm1().log() - SOFTPLUS_SHIFT
+        free_QH[others] = torch.where(steps_QH.isnan(), free_QH[others], steps_QH.expm1().log() - SOFTPLUS_SHIFT)
 
     def _spread(self, median_NH: Tensor, free_NQH: Tensor, widening_NH: Tensor) -> Tensor:
         # softplus(-1.5) = 0.2: four steps to either side start near the 0.8 of a broad normal forecast.

@@ -28,7 +28,7 @@ KNOBS: tuple[Knob, ...] = (
     Choice("network.wiring", ("residual", "plain")),
 )
 SPREAD_TRIALS = 8  # before the sampler learns: about one for each knob
-WARM_UP_EPOCHS = 15  # that no trial is pruned in: what is learned first, the highway, says little of the stack
+WARM_UP_EPOCHS = 5  # that no trial is pruned in: the highway is there from the start, and so early a loss says little of the stack
 
 
 @dataclass(frozen=True, kw_only=True)

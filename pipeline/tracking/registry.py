@@ -112,6 +112,7 @@ def load_model(folder: Path, version: str | None = None) -> LoadedModel:
         model = CausalForecaster(card.config)
     _check_shapes(model, weights, folder)
     model.load_state_dict(weights, assign=True)  # keeps the saved dtype
+    model.to(model.dtype)  # what is not saved, but made from the configuration, follows
     return LoadedModel(model.eval(), card, version or "file", sha)
 
 

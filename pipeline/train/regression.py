@@ -71,7 +71,7 @@ def fit_highway(forecaster: CausalForecaster, history: History, validation: Trai
         floor_H = (SMALLEST_ERROR * seen_NH.abs().nanmedian(dim=0).values).nan_to_num(nan=1.0).clamp(min=1e-6)
         weight_NH = train.observed_NH / torch.maximum(error_NH.abs(), floor_H)
     levels_Q = torch.tensor(forecaster.config.quantile_levels, dtype=seen_NH.dtype)
-    forecaster.decoder.start_spread(seen_NH.nanquantile(levels_Q, dim=0).nan_to_num())
+    forecaster.decoder.start_spread(seen_NH.nanquantile(levels_Q, dim=0))
     chosen = " ".join(f"{name}={PENALTY_STEP**power:.2g}" for name, power in penalties.items() if highway.blocks[name])
     logger.info("fitted the highway rows=%d penalties: %s", len(weight_NH), chosen)
 
