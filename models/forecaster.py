@@ -193,23 +193,26 @@ class CausalForecaster(nn.Module):
 
         While the stack is silent these two are the median: `pipeline.train.regression` fits the one to what the other leaves over.
         """
-        zero_TBD = self.decoder.anchor_bias_HA.new_zeros((*sequence.time_TB.shape, self.config.network.hidden_size))
-        inputs, known = self._highway_inputs(sequence, self._known_ahead(sequence), origins_O)
-        return self.decoder.mix(zero_TBD[origins_O].flatten(0, 1), known), inputs
+        inputs, known = self._highway_inputs(sequence, profile_slot(self._times(sequence), self.config), origins_O)
+        silent_ND = inputs.context_NL.new_zeros((len(inputs.context_NL), self.config.network.hidden_size))
+        return self.decoder.mix(silent_ND, known), inputs
 
     def _known_ahead(self, sequence: Sequence) -> KnownAhead:
-        interval_s = self.config.sample_interval_s
-        step_H1 = torch.arange(1, self.config.horizon + 1, device=sequence.time_TB.device).unsqueeze(1)
-        time_SB = torch.cat([sequence.time_TB, sequence.time_TB[-1] + (step_H1 * interval_s).long()])
+        time_SB = self._times(sequence)
         known_SBC = calendar(time_SB, self.calendar_interval_s)
         if sequence.covariates is not None:
             known_SBC = torch.cat([known_SBC, sequence.covariates.future_SBF], dim=-1)
         basis: Tensor = self.decoder.calendar_basis(known_SBC.to(self.dtype))
         return KnownAhead(basis, profile_slot(time_SB, self.config))
 
+    def _times(self, sequence: Sequence) -> Tensor:
+        """Return the labels (S, B) of all ticks up to the last target."""
+        step_H1 = torch.arange(1, self.config.horizon + 1, device=sequence.time_TB.device).unsqueeze(1)
+        return torch.cat([sequence.time_TB, sequence.time_TB[-1] + (step_H1 * self.config.sample_interval_s).long()])
+
     def _decode(self, sequence: Sequence, top_TBD: Tensor, ahead: KnownAhead, origins_O: Tensor) -> Tensor:
         state_OBD = top_TBD[origins_O]
-        inputs, known = self._highway_inputs(sequence, ahead, origins_O)
+        inputs, known = self._highway_inputs(sequence, ahead.slot_SB, origins_O)
         basis_NHR = ahead.basis_SBR[self._targets(origins_O)].movedim(1, 2).flatten(0, 1)
         quantiles_NHQ: Tensor = self.decoder(state_OBD.flatten(0, 1), inputs, known, basis_NHR)
         return quantiles_NHQ.reshape(*state_OBD.shape[:2], *quantiles_NHQ.shape[1:])
@@ -218,7 +221,7 @@ class CausalForecaster(nn.Module):
         """Return the ticks (O, H) of every target."""
         return origins_O.unsqueeze(1) + torch.arange(1, self.config.horizon + 1, device=origins_O.device)
 
-    def _highway_inputs(self, sequence: Sequence, ahead: KnownAhead, origins_O: Tensor) -> tuple[HighwayInputs, list[Tensor]]:
+    def _highway_inputs(self, sequence: Sequence, slot_SB: Tensor, origins_O: Tensor) -> tuple[HighwayInputs, list[Tensor]]:
         """Return what the highway reads at origins of any series, and their anchors, (N, 1) or (N, H) each."""
         mean_OB1 = sequence.mean_KTB[0][origins_O].unsqueeze(-1)
         scale_OB1 = sequence.scale_KTB[0][origins_O].unsqueeze(-1)
@@ -242,5 +245,5 @@ class CausalForecaster(nn.Module):
             levels_NK=torch.cat(known[-len(self.config.half_lives) :], dim=-1),
             measured_NV=measured_OBV.flatten(0, 1),
             planned_NHU=planned_OBHU.flatten(0, 1),
-            slot_NH=ahead.slot_SB[target_OH].movedim(1, -1).flatten(0, 1),
+            slot_NH=slot_SB[target_OH].movedim(1, -1).flatten(0, 1),
         ), known

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from torch import Tensor
 
+from models.batch import TrainingBatch
 from models.config import ForecasterConfig
 from models.forecaster import CausalForecaster
 from models.training import ForecasterTraining
@@ -34,6 +35,7 @@ Progress = Callable[[int, int, float, float], None]
 DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
 LONGEST_SEASON = 2016  # ticks a state may have to hold: a week of five minutes
 CONTEXT_SEASONS, LONGEST_CONTEXT = 4, 672  # what the highway reads: four of the longest season; in ticks, four weeks of hours at most
+SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)  # of the way from the regression's weights to the best epoch's
 RATE_CUT, NUM_RATES = 0.3, 2  # what the learning rate is cut to where it no longer helps, and how many there are
 
 
@@ -93,6 +95,8 @@ class TrainingPhases(Callback):
     training: ForecasterTraining
     patience: int
     progress: Progress | None
+    held_back: bool
+    """Whether the highway stands still until the last phase."""
     best_loss: float = math.inf
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -130,7 +134,8 @@ class TrainingPhases(Callback):
             return
         self.rates_tried += 1
         training.rate_factor *= RATE_CUT
-        training.forecaster.decoder.highway.requires_grad_()
+        if self.held_back:
+            training.forecaster.decoder.highway.requires_grad_()
         self.since = 0
         if self.best_weights:
             training.go_back_to(self.best_weights)
@@ -164,11 +169,15 @@ def fit(
     forecaster = build(config)
     if data.static_BJ is not None:
         forecaster.standardise_static(data.static_BJ)
-    if settings.highway_first:
+    highway = forecaster.decoder.highway
+    held_back = settings.highway_first and highway.weight_HF.requires_grad  # an ablation may have frozen it for good
+    start = None
+    if held_back:
         fit_highway(forecaster, data.segments.history, data.validation)
+        start = {name: value.clone() for name, value in forecaster.state_dict().items()}
     module = ForecasterTraining(forecaster, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
-    forecaster.decoder.highway.requires_grad_(not settings.highway_first)
-    phases = TrainingPhases(module, settings.patience, progress)
+    highway.requires_grad_(highway.weight_HF.requires_grad and not held_back)
+    phases = TrainingPhases(module, settings.patience, progress, held_back)
     trainer = _trainer(settings, phases)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
@@ -181,10 +190,29 @@ def fit(
             f"Training requires a finite validation loss; got none in {len(phases.curves)} epochs. "
             "Lower train.learning_rate, or look for absurd values in the readings."
         )
-    forecaster.load_state_dict(phases.best_weights)
+    weights = phases.best_weights if start is None else _best_between(module, start, phases.best_weights, data.validation)
+    forecaster.load_state_dict(weights)
     logger.info("fitted epochs=%d best_epoch=%d validation_loss=%.5f", len(phases.curves), phases.best_epoch, phases.best_loss)
     num_parameters = sum(p.numel() for p in forecaster.parameters())
     return FitResult(forecaster.cpu().eval(), tuple(phases.curves), phases.best_epoch, num_parameters)
+
+
+def _best_between(
+    module: ForecasterTraining, start: dict[str, Tensor], best: dict[str, Tensor], validation: TrainingBatch
+) -> dict[str, Tensor]:
+    """Return the weights with the least validation loss on the line from the regression's to the best epoch's, ends included.
+
+    Half-way, half of what the stack has over-fitted is gone and three quarters of its gain are left. Source: Wortsman et al. 2022,
+    "Robust fine-tuning of zero-shot models".
+    """
+    losses = {}
+    for share in SHARES:
+        module.averaged.load_state_dict({name: start[name].lerp(best[name], share) for name in best})
+        with torch.no_grad():
+            losses[share] = float(module.loss(module.averaged.eval(), validation))
+    share = min(SHARES, key=losses.__getitem__)
+    logger.info("weights on the way from the regression share=%g validation_loss=%.5f", share, losses[share])
+    return {name: start[name].lerp(best[name], share) for name in best}
 
 
 def _trainer(settings: TrainSettings, phases: TrainingPhases) -> pl.Trainer:

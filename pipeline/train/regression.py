@@ -22,8 +22,8 @@ from pipeline.train.datamodule import History, slice_batch
 
 logger = logging.getLogger(__name__)
 
-NUM_PASSES = 4  # of least squares
-FLOPS = 4e11  # of all passes together: ten seconds of one core
+RENEWALS = 3  # of the weights, each after a least-squares fit
+FLOPS = 2e12  # of all fits together: half a minute of one core
 MOST_ROWS, FEWEST_ROWS = 20_000, 2_000  # origins of the regression; neighbouring ones say much the same
 HELD_OUT_ROWS = 5_000
 CHOOSING_STEPS = 16
@@ -41,10 +41,14 @@ class _Sample(NamedTuple):
     """Targets less the mix of anchors, in the normalised units of each origin; 0 where not observed."""
     observed_NH: Tensor
 
-    def every(self, stride: int) -> "_Sample":
-        """Return each stride-th origin."""
-        index = torch.arange(0, len(self.wanted_NH), stride)
-        return _Sample(self.inputs.select(index), self.wanted_NH[index], self.observed_NH[index])
+
+class _Moments(NamedTuple):
+    """What least squares needs of one step, or, with another axis in front, of several."""
+
+    gram_FF: Tensor
+    """Weighted means of regressor times regressor, float64."""
+    moment_F: Tensor
+    """Weighted means of regressor times what is wanted."""
 
 
 def fit_highway(forecaster: CausalForecaster, history: History, validation: TrainingBatch) -> None:
@@ -56,34 +60,29 @@ def fit_highway(forecaster: CausalForecaster, history: History, validation: Trai
         validation: origins after it, which choose the penalties.
     """
     highway = forecaster.decoder.highway
-    train, held_out = _sample_history(forecaster, history), _sample(forecaster, validation)
-    held_out = held_out.every(-(-len(held_out.wanted_NH) // HELD_OUT_ROWS))
-    weight_NH = train.observed_NH.to(forecaster.dtype)
-    penalties = dict.fromkeys(highway.blocks, FIRST_PENALTY)
-    for number in range(NUM_PASSES):
-        gram_HFF, moment_HF = _moments(highway, train, weight_NH)
-        if number in (0, NUM_PASSES - 1):
-            penalties = _choose(highway, gram_HFF, moment_HF, held_out, penalties)
-        highway.weight_HF.data.copy_(_solve(gram_HFF, moment_HF, _diagonal(highway, penalties)))
-        with torch.no_grad():
-            error_NH = train.wanted_NH - highway(train.inputs)
-        seen_NH = torch.where(train.observed_NH, error_NH, torch.nan)
-        floor_H = (SMALLEST_ERROR * seen_NH.abs().nanmedian(dim=0).values).nan_to_num(nan=1.0).clamp(min=1e-6)
-        weight_NH = train.observed_NH / torch.maximum(error_NH.abs(), floor_H)
-    levels_Q = torch.tensor(forecaster.config.quantile_levels, dtype=seen_NH.dtype)
-    forecaster.decoder.start_spread(seen_NH.nanquantile(levels_Q, dim=0))
+    train = _sample_history(forecaster, history)
+    penalties = _choose(highway, train, _sample(forecaster, _thinned(validation)))
+    penalty_F = _diagonal(highway, penalties)
+    levels_Q = torch.tensor(forecaster.config.quantile_levels, dtype=forecaster.dtype)
+    quantiles = []
+    for row in range(highway.horizon):
+        x_NF, wanted_N, observed_N = highway.regressors(train.inputs, row + 1), train.wanted_NH[:, row], train.observed_NH[:, row]
+        weight_F = _solve(_moments(x_NF, wanted_N, observed_N, penalty_F, RENEWALS), penalty_F).to(forecaster.dtype)
+        highway.weight_HF.data[row] = weight_F
+        quantiles.append(torch.where(observed_N, wanted_N - x_NF @ weight_F, torch.nan).nanquantile(levels_Q))
+    forecaster.decoder.start_spread(torch.stack(quantiles, dim=1))
     chosen = " ".join(f"{name}={PENALTY_STEP**power:.2g}" for name, power in penalties.items() if highway.blocks[name])
-    logger.info("fitted the highway rows=%d penalties: %s", len(weight_NH), chosen)
+    logger.info("fitted the highway rows=%d penalties: %s", len(train.wanted_NH), chosen)
 
 
 def _sample_history(forecaster: CausalForecaster, history: History) -> _Sample:
     """Return origins spread evenly over all ticks of all series, as many as the passes can afford."""
     num_regressors = forecaster.decoder.highway.weight_HF.shape[1]
-    affordable = FLOPS / (2 * NUM_PASSES * num_regressors**2 * forecaster.config.horizon)
+    affordable = FLOPS / (2 * (RENEWALS + 1) * num_regressors**2 * forecaster.config.horizon)
     ticks_B = (history.length_B - history.first_B - 1).clamp(min=0)  # the last has no target
     end_B = ticks_B.cumsum(0)
     stride = max(1, -(-int(end_B[-1]) // int(min(MOST_ROWS, max(FEWEST_ROWS, affordable)))))
-    chosen_N = torch.arange(stride // 2 if stride <= int(end_B[-1]) else 0, int(end_B[-1]), stride)
+    chosen_N = torch.arange(0, int(end_B[-1]), stride)
     column_N = torch.searchsorted(end_B, chosen_N, right=True)
     row_N = history.first_B[column_N] + chosen_N - (end_B - ticks_B)[column_N]
     first_O = torch.zeros(1, dtype=torch.int64)
@@ -103,16 +102,26 @@ def _sample(forecaster: CausalForecaster, batch: TrainingBatch) -> _Sample:
     return _Sample(inputs, torch.where(observed_NH, target_OBH.flatten(0, 1) - mixed_NH, 0.0), observed_NH)
 
 
-def _moments(highway: Highway, sample: _Sample, weight_NH: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weighted means of regressor times regressor (H, F, F) and times what is wanted (H, F), float64."""
-    share_NH = weight_NH / weight_NH.sum(dim=0).clamp(min=1e-9)
-    grams, moments = [], []
-    for step in range(1, highway.horizon + 1):
-        x_NF = highway.regressors(sample.inputs, step)
-        weighted_FN = (x_NF * share_NH[:, step - 1 : step]).T
-        grams.append((weighted_FN @ x_NF).double())
-        moments.append((weighted_FN @ sample.wanted_NH[:, step - 1]).double())
-    return torch.stack(grams), torch.stack(moments)
+def _thinned(batch: TrainingBatch) -> TrainingBatch:
+    """Keep as many origins as choose well enough."""
+    stride = -(-batch.observed_OBH[..., 0].numel() // HELD_OUT_ROWS)
+    return batch._replace(
+        origins_O=batch.origins_O[::stride], target_OBH=batch.target_OBH[::stride], observed_OBH=batch.observed_OBH[::stride]
+    )
+
+
+def _moments(x_NF: Tensor, wanted_N: Tensor, observed_N: Tensor, penalty_F: Tensor, renewals: int) -> _Moments:
+    """Return the moments of one step after its weights were renewed so often: each by the errors that the last ones left."""
+    weight_N = observed_N.to(x_NF.dtype)
+    while True:
+        weighted_FN = (x_NF * (weight_N / weight_N.sum().clamp(min=1e-9)).unsqueeze(1)).T
+        moments = _Moments((weighted_FN @ x_NF).double(), (weighted_FN @ wanted_N).double())
+        if not renewals:
+            return moments
+        renewals -= 1
+        error_N = (wanted_N - x_NF @ _solve(moments, penalty_F).to(x_NF.dtype)).abs()
+        smallest = (SMALLEST_ERROR * error_N[observed_N].nanmedian()).nan_to_num(nan=1.0).clamp(min=1e-6)
+        weight_N = observed_N / torch.maximum(error_N, smallest)
 
 
 def _diagonal(highway: Highway, penalties: dict[str, int]) -> Tensor:
@@ -120,24 +129,38 @@ def _diagonal(highway: Highway, penalties: dict[str, int]) -> Tensor:
     return torch.cat([torch.full((width,), PENALTY_STEP ** penalties[name], dtype=torch.float64) for name, width in highway.blocks.items()])
 
 
-def _solve(gram_HFF: Tensor, moment_HF: Tensor, penalty_F: Tensor) -> Tensor:
-    """Return the weights (H, F); 0 for a step whose moments are not finite."""
-    factor_HFF, _ = torch.linalg.cholesky_ex(gram_HFF + torch.diag(penalty_F))
-    return torch.cholesky_solve(moment_HF.unsqueeze(-1), factor_HFF).squeeze(-1).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+def _solve(moments: _Moments, penalty_F: Tensor) -> Tensor:
+    """Return the weights (..., F), float64; 0 where the moments are no numbers to work with."""
+    factor_FF, failed = torch.linalg.cholesky_ex(moments.gram_FF + torch.diag(penalty_F))
+    weight_F = torch.cholesky_solve(moments.moment_F.unsqueeze(-1), factor_FF).squeeze(-1)
+    return torch.where((failed == 0).unsqueeze(-1), weight_F, 0.0).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _choose(highway: Highway, gram_HFF: Tensor, moment_HF: Tensor, held_out: _Sample, start: dict[str, int]) -> dict[str, int]:
-    """Return the penalties, as powers of their step, with the least error held out: one block after the other, until none moves."""
-    row_G = torch.linspace(0, highway.horizon - 1, min(CHOOSING_STEPS, highway.horizon)).round().long()
-    gram_GFF, moment_GF = gram_HFF[row_G], moment_HF[row_G]
-    x_GNF = torch.stack([highway.regressors(held_out.inputs, int(row) + 1) for row in row_G])
-    wanted_GN, observed_GN = held_out.wanted_NH.T[row_G], held_out.observed_NH.T[row_G]
+def _choose(highway: Highway, train: _Sample, held_out: _Sample) -> dict[str, int]:
+    """Return the penalty of each block, as a power of their step, that leaves the least absolute error held out; of some of the steps."""
+    rows = torch.linspace(0, highway.horizon - 1, min(CHOOSING_STEPS, highway.horizon)).round().long().tolist()
+    penalties = dict.fromkeys(highway.blocks, FIRST_PENALTY)
+    for renewals in (0, RENEWALS):
+        penalty_F = _diagonal(highway, penalties)
+        parts = [
+            _moments(highway.regressors(train.inputs, row + 1), train.wanted_NH[:, row], train.observed_NH[:, row], penalty_F, renewals)
+            for row in rows
+        ]
+        moments = _Moments(*(torch.stack(part) for part in zip(*parts, strict=True)))
+        penalties = _descend(highway, moments, held_out, rows, penalties)
+    return penalties
+
+
+def _descend(highway: Highway, moments: _Moments, held_out: _Sample, rows: list[int], start: dict[str, int]) -> dict[str, int]:
+    """Move one penalty after the other, a step at a time, until no step leaves less error held out."""
+    x_GNF = torch.stack([highway.regressors(held_out.inputs, row + 1) for row in rows])
+    wanted_GN, observed_GN = held_out.wanted_NH.T[rows], held_out.observed_NH.T[rows]
     known: dict[tuple[int, ...], float] = {}
 
     def error(penalties: dict[str, int]) -> float:
         key = tuple(penalties.values())
         if key not in known:
-            weight_GF = _solve(gram_GFF, moment_GF, _diagonal(highway, penalties)).to(x_GNF.dtype)
+            weight_GF = _solve(moments, _diagonal(highway, penalties)).to(x_GNF.dtype)
             left_GN = wanted_GN - torch.bmm(x_GNF, weight_GF.unsqueeze(-1)).squeeze(-1)
             known[key] = float((left_GN.abs() * observed_GN).sum())
         return known[key]
