@@ -61,13 +61,13 @@ def fit_highway(forecaster: CausalForecaster, history: History, validation: Trai
     """
     highway = forecaster.decoder.highway
     train = _sample_history(forecaster, history)
-    penalties = _choose(highway, train, _sample(forecaster, _thinned(validation)))
-    penalty_F = _diagonal(highway, penalties)
+    while_renewing, penalties = _choose(highway, train, _sample(forecaster, _thinned(validation)))
+    strong_F, penalty_F = _diagonal(highway, while_renewing), _diagonal(highway, penalties)
     levels_Q = torch.tensor(forecaster.config.quantile_levels, dtype=forecaster.dtype)
     quantiles = []
     for row in range(highway.horizon):
         x_NF, wanted_N, observed_N = highway.regressors(train.inputs, row + 1), train.wanted_NH[:, row], train.observed_NH[:, row]
-        weight_F = _solve(_moments(x_NF, wanted_N, observed_N, penalty_F, RENEWALS), penalty_F).to(forecaster.dtype)
+        weight_F = _solve(_moments(x_NF, wanted_N, observed_N, strong_F, RENEWALS), penalty_F).to(forecaster.dtype)
         highway.weight_HF.data[row] = weight_F
         quantiles.append(torch.where(observed_N, wanted_N - x_NF @ weight_F, torch.nan).nanquantile(levels_Q))
     forecaster.decoder.start_spread(torch.stack(quantiles, dim=1))
@@ -76,13 +76,18 @@ def fit_highway(forecaster: CausalForecaster, history: History, validation: Trai
 
 
 def _sample_history(forecaster: CausalForecaster, history: History) -> _Sample:
-    """Return origins spread evenly over all ticks of all series, as many as the passes can afford."""
+    """Return as many origins as the fits can afford, spread over all ticks of all series, one at random out of each stretch.
+
+    At random, for every n-th tick may always be the same hour of the day.
+    """
     num_regressors = forecaster.decoder.highway.weight_HF.shape[1]
-    affordable = FLOPS / (2 * (RENEWALS + 1) * num_regressors**2 * forecaster.config.horizon)
+    affordable = int(FLOPS / (2 * (RENEWALS + 1) * num_regressors**2 * forecaster.config.horizon))
     ticks_B = (history.length_B - history.first_B - 1).clamp(min=0)  # the last has no target
     end_B = ticks_B.cumsum(0)
-    stride = max(1, -(-int(end_B[-1]) // int(min(MOST_ROWS, max(FEWEST_ROWS, affordable)))))
-    chosen_N = torch.arange(0, int(end_B[-1]), stride)
+    num_ticks = int(end_B[-1])
+    num_rows = min(num_ticks, MOST_ROWS, max(FEWEST_ROWS, affordable))
+    within_N = torch.rand(num_rows, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    chosen_N = ((torch.arange(num_rows) + within_N) * (num_ticks / num_rows)).long()
     column_N = torch.searchsorted(end_B, chosen_N, right=True)
     row_N = history.first_B[column_N] + chosen_N - (end_B - ticks_B)[column_N]
     first_O = torch.zeros(1, dtype=torch.int64)
@@ -103,11 +108,10 @@ def _sample(forecaster: CausalForecaster, batch: TrainingBatch) -> _Sample:
 
 
 def _thinned(batch: TrainingBatch) -> TrainingBatch:
-    """Keep as many origins as choose well enough."""
-    stride = -(-batch.observed_OBH[..., 0].numel() // HELD_OUT_ROWS)
-    return batch._replace(
-        origins_O=batch.origins_O[::stride], target_OBH=batch.target_OBH[::stride], observed_OBH=batch.observed_OBH[::stride]
-    )
+    """Keep as many origins as choose well enough, at random for the same reason."""
+    num_origins, num_series = batch.observed_OBH.shape[:2]
+    kept_O = torch.randperm(num_origins, generator=torch.Generator().manual_seed(0))[: -(-HELD_OUT_ROWS // num_series)].sort().values
+    return batch._replace(origins_O=batch.origins_O[kept_O], target_OBH=batch.target_OBH[kept_O], observed_OBH=batch.observed_OBH[kept_O])
 
 
 def _moments(x_NF: Tensor, wanted_N: Tensor, observed_N: Tensor, penalty_F: Tensor, renewals: int) -> _Moments:
@@ -136,19 +140,23 @@ def _solve(moments: _Moments, penalty_F: Tensor) -> Tensor:
     return torch.where((failed == 0).unsqueeze(-1), weight_F, 0.0).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _choose(highway: Highway, train: _Sample, held_out: _Sample) -> dict[str, int]:
-    """Return the penalty of each block, as a power of their step, that leaves the least absolute error held out; of some of the steps."""
+def _choose(highway: Highway, train: _Sample, held_out: _Sample) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the penalties of least squares and of least absolute errors: powers of their step for each block, the best held out.
+
+    Only some of the steps choose. The first are the stronger ones, and errors must come from them when weights are renewed: what is
+    fitted closely would weigh ever more otherwise.
+    """
     rows = torch.linspace(0, highway.horizon - 1, min(CHOOSING_STEPS, highway.horizon)).round().long().tolist()
-    penalties = dict.fromkeys(highway.blocks, FIRST_PENALTY)
+    chosen = [dict.fromkeys(highway.blocks, FIRST_PENALTY)]
     for renewals in (0, RENEWALS):
-        penalty_F = _diagonal(highway, penalties)
+        penalty_F = _diagonal(highway, chosen[-1])
         parts = [
             _moments(highway.regressors(train.inputs, row + 1), train.wanted_NH[:, row], train.observed_NH[:, row], penalty_F, renewals)
             for row in rows
         ]
         moments = _Moments(*(torch.stack(part) for part in zip(*parts, strict=True)))
-        penalties = _descend(highway, moments, held_out, rows, penalties)
-    return penalties
+        chosen.append(_descend(highway, moments, held_out, rows, chosen[-1]))
+    return chosen[1], chosen[2]
 
 
 def _descend(highway: Highway, moments: _Moments, held_out: _Sample, rows: list[int], start: dict[str, int]) -> dict[str, int]:
