@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     config = ForecasterConfig(
-        sample_interval_s=3600, horizon=HORIZON, context_length=168, seasons=(24, 168), network=NetworkConfig(num_layers=2, hidden_size=64)
+        sample_interval_s=3600, horizon=HORIZON, context_length=672, seasons=(24, 168), network=NetworkConfig(num_layers=2, hidden_size=64)
     )
     forecaster = CausalForecaster(config).eval()
     values_TB, time_TB = _walks(arguments.window, arguments.series)
