@@ -62,6 +62,22 @@ class Sequence(NamedTuple):
     covariates: CovariateInputs | None = None
     """Of a forecaster that has some."""
 
+    def columns(self, some: slice) -> "Sequence":
+        """Return the same stretch of some of the series."""
+        covariates = self.covariates
+        if covariates is not None:
+            covariates = CovariateInputs(covariates.past_TBF[:, some], covariates.future_SBF[:, some], covariates.static_BJ[some])
+        return Sequence(
+            self.history_RTB[:, some],
+            self.mean_KTB[..., some],
+            self.scale_KTB[..., some],
+            self.observed_TB[:, some],
+            self.since_TB[:, some],
+            self.age_TB[:, some],
+            self.time_TB[:, some],
+            covariates,
+        )
+
 
 class TrainingBatch(NamedTuple):
     """A batch of segments with what came true after each of their origins."""
