@@ -1,191 +1,67 @@
-"""Online calibration: the quantiles of every series, widened or narrowed by how often what came true fell outside of them.
+"""Online calibration: each forecast is hedged and its width set by what has matured of those before it.
 
-The calibrated quantile is median + (quantile - median) · exp(θ), so quantiles never cross and the median is the network's own. θ is
-kept for each series, each representative lead (1, 2, 4, … and the horizon; those between are interpolated in the logarithm of the
-lead) and each side of the median. It is learned from matured forecasts alone: at every tick the value that came in is compared with
-the bounds that were issued for it, which the state remembers until then.
+Called by `pipeline.forecast.engine` and by benchmarks; what it remembers is part of a series' state.
 
-    width      tracks the share outside the outermost levels of one lead (a quantile tracker; Angelopoulos et al. 2023, conformal P)
-    skew       moves the two sides apart where one of them is missed more often, slowly
-    agitation  the same share over all leads, mostly the short ones, which are judged first; it warns the long ones, and fades
-
-What was tried, and the figures behind the constants: docs/decisions.md. Nothing is shared between series, so that forecasts depend
-neither on the fleet nor on how it is cut into batches. Called by `pipeline.forecast.engine` and by benchmarks; NumPy alone.
-
-Letters: O origins (consecutive ticks), B series, H horizon, Q quantile levels, S representative leads, R remembered bounds.
+Letters: O origins (consecutive ticks), B series, H horizon, Q quantile levels.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-SPEED = 0.06  # of width, over the root of the lead: 1/h costs less accuracy, but leaves more 30-day windows off by over 5 points
-MOST_GAIN = 0.6  # width moves by at most this over the lead: what is corrected is judged a lead later, and faster steps swing
-SKEW_SPEED = 0.1  # of width: each tail alone is rarer news than both together, and chasing it costs accuracy
-AGITATION_SPEED = 0.12
-FADING = 0.01  # of agitation, each tick: it lasts about a hundred ticks
-REACH = 0.25  # a lead h feels agitation by h^-REACH
-NARROWEST, WIDEST, MOST_SKEWED = (
-    -1.2,
-    3.0,
-    1.0,
-)  # logarithms, of each part; a sensor that was stuck for a year must not take a year to recover
-MOST_REMEMBERED = 16  # bounds of each lead; longer leads remember every other tick, or fewer
-
-
-def representative_leads(horizon: int) -> Ints:
-    """Return 1, 2, 4, … below the horizon, and the horizon (S,)."""
-    return np.array([*(2**power for power in range((horizon - 1).bit_length())), horizon], dtype=np.int64)
+from pipeline.forecast.hedge import Hedge, HedgeState
+from pipeline.forecast.maturing import Floats, Ints
+from pipeline.forecast.widths import OnlineWidths, WidthState
 
 
 @dataclass
 class CalibrationState:
-    """What calibration remembers of B series; the last axis of every array is the series."""
+    """What calibration remembers of B series."""
 
-    ticks_B: Ints
-    """Ticks calibrated so far, int64."""
-    agitation_B: Floats
-    """Logarithm of a factor, float64, as are the next two."""
-    width_SB: Floats
-    skew_SB: Floats
-    lower_RB: Floats
-    """Issued lower bounds that have not matured, in the metric's unit; NaN where there is none. R as `_Ring` has it."""
-    upper_RB: Floats
+    hedge: HedgeState
+    widths: WidthState
 
     @classmethod
     def fresh(cls, horizon: int, num_series: int) -> Self:
         """Return the state of series of which nothing was forecast: their quantiles stay as they are."""
-        leads, ring = (len(representative_leads(horizon)), num_series), (_Ring(horizon).num_slots, num_series)
-        return cls(
-            ticks_B=np.zeros(num_series, np.int64),
-            agitation_B=np.zeros(num_series),
-            width_SB=np.zeros(leads),
-            skew_SB=np.zeros(leads),
-            lower_RB=np.full(ring, np.nan),
-            upper_RB=np.full(ring, np.nan),
-        )
+        return cls(HedgeState.fresh(horizon, num_series), WidthState.fresh(horizon, num_series))
 
     def select(self, columns_B: Ints) -> Self:
         """Return a copy of the state of some of the series."""
-        return type(self)(**{f.name: getattr(self, f.name)[..., columns_B] for f in fields(self)})
+        return type(self)(self.hedge.select(columns_B), self.widths.select(columns_B))
 
     def replace(self, columns_B: Ints, other: Self) -> None:
         """Overwrite, in place, the state of some of the series with `other`'s."""
-        for f in fields(self):
-            getattr(self, f.name)[..., columns_B] = getattr(other, f.name)
+        self.hedge.replace(columns_B, other.hedge)
+        self.widths.replace(columns_B, other.widths)
 
     @classmethod
     def concat(cls, states: Sequence[Self]) -> Self:
         """Join the states of several groups of series."""
-        return cls(**{f.name: np.concatenate([getattr(state, f.name) for state in states], axis=-1) for f in fields(cls)})
+        return cls(HedgeState.concat([s.hedge for s in states]), WidthState.concat([s.widths for s in states]))
 
+    def arrays(self) -> dict[str, Floats | Ints]:
+        """Return every array by its name: hedge.last_B and so on."""
+        return self.hedge.arrays("hedge.") | self.widths.arrays("widths.")
 
-class _Ring:
-    """Where the bounds of each representative lead wait until they mature.
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Floats | Ints]) -> Self:
+        """Return the state whose `arrays` these are; others may be among them.
 
-    A lead of h ticks needs h places. Longer ones than `MOST_REMEMBERED` are issued and judged at every `stride`-th tick only, with
-    steps as much larger: neighbouring scores repeat each other. Strides are odd, so that every hour of the day has its turn.
-    """
-
-    def __init__(self, horizon: int) -> None:
-        self.leads_S1 = representative_leads(horizon)[:, None]
-        strides_S1 = -(-self.leads_S1 // MOST_REMEMBERED)
-        self.strides_S1 = strides_S1 + (strides_S1 % 2 == 0)
-        self.sizes_S1 = -(-self.leads_S1 // self.strides_S1)
-        self.starts_S1 = np.cumsum(self.sizes_S1, axis=0) - self.sizes_S1
-        self.num_slots = int(self.sizes_S1.sum())
-
-    def slots(self, ticks_SB: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Return the slot of the bounds issued at each tick (S, B), and whether any are issued at it."""
-        return self.starts_S1 + ticks_SB // self.strides_S1 % self.sizes_S1, ticks_SB % self.strides_S1 == 0
+        Raises:
+            KeyError: where one is missing.
+        """
+        return cls(HedgeState.from_arrays("hedge.", arrays), WidthState.from_arrays("widths.", arrays))
 
 
 class OnlineCalibration:
-    """Calibrates forecasts tick by tick; all at once and one by one give the same.
+    """Calibrates forecasts tick by tick; all at once and one by one give the same."""
 
-    >>> calibration = OnlineCalibration(horizon=1, quantile_levels=(0.1, 0.5, 0.9), num_series=1)
-    >>> too_narrow = np.tile([-1.0, 0.0, 1.0], (1000, 1, 1, 1))  # holds 68 % of a normal distribution
-    >>> came_true = np.random.default_rng(0).normal(size=(1000, 1))
-    >>> lower, _, upper = calibration.advance(too_narrow, came_true)[:-1, 0, 0].T
-    >>> float(np.mean((lower <= came_true[1:, 0]) & (came_true[1:, 0] <= upper)).round(2))
-    0.8
-    """
-
-    def __init__(
-        self, horizon: int, quantile_levels: Sequence[float], num_series: int = 0, *, state: CalibrationState | None = None
-    ) -> None:
-        self.state = CalibrationState.fresh(horizon, num_series) if state is None else state
-        self._median = list(quantile_levels).index(0.5)
-        self._outside = quantile_levels[0], 1.0 - quantile_levels[-1]
-        self._ring = _Ring(horizon)
-        leads_S1 = self._ring.leads_S1
-        self._speeds_S1 = self._ring.strides_S1 * np.minimum(SPEED / np.sqrt(leads_S1), MOST_GAIN / leads_S1)
-        self._shares_S1 = self._ring.strides_S1 / leads_S1 / (1 / leads_S1).sum()  # neighbouring scores of lead h repeat each other
-        self._reach_S1 = leads_S1**-REACH
-        at_steps = np.log(np.arange(1, horizon + 1))
-        self._weights_SH = np.stack([np.interp(at_steps, np.log(leads_S1[:, 0]), one_S) for one_S in np.eye(len(leads_S1))])
+    def __init__(self, horizon: int, quantile_levels: Sequence[float], state: CalibrationState) -> None:
+        self.state = state
+        self._hedge = Hedge(horizon, quantile_levels, state=state.hedge)
+        self._widths = OnlineWidths(horizon, quantile_levels, state=state.widths)
 
     def advance(self, quantiles_OBHQ: Floats, actual_OB: Floats, issued_O: Ints | None = None) -> Floats:
-        """Learn from the value of each tick, then calibrate the forecast of that tick.
-
-        Args:
-            quantiles_OBHQ: the forecaster's, at consecutive ticks, none left out.
-            actual_OB: value of the tick itself, which is step h of the forecast of h ticks ago; NaN where not observed.
-            issued_O: ascending rows whose calibrated forecasts are wanted; None for all.
-
-        Returns:
-            Calibrated quantiles of these rows (O, B, H, Q).
-        """
-        rows = range(len(actual_OB)) if issued_O is None else issued_O.tolist()
-        places = {row: place for place, row in enumerate(rows)}
-        calibrated_OBHQ = np.empty((len(places), *quantiles_OBHQ.shape[1:]))
-        with np.errstate(over="ignore", invalid="ignore"):  # a forecast that is not finite stays so, and teaches nothing
-            for row, (quantiles_BHQ, actual_B) in enumerate(zip(quantiles_OBHQ, actual_OB, strict=True)):
-                self._learn(actual_B)
-                width_SB = self.state.width_SB + self._reach_S1 * self.state.agitation_B
-                below_SB, above_SB = width_SB - self.state.skew_SB, width_SB + self.state.skew_SB
-                self._remember(quantiles_BHQ, below_SB, above_SB)
-                if row in places:
-                    self._stretch(quantiles_BHQ, below_SB, above_SB, calibrated_OBHQ[places[row]])
-        return calibrated_OBHQ
-
-    def _learn(self, actual_B: Floats) -> None:
-        """Judge the bounds that were issued for this tick."""
-        state, ring = self.state, self._ring
-        slots_SB, due_SB = ring.slots(state.ticks_B - ring.leads_S1)
-        columns_B = np.arange(len(actual_B))
-        lower_SB, upper_SB = state.lower_RB[slots_SB, columns_B], state.upper_RB[slots_SB, columns_B]
-        judged_SB = due_SB & np.isfinite(actual_B) & np.isfinite(lower_SB) & np.isfinite(upper_SB)
-        missed_below_SB = np.where(judged_SB, (actual_B < lower_SB) - self._outside[0], 0.0)
-        missed_above_SB = np.where(judged_SB, (actual_B > upper_SB) - self._outside[1], 0.0)
-        missed_SB = missed_below_SB + missed_above_SB
-        state.width_SB = (state.width_SB + self._speeds_S1 * missed_SB).clip(NARROWEST, WIDEST)
-        tilt_SB = SKEW_SPEED * self._speeds_S1 * (missed_above_SB - missed_below_SB)
-        state.skew_SB = (state.skew_SB + tilt_SB).clip(-MOST_SKEWED, MOST_SKEWED)
-        excitement_B = AGITATION_SPEED * (self._shares_S1 * missed_SB).sum(axis=0)
-        state.agitation_B = ((1 - FADING) * state.agitation_B + excitement_B).clip(NARROWEST, WIDEST)
-
-    def _remember(self, quantiles_BHQ: Floats, below_SB: Floats, above_SB: Floats) -> None:
-        """Keep the outermost bounds issued at this tick until they mature."""
-        state, median = self.state, self._median
-        at_leads_SBQ = quantiles_BHQ[:, self._ring.leads_S1[:, 0] - 1].swapaxes(0, 1)
-        median_SB = at_leads_SBQ[..., median]
-        slots_SB, kept_SB = self._ring.slots(np.broadcast_to(state.ticks_B, below_SB.shape))
-        slots, columns = slots_SB[kept_SB], np.nonzero(kept_SB)[1]
-        lower_SB = median_SB - (median_SB - at_leads_SBQ[..., 0]) * np.exp(below_SB)
-        upper_SB = median_SB + (at_leads_SBQ[..., -1] - median_SB) * np.exp(above_SB)
-        state.lower_RB[slots, columns], state.upper_RB[slots, columns] = lower_SB[kept_SB], upper_SB[kept_SB]
-        state.ticks_B += 1
-
-    def _stretch(self, quantiles_BHQ: Floats, below_SB: Floats, above_SB: Floats, out_BHQ: Floats) -> None:
-        median_BH1 = quantiles_BHQ[..., self._median, None]
-        np.subtract(quantiles_BHQ, median_BH1, out=out_BHQ)
-        out_BHQ[..., : self._median] *= np.exp(below_SB.T @ self._weights_SH)[..., None]
-        out_BHQ[..., self._median + 1 :] *= np.exp(above_SB.T @ self._weights_SH)[..., None]
-        out_BHQ += median_BH1
+        """Learn from the value of each tick, then calibrate the forecast of that tick; arguments as for `OnlineWidths.advance`."""
+        return self._widths.advance(self._hedge.advance(quantiles_OBHQ, actual_OB), actual_OB, issued_O)

@@ -21,8 +21,7 @@ from models.forecaster import CausalForecaster
 from pipeline.errors import StoreError
 from pipeline.forecast.calibrate import CalibrationState
 
-FORMAT = "3"
-CALIBRATION = "calibration."  # before the names of its arrays
+FORMAT = "4"
 
 
 @dataclass
@@ -84,8 +83,8 @@ class StreamState:
         """Write the state so that it survives power loss: temporary file, fsync, rename, fsync of the folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f.name: getattr(self.carried, f.name).contiguous() for f in fields(CarriedState)}
-        for f in fields(CalibrationState) if self.calibration is not None else ():
-            tensors[CALIBRATION + f.name] = torch.from_numpy(getattr(self.calibration, f.name)).contiguous()
+        remembered = {} if self.calibration is None else self.calibration.arrays()
+        tensors |= {name: torch.from_numpy(array).contiguous() for name, array in remembered.items()}
         if self.static_BJ is not None:
             tensors["static_BJ"] = torch.from_numpy(self.static_BJ).contiguous()
         metadata = {
@@ -116,14 +115,13 @@ class StreamState:
                     )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             carried = CarriedState(**{f.name: tensors[f.name] for f in fields(CarriedState)})
-            is_calibrated = any(name.startswith(CALIBRATION) for name in tensors)
-            calibration = {f.name: tensors[CALIBRATION + f.name].numpy() for f in fields(CalibrationState)} if is_calibrated else None
+            dotted = {name: tensor.numpy() for name, tensor in tensors.items() if "." in name}
             return cls(
                 metadata["model_version"],
                 tuple(json.loads(metadata["series_ids"])),
                 tensors["tick_B"].numpy(),
                 carried,
-                None if calibration is None else CalibrationState(**calibration),
+                CalibrationState.from_arrays(dotted) if dotted else None,
                 json.loads(metadata["plans_version"]),
                 tensors["static_BJ"].numpy() if "static_BJ" in tensors else None,
             )

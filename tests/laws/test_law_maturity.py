@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.forecaster import CausalForecaster
-from pipeline.forecast.calibrate import OnlineCalibration, representative_leads
+from pipeline.forecast.calibrate import CalibrationState, OnlineCalibration
 from pipeline.forecast.engine import StreamEngine
+from pipeline.forecast.maturing import representative_leads
 from pipeline.forecast.state import StreamState
 from tests.models.conftest import Ticks, random_forecaster, random_ticks
 
@@ -26,7 +27,7 @@ def forecasts_and_values(seed: int) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def calibrate(quantiles: NDArray[np.float64], actual: NDArray[np.float64]) -> NDArray[np.float64]:
-    return OnlineCalibration(HORIZON, LEVELS, 2).advance(quantiles, actual)
+    return OnlineCalibration(HORIZON, LEVELS, CalibrationState.fresh(HORIZON, 2)).advance(quantiles, actual)
 
 
 @settings(max_examples=40, deadline=None)
@@ -63,7 +64,7 @@ def test_values_after_an_origin_do_not_reach_its_calibrated_forecast(seed: int, 
 def test_calibrating_tick_by_tick_equals_one_pass() -> None:
     """Shown to fail by counting the ticks of a call instead of those of the series."""
     quantiles, actual = forecasts_and_values(0)
-    calibration = OnlineCalibration(HORIZON, LEVELS, 2)
+    calibration = OnlineCalibration(HORIZON, LEVELS, CalibrationState.fresh(HORIZON, 2))
     stepped = [calibration.advance(quantiles[[tick]], actual[[tick]]) for tick in range(NUM_TICKS)]
     np.testing.assert_allclose(np.concatenate(stepped), calibrate(quantiles, actual), rtol=0, atol=1e-10)
 

@@ -199,9 +199,8 @@ def test_turning_calibration_off_rebuilds_the_state_and_changes_later_forecasts_
     lake.settings = lake.settings.model_copy(update={"forecast": ForecastSettings(calibrate=False)})
     lake.ingest(READINGS)
     assert forecast(lake.settings, lake.clock).ticks == 200
-    plain, live = issued(lake), undisturbed.with_columns(pl.col("quantiles").list.get(4).alias("median"))
+    plain = issued(lake)
     assert_same_forecasts(plain.filter(origin=START + 89 * HOUR), calibrated)
-    np.testing.assert_allclose(plain["quantiles"].list.get(4), live["median"], rtol=1e-5)
     later = pl.col("origin") > START + 89 * HOUR
     assert (np.stack(plain.filter(later)["quantiles"].to_list()) != np.stack(undisturbed.filter(later)["quantiles"].to_list())).any()
 
