@@ -36,7 +36,7 @@ def test_after_a_level_shift_the_recent_mean_takes_over(step: int) -> None:
     mixed = Hedge(HORIZON, LEVELS, 8).advance(stuck, actual_OB)
     assert error(stuck, actual_OB, step, slice(700, None)) > 5
     assert error(mixed, actual_OB, step, slice(700, None)) < 1.0  # 0.80 is the noise
-    np.testing.assert_allclose(np.diff(mixed[1200:, :, step - 1].mean(axis=(0, 1))[[0, 8]]), 2 * 1.2816, rtol=0.15)
+    np.testing.assert_allclose(np.diff(mixed[1200:, :, step - 1].mean(axis=(0, 1))[[0, 8]]), 2 * 1.2816, rtol=0.25)
 
 
 def test_a_random_walk_is_followed_at_its_last_value() -> None:
