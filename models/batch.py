@@ -46,7 +46,7 @@ class Sequence(NamedTuple):
     """A stretch of T consecutive ticks of B series as the network reads it, with all the statistics known at each tick."""
 
     history_RTB: Tensor
-    """(R + T, B) float64: values in the metric's unit, gaps filled forward; row R + t is tick t."""
+    """(R + T, B) float64: values in the metric's unit, gaps filled forward, 0 before the first; row R + t is tick t."""
     mean_KTB: Tensor
     """(K, T, B) float64: exponentially weighted means after tick t."""
     scale_KTB: Tensor

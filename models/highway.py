@@ -74,11 +74,11 @@ class Highway(nn.Module):
         added_NH = common_NF @ common_HF.T
         if self.num_seasons:
             # Steps at one position in the season read the same values: one product for each position, padded to whole seasons.
-            values_PNM = self._season_values(inputs)
-            positions, ahead = len(values_PNM), -(-self.horizon // self.season)
+            positions, ahead = min(self.season, self.horizon), -(-self.horizon // self.season)
+            values_PMN = self._seasons(inputs)[:, :positions].transpose(0, 1)
             padded_HM = nn.functional.pad(values_HM, (0, 0, 0, ahead * positions - self.horizon))
-            by_position_PNA = torch.bmm(values_PNM, padded_HM.reshape(ahead, positions, self.num_seasons).permute(1, 2, 0))
-            added_NH = added_NH + by_position_PNA.permute(1, 2, 0).flatten(1)[:, : self.horizon]
+            by_position_PAN = torch.bmm(padded_HM.reshape(ahead, positions, self.num_seasons).transpose(0, 1), values_PMN)
+            added_NH = added_NH + by_position_PAN.permute(2, 1, 0).flatten(1)[:, : self.horizon]
         if planned_HU.shape[1]:
             added_NH = added_NH + (inputs.planned_NHU * planned_HU).sum(dim=-1)
         if profile_HC.shape[1]:
@@ -89,23 +89,19 @@ class Highway(nn.Module):
         """Return the regressors (N, F) of one step, 1 … horizon; times the step's row of weights they are what `forward` adds."""
         parts = [self._common(inputs)]
         if self.num_seasons:
-            parts.append(self._season_values(inputs)[(step - 1) % self.season])
+            parts.append(self._seasons(inputs)[:, (step - 1) % self.season].T)
         return torch.cat([*parts, inputs.planned_NHU[:, step - 1], self.profile_WC[inputs.slot_NH[:, step - 1]]], dim=-1)
 
     def _common(self, inputs: HighwayInputs) -> Tensor:
         """Return the regressors that all steps share (N, F)."""
         common = [inputs.context_NL[:, -self.season :], inputs.levels_NK, inputs.measured_NV]
         if self.num_seasons:
-            common.append(self._seasons(inputs).mean(dim=-1))
+            common.append(self._seasons(inputs).mean(dim=1).T)
         return torch.cat(common, dim=-1)
 
-    def _season_values(self, inputs: HighwayInputs) -> Tensor:
-        """Return the values of each season (P, N, M), by the position that a target has in it; the first step's comes first."""
-        return self._seasons(inputs)[..., : min(self.season, self.horizon)].permute(2, 0, 1)
-
     def _seasons(self, inputs: HighwayInputs) -> Tensor:
-        """Return the context's whole seasons (N, M, P), oldest first."""
-        return inputs.context_NL[:, -self.num_seasons * self.season :].reshape(-1, self.num_seasons, self.season)
+        """Return the context's whole seasons (M, P, N), oldest first; the first step's position is the first of each."""
+        return inputs.context_NL.T[-self.num_seasons * self.season :].reshape(self.num_seasons, self.season, -1)
 
 
 def profile_slot(time_s: Tensor, config: ForecasterConfig) -> Tensor:

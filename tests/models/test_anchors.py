@@ -1,5 +1,8 @@
 """Anchors are values that were known at the origin, each at its place in the season."""
 
+import math
+
+import pytest
 import torch
 
 from models.anchors import anchors, num_anchors
@@ -17,8 +20,8 @@ def anchors_after(values_T: torch.Tensor) -> list[torch.Tensor]:
     time_TB = torch.arange(len(values_T)).unsqueeze(1) * 3600
     sequence, _ = forecaster.observe(forecaster.initial_state(1), values_TB, ~values_TB.isnan(), time_TB)
     origins_O = torch.tensor([len(values_T) - 1])
-    context_OBL = sequence.history_RTB[-CONFIG.context_length :].T.unsqueeze(0)
-    return [anchor[0, 0] for anchor in anchors(sequence, context_OBL, origins_O, CONFIG)]
+    context_LOB = sequence.history_RTB[-CONFIG.context_length :].unsqueeze(1)
+    return [anchor[0, 0] for anchor in anchors(sequence, context_LOB, origins_O, CONFIG)]
 
 
 def test_there_are_as_many_anchors_as_gates() -> None:
@@ -36,6 +39,18 @@ def test_what_was_before_the_first_reading_is_no_part_of_a_mean() -> None:
     known = anchors_after(torch.tensor([3.0, 5.0, 7.0]))
     assert known[SEASONAL_MEAN].tolist() == [7, 7, 3, 5, 7, 7, 7]
     assert known[LIFETIME_MEAN].tolist() == [5]
+
+
+@pytest.mark.parametrize("num_values", [1, 2, 5, 6, 9, 10, 11, 12, 13, 30])
+def test_seasonal_means_are_those_of_the_values_there_are(num_values: int) -> None:
+    """Shown to fail by an age that is one tick less or more, by counting every season of the context, and by its oldest ticks."""
+    values = [math.sin(tick) for tick in range(num_values)]
+    first = max(0, num_values - 10)  # two whole seasons
+    means = []
+    for target in range(num_values, num_values + CONFIG.horizon):
+        like_it = [values[tick] for tick in range(first, num_values) if (target - tick) % 5 == 0]
+        means.append(sum(like_it) / len(like_it) if like_it else values[-1])
+    torch.testing.assert_close(anchors_after(torch.tensor(values).double())[SEASONAL_MEAN], torch.tensor(means).double())
 
 
 def test_a_recurring_season_is_its_own_mean() -> None:
