@@ -14,6 +14,7 @@ from torch import Tensor
 
 RELATIVE_FLOOR = 0.02  # of the lifetime standard deviation: a long flat stretch must not make the next change infinite
 ABSOLUTE_FLOOR = 1e-6  # of the level, for a series that has never moved
+SMALLEST_SCALE = 1e-12  # of a series that was never anything but zero: it has no unit yet
 COLD_START = 0.1  # of the level, divided by n^2: one reading says nothing of the spread, and a forecast must not be certain
 
 
@@ -99,5 +100,5 @@ def _scale(mean_KTB: Tensor, variance_KTB: Tensor, count_TB: Tensor) -> Tensor:
     # The tiny term keeps the gradient of sqrt finite at zero variance (law 2 differentiates through here).
     deviation_KTB = (variance_KTB.clamp(min=0) + 1e-30).sqrt()
     level_share_TB = ABSOLUTE_FLOOR + COLD_START / count_TB.clamp(min=1).double().square()
-    floor_KTB = torch.maximum(RELATIVE_FLOOR * deviation_KTB[-1:], level_share_TB * mean_KTB.abs() + 1e-12)
+    floor_KTB = torch.maximum(RELATIVE_FLOOR * deviation_KTB[-1:], level_share_TB * mean_KTB.abs() + SMALLEST_SCALE)
     return torch.maximum(deviation_KTB, floor_KTB)
