@@ -37,7 +37,7 @@ class History(NamedTuple):
     sequence: Sequence
     pad: int
     first_B: Tensor
-    """First row with an observation (B,)."""
+    """First row with an observation, `length_B` where there is none (B,)."""
     length_B: Tensor
     """Rows up to which targets may be read (B,)."""
 
@@ -70,7 +70,9 @@ def encode_history(panel: Panel, config: ForecasterConfig, *, pad: int, pad_afte
             torch.from_numpy(time_TB),
             tensors(panel.covariates, -pad, panel.values_TB.shape[0] + pad_after, config.horizon),
         )
-    return History(sequence, pad, torch.from_numpy(observed_TB.argmax(0)), torch.from_numpy(panel.length_B) + pad)
+    length_B = panel.length_B + pad
+    first_B = np.where(observed_TB.any(0), observed_TB.argmax(0), length_B)
+    return History(sequence, pad, torch.from_numpy(first_B), torch.from_numpy(length_B))
 
 
 def slice_batch(
@@ -131,6 +133,10 @@ class Segments(IterableDataset[TrainingBatch]):
         super().__init__()
         self.history, self.config, self.settings = history, config, settings
         self.scored_B = (history.length_B - history.first_B - 1).clamp(min=0)
+        if not self.scored_B.any():
+            raise DataError(
+                "Training requires a series with a reading before its last tick of the training period; got none. Give it more history."
+            )
         self.scored_ticks = int(min(settings.segment_length, int(self.scored_B.max())))
         outputs = settings.batch_size * config.horizon * len(config.quantile_levels)
         self.num_origins = max(4, min(self.scored_ticks, OUTPUTS_PER_BATCH // outputs))
@@ -195,4 +201,10 @@ def _validation_batch(panel: Panel, split: Split, config: ForecasterConfig, sett
     outputs = num_origins * len(columns_S) * config.horizon * len(config.quantile_levels)
     origins_O = warm_up + torch.arange(0, num_origins, max(1, -(-outputs // VALIDATION_OUTPUTS)))
     history = encode_history(panel, config, pad=warm_up, pad_after=num_origins)
-    return slice_batch(history, config, (border_S - 1).clamp(min=0), columns_S, warm_up + num_origins, origins_O)
+    batch = slice_batch(history, config, (border_S - 1).clamp(min=0), columns_S, warm_up + num_origins, origins_O)
+    if not batch.observed_OBH.any():
+        raise DataError(
+            f"Validation requires readings between {split.train_end:%Y-%m-%d %H:%M} and {split.validation_end:%Y-%m-%d %H:%M}; "
+            "got gaps alone. Move the borders, or give it readings."
+        )
+    return batch

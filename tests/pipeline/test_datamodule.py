@@ -13,7 +13,9 @@ from models.forecaster import CausalForecaster
 from pipeline.errors import DataError
 from pipeline.prepare.covariates import CovariateNames, PanelCovariates
 from pipeline.prepare.sequences import Panel
-from pipeline.train.datamodule import encode_history, slice_batch
+from pipeline.prepare.splits import Split
+from pipeline.settings import TrainSettings
+from pipeline.train.datamodule import SegmentDataModule, encode_history, slice_batch
 from tests.laws.panels import daily_cycle, hourly_panel
 from tests.models.conftest import COVARIATES, random_covariates
 
@@ -68,3 +70,34 @@ def test_before_the_first_tick_nothing_is_known(case: Case) -> None:
 def test_a_panel_with_other_covariates_than_the_forecaster_is_refused(case: Case) -> None:
     with pytest.raises(DataError, match="This forecaster requires"):
         encode_history(replace(case.panel, covariates=None), CONFIG, pad=1, pad_after=1)
+
+
+def with_readings(rows_of: list[slice]) -> Panel:
+    """Return a panel of 40 hours, each series with readings at some rows alone."""
+    values_TB = np.full((40, len(rows_of)), np.nan)
+    for b, rows in enumerate(rows_of):
+        values_TB[rows, b] = b + daily_cycle(40, 1)[rows, 0]
+    return hourly_panel(values_TB)
+
+
+def segments_of(panel: Panel) -> SegmentDataModule:
+    split = Split(panel.label(0, 24), panel.label(0, 32))
+    config = ForecasterConfig(sample_interval_s=3600, horizon=4, context_length=8)
+    return SegmentDataModule(panel, split, config, TrainSettings(horizon=4, burn_in=8, segment_length=16, batch_size=8))
+
+
+def test_a_series_without_a_reading_before_the_border_is_never_drawn() -> None:
+    """Shown to fail by a first reading at row 0 of the padding: segments begin before the panel does, and indices are out of bounds."""
+    data = segments_of(with_readings([slice(0, 0), slice(30, 40), slice(3, 40)]))
+    assert data.segments.scored_B.tolist() == [0, 0, 21]
+    assert all(bool(batch.observed_OBH.any(dim=(0, 2)).all()) for batch in data.segments)
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [(slice(24, 40), "a reading before its last tick"), (slice(0, 20), "Validation requires readings between")],
+)
+def test_too_few_readings_are_told(rows: slice, complaint: str) -> None:
+    """Shown to fail without the checks: a division by zero, and a validation loss that is no number in any epoch."""
+    with pytest.raises(DataError, match=complaint):
+        segments_of(with_readings([rows, rows]))
