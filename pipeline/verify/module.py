@@ -38,7 +38,8 @@ from pipeline.verify.skill import Trial, judge
 from pipeline.verify.tensors import NUM_SERIES, findings_of_tensors
 
 NUM_TICKS = 96
-FAULTS = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError)
+# Whatever a stranger's code raises: an assertion, a class of its own, or an exit, whose code 0 would read as "all laws hold".
+FAULTS = (Exception, SystemExit)
 
 
 def find_module(subject: str) -> nn.Module:
@@ -80,7 +81,7 @@ def _imported(source: str) -> ModuleType:
     return loaded
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """Return what an exception says and where it was raised, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
@@ -91,9 +92,10 @@ class ForeignModule:
     """Anybody's module: inputs (B, T), or (B, T, C) with its covariates behind the target; faults of its code become sentences."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = copy.deepcopy(module).double()
         takes = inspect.signature(module.forward).parameters
-        self.num_covariates = int(getattr(module, "num_covariates", 1)) if "covariates" in takes else 0
+        with _reproducible("a copy of it, and its num_covariates"):
+            self.module = copy.deepcopy(module).double()
+            self.num_covariates = int(getattr(module, "num_covariates", 1)) if "covariates" in takes else 0
 
     def inputs(self) -> Tensor:
         """Return made-up readings (B, T), with made-up covariates (B, T, C) behind them where the module takes some."""
@@ -111,8 +113,7 @@ class ForeignModule:
             module = copy.deepcopy(self.module).train(training)
             arguments = (inputs_BT[..., 0], inputs_BT[..., 1:]) if self.num_covariates else (inputs_BT,)
             with _reproducible(f"forward of {tuple(inputs_BT.shape)}"):
-                answer: Tensor = module(*arguments)
-            return answer
+                return _floats(module(*arguments))
 
         return asked
 
@@ -126,10 +127,22 @@ class ForeignModule:
 
         def stepped(values_B: Tensor, state: object | None) -> tuple[Tensor, object]:
             with _reproducible("step"):
-                answer: tuple[Tensor, object] = step(values_B, state)
-            return answer
+                answer_BHQ, after = step(values_B, state)
+                return _floats(answer_BHQ), after
 
         return stream_equals_batch(self.forecast(), stepped, inputs_BT)
+
+
+def _floats(answer: object) -> Tensor:
+    """Return an answer that is a tensor of floats.
+
+    Raises:
+        TypeError: for anything else, such as the (output, state) of a recurrent layer.
+    """
+    if isinstance(answer, Tensor) and answer.is_floating_point():
+        return answer
+    got = f"a tensor of {answer.dtype}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+    raise TypeError(f"forecasts are a tensor of floats, not {got}")
 
 
 @contextmanager
@@ -165,12 +178,18 @@ def findings_of_module(module: nn.Module, *, max_seconds: float) -> list[Finding
         ModelError: where it does not offer what is required, or its code raises.
     """
     foreign = ForeignModule(module)
+    with torch.no_grad():
+        twice = [foreign.forecast()(foreign.inputs()).nan_to_num() for _ in range(2)]
+    if not torch.equal(*twice):
+        raise ModelError(
+            "tidecast verify requires the same forecasts for the same readings; got others the second time, with the same random numbers "
+            "of PyTorch. Draw them from PyTorch, and keep nothing between calls."
+        )
     try:
         findings = findings_of_tensors(foreign)
     except ValueError as error:  # outputs of another form; what the module's own code raises is a ModelError already
         raise ModelError(str(error)) from error
-    with torch.no_grad():
-        horizon = int(foreign.forecast()(foreign.inputs()).shape[2])
+    horizon = int(twice[0].shape[2])
     shape = Shape(NUM_TICKS, horizon, foreign.num_covariates)
     return [*findings, *_skill(module, shape, max_seconds), _split_gap_of_origins(module, horizon)]
 

@@ -92,7 +92,7 @@ def trials(name: str, module: nn.Module, draw: Draw, shape: Shape, *, max_second
         trained = _trained(module, draw, shape, max_seconds)
         with torch.no_grad():
             series = draw(NUM_HELD_OUT, shape.num_ticks + shape.horizon, shape.num_covariates)
-            answer_BTHQ = _answer(trained, series, shape)
+            answer_BTHQ = _answer(trained, series, shape).detach()  # a view of a parameter keeps its gradient even so
     target_BTH, levels = _targets(series.values_BS, shape), _levels(trained, answer_BTHQ)
     median = min(range(len(levels)), key=lambda q: abs(levels[q] - 0.5))
     scored = slice(shape.num_ticks // 4, None)  # a state that has just begun has nothing to say

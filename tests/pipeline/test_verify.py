@@ -135,6 +135,32 @@ def test_what_cannot_be_asked_is_a_sentence(subject: str, sentence: str, tmp_pat
         verify(TestLake.at(tmp_path).settings, subject, max_seconds=NO_TIME)
 
 
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("assert False, 'no'", "AssertionError: no"),
+        ("raise type('Own', (Exception,), {})('mine')", "Own: mine"),
+        ("return self.weight, values", "not a tuple"),
+        ("return values.unsqueeze(-1).long()", "not a tensor of torch.int64"),
+        ("return (values * random.random()).unsqueeze(-1)", "the same forecasts for the same readings"),
+    ],
+)
+def test_whatever_a_strangers_code_does_is_a_sentence(body: str, sentence: str, tmp_path: Path) -> None:
+    """Shown to fail by a list of a few usual faults: an exit with code 0 then reads as "all laws hold", a traceback's 1 as a broken one."""
+    (tmp_path / "odd.py").write_text(
+        f"import random\nimport torch\nclass Odd(torch.nn.Linear):\n    def forward(self, values):\n        {body}\nodd = Odd(1, 1)\n"
+    )
+    with pytest.raises(ModelError, match=sentence):
+        findings_of_module(find_module(f"{tmp_path}/odd.py:odd"), max_seconds=NO_TIME)
+
+
+def test_a_module_that_reads_nothing_is_found_out() -> None:
+    """Shown to fail by asking a view of a parameter for its numbers, which raises: that it reads nothing was never said."""
+    found = verdicts("Deaf", NO_TIME)
+    assert (found[1], found[2]) == ("broken", "broken")
+
+
 class ReadsAhead(CausalForecaster):
     """Our forecaster with the features of the next tick."""
 
