@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.files import numbers, read_table
-from benchmarks.accuracy.long import last_windows
+from benchmarks.accuracy.long import FEWEST_TICKS, last_windows
 from benchmarks.accuracy.long import lay_out as lay_out_long
 from benchmarks.accuracy.stamps import INSTANT, Integers, default_season, read_stamps
 from benchmarks.accuracy.wide import lay_out as lay_out_wide
@@ -188,6 +188,11 @@ def load_last_window(path: Path, horizon: int, season: int | None = None) -> Tas
     if int(length_B.max()) <= horizon:
         raise DataError(f"--horizon requires series that are longer; got {horizon} and at most {length_B.max()} values. Lower it.")
     train_B, before_B = last_windows(length_B, horizon)
+    if int(train_B.max()) < FEWEST_TICKS:
+        raise DataError(
+            f"--horizon requires a series with {FEWEST_TICKS + 1} values before its last {horizon}, to train and to choose by; "
+            f"got {before_B.max()} at most. Lower it."
+        )
     last_B = before_B - 1  # a series shorter than the horizon forecasts from its first value
     validation_B = length_B - 2 * horizon - 1
     validation_B = np.where(train_B > validation_B + 1, np.minimum(validation_B, -1), validation_B)  # none where no whole window fits

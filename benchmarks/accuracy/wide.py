@@ -5,6 +5,7 @@ Called by `benchmarks.accuracy.task.load_ltsf`.
 Letters: N rows of the table, C columns, T ticks.
 """
 
+import math
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
@@ -75,7 +76,7 @@ def lay_out(stamp_N: Integers, values_NC: Floats, borders: Sequence[float], name
 def _border_ticks(tick_N: Integers, borders: Sequence[float], name: str) -> list[int]:
     """Return the tick of each border; the last is the one after the end."""
     num_rows = len(tick_N)
-    rows = [int(border * num_rows) if max(borders) <= 1 else int(border) for border in borders]
+    rows = [int(border * num_rows) if max(borders) <= 1 else int(border) for border in borders if math.isfinite(border)]
     if len(rows) != 4 or rows != sorted(set(rows)) or rows[0] < 0:
         raise SettingsError(f"--borders requires four ascending rows or fractions, as 0,0.6,0.8,1; got {list(borders)}. Correct them.")
     if rows[3] > num_rows:

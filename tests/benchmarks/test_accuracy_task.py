@@ -137,6 +137,7 @@ def test_past_covariates_are_no_series(tmp_path: Path) -> None:
         ("unique_id,ds,y\na,soon,1\na,2024-01-01,2\n", "soon"),
         ("unique_id,ds,y\na,1,1\na,2,2\nb,1,1\n", "1 in 1 series: b"),
         ("unique_id,ds,y\na,1,1\na,2,2\n", "longer"),
+        ("unique_id,ds,y\na,1,1\na,2,2\na,3,3\na,4,4\na,5,5\na,6,6\na,7,7\n", "3 values before its last 5, .*; got 2 at most"),
         ("unique_id,ds,y\n,1,1\n,2,2\n", "a name in every row"),
         ("", "CSV"),
     ],
@@ -165,8 +166,15 @@ def test_series_of_another_frequency_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("borders", "error"), [((0, 5, 3, 9), SettingsError), ((0, 100, 150, 201), DataError), ((0, 100, 195, 200), DataError)]
+    ("borders", "error"),
+    [
+        ((0, 5, 3, 9), SettingsError),
+        ((0, 0.6, float("nan"), 1), SettingsError),
+        ((0, 0.6, float("inf"), 1), SettingsError),
+        ((0, 100, 150, 201), DataError),
+        ((0, 100, 195, 200), DataError),
+    ],
 )
-def test_impossible_borders_are_refused(tmp_path: Path, borders: tuple[int, ...], error: type[Exception]) -> None:
+def test_impossible_borders_are_refused(tmp_path: Path, borders: tuple[float, ...], error: type[Exception]) -> None:
     with pytest.raises(error):
         load_ltsf(wide_file(tmp_path), 12, borders=borders)
