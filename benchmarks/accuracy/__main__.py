@@ -11,6 +11,7 @@ after the validation period.
 
 import argparse
 import json
+import math
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,10 +64,12 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.accuracy.options import load_task
     from benchmarks.accuracy.run import run_seed, summary
 
-    if arguments.seeds < 1 or arguments.max_seconds <= 0:
+    if arguments.seeds < 1 or not 0 < arguments.max_seconds < math.inf:
         raise SettingsError(
             f"--seeds and --max-seconds require positive numbers; got {arguments.seeds} and {arguments.max_seconds:g}. Correct them."
         )
+    if arguments.out is not None and arguments.out.resolve() == arguments.data.resolve():
+        raise SettingsError(f"--out requires a file of its own; got {arguments.out}, which --data reads. Name another.")
     task = load_task(arguments)
     runs = []
     with ExitStack() as stack:

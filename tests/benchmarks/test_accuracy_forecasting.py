@@ -106,12 +106,19 @@ def test_series_too_short_for_a_validation_window_are_forecast(
     assert (line["validation"]["mae"], line["validation"]["wql"]) == (None, None)
 
 
+@pytest.mark.parametrize(
+    "flags", ["--data {0}/no.csv", "--data {1} --out {1}", "--data {1} --max-seconds nan", "--data {1} --max-seconds inf"]
+)
 def test_what_cannot_be_done_is_one_sentence_and_exit_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", f"accuracy --data {tmp_path}/no.csv --protocol ltsf --horizon 6".split())
+    """Shown to fail by opening --out whatever it is: the data are overwritten with forecasts."""
+    path = wide_file(tmp_path)
+    before = path.read_bytes()
+    flags = flags.format(tmp_path, path) + " --protocol ltsf --horizon 6 --borders 0,0.6,0.8,1"
+    monkeypatch.setattr(sys, "argv", ["accuracy", *flags.split()])
     with pytest.raises(SystemExit, match="2"):
         command.main()
     said = capsys.readouterr()
-    assert said.out == ""
+    assert (said.out, path.read_bytes()) == ("", before)
     assert said.err.count("\n") == 1
