@@ -2,8 +2,9 @@
 
     mse, mae     mean (y − point)², mean |y − median|, over all points; of LTSF tasks in standard deviations of the training rows,
                  which is what the literature's standardised errors are (mean and population deviation, a series at a time)
-    mase         mean over series of  mean |y − median| / a,  with a the in-sample error of the seasonal naive forecast on training
-                 rows (Hyndman & Koehler 2006); series without one, constant ones say, are left out and counted
+    mase         mean over series of  mean |y − median| / a,  with a the in-sample error of the seasonal naive forecast (Hyndman &
+                 Koehler 2006): on the training rows of LTSF tasks, else on all rows up to the origin, as M4 and GluonTS have it;
+                 series without one, constant ones say, are left out and counted
     wql          mean over the levels 0.1 … 0.9 of  2 Σ pinball / Σ |y|, in the units of the file, pooled over all series
                  (GluonTS `mean_weighted_sum_quantile_loss`, GIFT-Eval)
     coverage80   share of q0.1 ≤ y ≤ q0.9
@@ -41,8 +42,8 @@ class TaskScores:
     def __init__(self, task: Task, origins: Origins) -> None:
         self.task, self.origins = task, origins
         num_rows, num_series = task.panel.values_TB.shape
-        train_B = task.split.train_rows(task.panel)
-        past = [task.panel.values_TB[:rows, b] for b, rows in enumerate(train_B)]
+        past_B = task.split.train_rows(task.panel) if task.is_standardised else origins.first_B + 1
+        past = [task.panel.values_TB[:rows, b] for b, rows in enumerate(past_B)]
         self._deviation_B = np.array([_deviation(past_T) for past_T in past]) if task.is_standardised else np.ones(num_series)
         self._scale_B = np.array([seasonal_scale(past_T, task.season).absolute for past_T in past], dtype=np.float64)
         self._probabilistic = ForecastScores(task.horizon, LEVELS)

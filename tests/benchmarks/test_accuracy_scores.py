@@ -58,23 +58,25 @@ def test_ltsf_scores_are_those_of_the_definitions(tmp_path: Path, task: Task) ->
 
 
 def test_mase_is_the_mean_over_series_that_have_a_scale(tmp_path: Path) -> None:
-    """Shown to fail by weighing points instead of series, and by a scale from all rows."""
-    path = long_file(tmp_path, {"x": list(range(60)), "y": list(range(40)), "short": list(range(4)), "flat": list(range(50))})
+    """Shown to fail by weighing points instead of series, and by a scale from all rows, or from the training rows (none of z has one)."""
+    path = long_file(
+        tmp_path, {"x": list(range(60)), "y": list(range(40)), "short": list(range(4)), "flat": list(range(50)), "z": list(range(11))}
+    )
     frame = pl.read_csv(path).with_columns(y=pl.when(pl.col("unique_id") == "flat").then(7.1).otherwise("y"))
     frame = frame.with_columns(y=pl.when((pl.col("unique_id") == "y") & pl.col("ds").is_in([36, 38])).then(None).otherwise("y"))
     frame.write_csv(path)
     task = load_last_window(path, H, season=4)
     forecasts = some_forecasts(task, task.test)
     per_series = []
-    for name in ("x", "y"):
+    for name in ("x", "y", "z"):
         y_T = frame.filter(unique_id=name).sort("ds")["y"].to_numpy()
-        past_T, median_H = y_T[: -2 * H], forecasts.quantiles_NHQ[task.panel.series_ids.index(name), :, 4]
+        past_T, median_H = y_T[:-H], forecasts.quantiles_NHQ[task.panel.series_ids.index(name), :, 4]
         per_series.append(np.nanmean(np.abs(y_T[-H:] - median_H)) / np.abs(past_T[4:] - past_T[:-4]).mean())
     result = score_frames(task, [to_frame(task, forecasts)])
     assert result["mase"] == pytest.approx(np.mean(per_series), rel=1e-12)
     assert result["series_without_scale"] == 2
     num_gaps, num_short = 2, 3  # of the series shorter than the horizon, what follows its first value
-    assert result["points"] == 3 * H - num_gaps + num_short
+    assert result["points"] == 4 * H - num_gaps + num_short
 
 
 def test_frames_score_as_arrays_do_in_any_order(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
