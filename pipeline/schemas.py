@@ -3,11 +3,14 @@
 Timestamps are microseconds UTC, ids String, values Float64. Called by every stage; imports nothing of ours.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 import polars as pl
 
 UTC_US = pl.Datetime("us", "UTC")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)  # what stored instants and durations count
 
 
 class TableSchema:

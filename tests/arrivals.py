@@ -10,9 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.clock import ReplayClock
-from pipeline.prepare.grid import MICROSECOND
 from pipeline.prepare.regularise import RegulariseReport, regularise
-from pipeline.schemas import Observations, Readings
+from pipeline.schemas import MICROSECOND, Observations, Readings
 from pipeline.settings import IngestSettings, Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.files import numbers
-from benchmarks.accuracy.stamps import Integers, place, read_stamps
+from benchmarks.accuracy.stamps import Integers, read_stamps, ticks_of
 from pipeline.errors import DataError
 from pipeline.prepare.sequences import Panel
 
@@ -67,7 +67,7 @@ def lay_out(frame: pl.DataFrame, horizon: int, season: int | None) -> LongGrid:
     key_N, column_N = key_N[order_N], column_N[order_N]
     names = ids.cast(pl.String).to_list()
     count_B = _checked_counts(key_N, column_N, names, frame["ds"].gather(order_N))
-    ticks = place(key_N, column_N, names, stamp_type, season)
+    ticks = ticks_of(key_N, column_N, names, stamp_type, season)
     row_N, first_tick_B, is_closed_B = _rows(ticks.tick_N, column_N, count_B, horizon)
     length_B = row_N[np.cumsum(count_B) - 1] + 1
     values_TB = np.full((int(length_B.max()), len(names)), np.nan)

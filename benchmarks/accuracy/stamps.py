@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.ingest.timestamps import StampRules, parse_stamps
-from pipeline.prepare.grid import MICROSECOND, infer_grids
-from pipeline.schemas import UTC_US
+from pipeline.prepare.grid import infer_grids, tick_expr
+from pipeline.schemas import MICROSECOND, UTC_US
 
 Integers = NDArray[np.int64]
 
@@ -76,7 +76,7 @@ def _whole_dates(text: pl.Series) -> pl.Series:
     return first_month.zip_with(quarter.is_not_null(), month)
 
 
-def place(key_N: Integers, column_N: Integers, names: list[str], stamp_type: pl.DataType, season: int | None) -> Ticks:
+def ticks_of(key_N: Integers, column_N: Integers, names: list[str], stamp_type: pl.DataType, season: int | None) -> Ticks:
     """Find the grid that rows of many series lie on.
 
     Args:
@@ -154,16 +154,17 @@ def _months(key_N: Integers, column_N: Integers) -> Integers | None:
 
 def _instants(key_N: Integers, column_N: Integers, names: list[str]) -> Ticks:
     rows = pl.DataFrame({"series_id": column_N, "ts": pl.Series(key_N).cast(INSTANT).cast(UTC_US)})
-    intervals = infer_grids(rows)["sample_interval_us"].drop_nulls()
+    own = infer_grids(rows).drop_nulls().rename({"series_id": "column"})
     spacings = _spacings(key_N, column_N)
-    interval_us = int((intervals if len(intervals) else spacings["step"]).mode().min())  # type: ignore[arg-type]
+    interval_us = int((spacings["step"] if own.is_empty() else own["sample_interval_us"]).mode().min())  # type: ignore[arg-type]
     least = spacings.group_by("column").agg(pl.col("step").min()).sort("column")
     far = (pl.col("step") - interval_us).abs() > SPACING_TOLERANCE * interval_us
-    others = infer_grids(rows).rename({"series_id": "column"}).drop_nulls().filter(pl.col("sample_interval_us") != interval_us)
+    others = own.filter(pl.col("sample_interval_us") != interval_us)
     strange = least.filter(far).join(others, on="column", how="semi").with_columns(pl.col("step").cast(pl.Duration("us")))
     _refuse_others(strange, names, str(interval_us * MICROSECOND))
     grids = infer_grids(rows, interval_us * MICROSECOND).sort("series_id")
     first_B = key_N[np.searchsorted(column_N, np.arange(len(names)))]
     few_B = np.bincount(column_N, minlength=len(names)) < 3  # too few stamps to share a residue
     offset_us_B = np.where(few_B, first_B % interval_us, grids["grid_offset_us"].to_numpy())
-    return Ticks(interval_us * MICROSECOND, True, -((offset_us_B[column_N] - key_N) // interval_us), offset_us_B)
+    on_grid = rows.with_columns(grid_offset_us=offset_us_B[column_N], sample_interval_us=pl.lit(interval_us))
+    return Ticks(interval_us * MICROSECOND, True, on_grid.select(tick_expr()).to_series().to_numpy(), offset_us_B)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.stamps import INSTANT, Integers
 from pipeline.errors import DataError, SettingsError
-from pipeline.prepare.grid import MICROSECOND, infer_grids, tick_expr
+from pipeline.prepare.grid import infer_grids, tick_expr
 from pipeline.prepare.sequences import MAX_ROWS
-from pipeline.schemas import UTC_US
+from pipeline.schemas import MICROSECOND, UTC_US
 
 Floats = NDArray[np.float64]
 

@@ -29,8 +29,8 @@ from benchmarks.accuracy.scores import LEVELS
 from benchmarks.accuracy.stamps import MONTH
 from benchmarks.accuracy.task import Task
 from pipeline.errors import DataError, SettingsError
-from pipeline.prepare.sequences import EPOCH
 from pipeline.query.frames import quantile_column
+from pipeline.schemas import EPOCH
 
 COLUMNS = tuple(quantile_column(level) for level in LEVELS)
 THREADS = 1

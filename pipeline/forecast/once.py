@@ -10,6 +10,7 @@ from pipeline.forecast.engine import StreamEngine
 from pipeline.prepare.covariates import CovariateNames
 from pipeline.prepare.join_covariates import covariates_of_frame
 from pipeline.prepare.sequences import to_panel
+from pipeline.schemas import MICROSECOND, UTC_US
 from pipeline.tracking.registry import LoadedModel
 
 REQUIRED = ("unique_id", "ds", "y")
@@ -43,7 +44,7 @@ def forecast_frame(loaded: LoadedModel, history: pl.DataFrame) -> pl.DataFrame:
     observations = history.select("series_id", "ts", hindsight, value=pl.col("y").cast(pl.Float64).fill_nan(None))
     if names.future:
         observations = observations.drop_nulls("value")
-    interval_us = interval // timedelta(microseconds=1)
+    interval_us = interval // MICROSECOND
     grids = observations.group_by("series_id").agg(
         pl.lit(interval_us, pl.Int64).alias("sample_interval_us"),
         (pl.col("ts").last().dt.timestamp("us") % interval_us).alias("grid_offset_us"),
@@ -80,4 +81,4 @@ def _utc(dtype: pl.DataType) -> pl.Expr:
         )
     elif isinstance(dtype, pl.Datetime) and dtype.time_zone is None:
         ds = ds.dt.replace_time_zone("UTC")
-    return ds.cast(pl.Datetime("us", "UTC"))
+    return ds.cast(UTC_US)

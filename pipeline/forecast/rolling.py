@@ -23,8 +23,10 @@ from pipeline.forecast.revisions import InputVersions, StaticInputs, revised_ser
 from pipeline.forecast.rows import Issue, forecast_rows, status_of
 from pipeline.forecast.state import StreamState
 from pipeline.prepare.covariates import CovariateNames
+from pipeline.prepare.grid import label_expr, tick_expr
 from pipeline.prepare.join_covariates import join_covariates
-from pipeline.prepare.sequences import EPOCH, Panel, serving_series, to_panel
+from pipeline.prepare.sequences import Panel, serving_series, to_panel
+from pipeline.schemas import EPOCH
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import append_forecasts, scan_forecasts
@@ -130,8 +132,7 @@ def _issued_ticks(lake: Lake, state: StreamState, fleet: pl.DataFrame, model: Lo
     if not lost.is_empty():
         newest = scan_forecasts(lake, series=lost["series_id"].to_list(), model_version=model.identity)
         origins = read(newest.group_by("series_id").agg(pl.col("origin").max())).join(lost, on="series_id")
-        tick = (pl.col("origin").dt.timestamp("us") - pl.col("grid_offset_us")) // pl.col("sample_interval_us")
-        ticks |= dict(origins.select("series_id", tick).iter_rows())
+        ticks |= dict(origins.select("series_id", tick_expr("origin")).iter_rows())
     return ticks
 
 
@@ -145,21 +146,19 @@ def _without_past(state: StreamState, revised: list[str]) -> StreamState:
 def _admit(state: StreamState, fleet: pl.DataFrame, model: LoadedModel) -> StreamState:
     """Give every series of the fleet that has none a fresh state, just before its first tick."""
     new = fleet.filter(~pl.col("series_id").is_in(list(state.series_ids)) & pl.col("first_ts").is_not_null())
-    first_us = new["first_ts"].dt.timestamp("us").to_numpy() - new["grid_offset_us"].to_numpy()
-    first_tick_B = -(-first_us // new["sample_interval_us"].to_numpy())
-    return state.with_series(new["series_id"].to_list(), (first_tick_B - 1).astype(np.int64), model.model)
+    first_tick_B = new.select(tick_expr("first_ts")).to_series().to_numpy().astype(np.int64)
+    return state.with_series(new["series_id"].to_list(), first_tick_B - 1, model.model)
 
 
 def _new_ticks(lake: Lake, state: StreamState, fleet: pl.DataFrame) -> Panel | None:
     """Return the closed ticks that the state has not read; None when there are none. Columns follow the state's series."""
-    read_to = pl.DataFrame({"series_id": state.series_ids, "tick": state.tick_B}).join(fleet, on="series_id")
-    next_us = (pl.col("tick") + 1) * pl.col("sample_interval_us") + pl.col("grid_offset_us")
+    following = pl.DataFrame({"series_id": state.series_ids, "tick": state.tick_B + 1}).join(fleet, on="series_id")
     # Series that have stopped have nothing to read; with them every tick would read the whole time since.
-    start_us = read_to.filter(pl.col("last_ts").dt.timestamp("us") + pl.col("sample_interval_us") > next_us).select(next_us.min()).item()
-    if start_us is None:
+    start = following.filter(tick_expr("last_ts") >= pl.col("tick")).select(label_expr().min()).item()
+    if start is None:
         return None
-    observations = read_observations(lake, series=read_to["series_id"].to_list(), start=EPOCH + timedelta(microseconds=start_us))
-    since = dict(read_to.select("series_id", pl.col("tick") + 1).iter_rows())
+    observations = read_observations(lake, series=following["series_id"].to_list(), start=start)
+    since = dict(following.select("series_id", "tick").iter_rows())
     panel = to_panel(observations, fleet, since_tick=since, restarts=True)
     return panel if panel.length_B.any() else None
 

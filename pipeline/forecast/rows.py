@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from models.config import ForecasterConfig
 from pipeline.forecast.engine import Block
 from pipeline.prepare.sequences import Panel
-from pipeline.schemas import Forecasts
+from pipeline.schemas import UTC_US, Forecasts
 
 
 class Issue(NamedTuple):
@@ -85,7 +85,7 @@ def forecast_rows(
     frame = pl.DataFrame(
         {
             "series_id": np.tile(np.array(panel.series_ids, dtype=object)[columns], num_origins),
-            "origin": pl.Series(origin_us_N).cast(pl.Datetime("us", "UTC")),
+            "origin": pl.Series(origin_us_N).cast(UTC_US),
             "quantiles": pl.Series(flat_NHQ, dtype=pl.Array(pl.Float32, flat_NHQ.shape[1])).cast(pl.List(pl.Float32)),
             "status": status_N.astype(object),
         }

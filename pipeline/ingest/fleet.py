@@ -12,9 +12,9 @@ from typing import Self
 import numpy as np
 
 from pipeline.errors import SettingsError
+from pipeline.schemas import EPOCH, MICROSECOND
 from pipeline.settings import Aggregation
 
-MICROSECOND = timedelta(microseconds=1)
 MAX_NETWORK_DELAY = timedelta(seconds=3)
 
 
@@ -176,7 +176,7 @@ class FleetSpec:
     @property
     def start_us(self) -> int:
         """The first stamp in microseconds since 1970."""
-        return (self.start - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND
+        return (self.start - EPOCH) // MICROSECOND
 
     @property
     def max_delay_us(self) -> int:

@@ -21,8 +21,8 @@ from pipeline.errors import DataError
 from pipeline.offline.gaps import Gaps, Stretches, find_gaps, gap_windows
 from pipeline.prepare.covariates import PanelCovariates
 from pipeline.prepare.join_covariates import values_beside
-from pipeline.prepare.sequences import EPOCH, Panel, to_panel
-from pipeline.schemas import UTC_US
+from pipeline.prepare.sequences import Panel, to_panel
+from pipeline.schemas import EPOCH, MICROSECOND, UTC_US
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ def fill_panel(fitted: FittedFiller, panel: Panel) -> pl.DataFrame:
     gaps = gaps.select(gaps.length_G <= fitted.longest_gap)
     gaps = gaps.select(np.argsort(gaps.length_G, kind="stable"))
     values_TB, knowledge_TB = panel.values_TB.copy(), panel.labels_us(np.arange(len(panel.values_TB))[:, None])
-    fitted_until_us = (fitted.fitted_until - EPOCH) // timedelta(microseconds=1)
+    fitted_until_us = (fitted.fitted_until - EPOCH) // MICROSECOND
     for first in range(0, len(gaps.start_G), FILL_TOGETHER):
         some = gaps.select(slice(first, first + FILL_TOGETHER))
         window = gap_windows(panel, some, fitted.reach)

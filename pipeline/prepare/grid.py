@@ -6,15 +6,12 @@ Called by `pipeline.prepare.regularise`, which infers a series' grid once and st
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 
 from pipeline.errors import DataError
-from pipeline.schemas import UTC_US
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
+from pipeline.schemas import EPOCH, MICROSECOND, UTC_US
 
 NICE_INTERVALS: tuple[timedelta, ...] = (
     *(timedelta(seconds=s) for s in (1, 2, 5, 10, 15, 30)),
@@ -67,14 +64,15 @@ class Grid:
         return EPOCH + self.offset + tick * self.interval
 
 
-def tick_expr(ts: str = "ts", interval: str = "sample_interval_us", offset: str = "grid_offset_us") -> pl.Expr:
-    """Return the Int64 tick of each stamp; the arguments name columns (a UTC µs datetime, two Int64 of microseconds)."""
-    return -((pl.col(offset) - pl.col(ts).dt.timestamp("us")) // pl.col(interval))  # floor of the negative is the exact ceiling
+def tick_expr(ts: str = "ts") -> pl.Expr:
+    """Return the Int64 tick that each stamp of a column lies in, by the grid in `sample_interval_us` and `grid_offset_us` beside it."""
+    before_us = pl.col("grid_offset_us") - pl.col(ts).dt.timestamp("us")
+    return -(before_us // pl.col("sample_interval_us"))  # floor of the negative is the exact ceiling
 
 
-def label_expr(tick: str = "tick", interval: str = "sample_interval_us", offset: str = "grid_offset_us") -> pl.Expr:
-    """Return the label of each tick, a UTC µs datetime; the arguments name Int64 columns."""
-    return (pl.col(tick) * pl.col(interval) + pl.col(offset)).cast(UTC_US)
+def label_expr() -> pl.Expr:
+    """Return the label of each `tick`, a UTC µs datetime, by the grid in `sample_interval_us` and `grid_offset_us` beside it."""
+    return (pl.col("tick") * pl.col("sample_interval_us") + pl.col("grid_offset_us")).cast(UTC_US)
 
 
 def infer_grids(readings: pl.DataFrame, sample_interval: timedelta | None = None) -> pl.DataFrame:

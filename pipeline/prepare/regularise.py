@@ -18,8 +18,8 @@ from deltalake import DeltaTable
 from pipeline.clock import Clock
 from pipeline.errors import SettingsError, StoreError
 from pipeline.prepare.aggregate import observe
-from pipeline.prepare.grid import EPOCH, FINEST, MAX_GAP, MICROSECOND, grids_of, infer_grids, label_expr, tick_expr
-from pipeline.schemas import Observations, Readings
+from pipeline.prepare.grid import FINEST, MAX_GAP, grids_of, infer_grids, label_expr, tick_expr
+from pipeline.schemas import EPOCH, MICROSECOND, Observations, Readings
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake, read

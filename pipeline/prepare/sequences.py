@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 import numpy as np
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CausalityError, DataError
 from pipeline.prepare.covariates import PanelCovariates
-from pipeline.prepare.grid import MAX_GAP
+from pipeline.prepare.grid import MAX_GAP, tick_expr
+from pipeline.schemas import EPOCH, MICROSECOND
 
 logger = logging.getLogger(__name__)
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_ROWS = 20_000_000  # of a panel, 160 MB for each series: what asks for more has a stray stamp
 
 
@@ -55,7 +55,7 @@ class Panel:
     @property
     def interval_us(self) -> int:
         """Grid spacing in microseconds."""
-        return self.interval // timedelta(microseconds=1)
+        return self.interval // MICROSECOND
 
     @property
     def time_TB(self) -> NDArray[np.int64]:
@@ -69,7 +69,7 @@ class Panel:
 
     def label(self, column: int, row: int) -> datetime:
         """Return the instant at which a tick is complete."""
-        return EPOCH + timedelta(microseconds=int(self.labels_us(row, column)))
+        return EPOCH + int(self.labels_us(row, column)) * MICROSECOND
 
     @property
     def start(self) -> datetime:
@@ -83,7 +83,7 @@ class Panel:
 
     def rows_until(self, instant: datetime) -> NDArray[np.int64]:
         """Return for each series how many of its rows have a label at or before `instant` (B,)."""
-        instant_us = (instant - EPOCH) // timedelta(microseconds=1)
+        instant_us = (instant - EPOCH) // MICROSECOND
         rows_B: NDArray[np.int64] = (instant_us - self.offset_us_B) // self.interval_us - self.first_tick_B + 1
         return np.minimum(np.maximum(rows_B, 0), self.length_B)
 
@@ -108,12 +108,8 @@ class Panel:
             first_tick_B=self.first_tick_B[columns_B],
             length_B=self.length_B[columns_B],
             values_TB=self.values_TB[:, columns_B],
-            covariates=self.covariates_of(columns_B),
+            covariates=None if self.covariates is None else self.covariates.columns(columns_B),
         )
-
-    def covariates_of(self, columns_B: NDArray[np.int64] | list[int]) -> PanelCovariates | None:
-        """Return the covariates of some of the series; None where nothing but the target is read."""
-        return None if self.covariates is None else self.covariates.columns(columns_B)
 
 
 def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dict[str, int] | None = None, restarts: bool = False) -> Panel:
@@ -140,11 +136,10 @@ def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dic
         used = grids.join(starts, on="series_id")
     used = used.sort("series_id").with_row_index("column")
     interval_us = _one_interval(used)
-    tick = (pl.col("ts").dt.timestamp("us") - pl.col("grid_offset_us")) // interval_us
     rows = (
         observations.select("series_id", "ts", "value")
         .join(used, on="series_id")
-        .with_columns(tick=tick)
+        .with_columns(tick=tick_expr())
         .with_columns(pl.coalesce("first", pl.col("tick").min().over("column")))
     )
     rows = rows.filter(pl.col("tick") >= pl.col("first"))
@@ -161,7 +156,7 @@ def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dic
     values_TB[rows["row"].to_numpy(), rows["column"].to_numpy()] = rows["value"].to_numpy()
     return Panel(
         series_ids=tuple(used["series_id"]),
-        interval=timedelta(microseconds=interval_us),
+        interval=interval_us * MICROSECOND,
         offset_us_B=used["grid_offset_us"].to_numpy().astype(np.int64),
         first_tick_B=spans.select(pl.coalesce("start", "first")).to_series().to_numpy().astype(np.int64),
         length_B=spans["length"].to_numpy().astype(np.int64),
@@ -206,7 +201,7 @@ def _one_interval(grids: pl.DataFrame) -> int:
         return int(intervals[0])
     if len(intervals) == 0:
         raise DataError("A panel requires at least one series with observations; got none. Ingest readings first.")
-    spacings = ", ".join(str(timedelta(microseconds=us)) for us in intervals.to_list()[:5])
+    spacings = ", ".join(str(us * MICROSECOND) for us in intervals.to_list()[:5])
     raise DataError(
         f"One model requires series of one sample interval; got {spacings}. "
         "Choose series with --series, or keep one lake for each interval (--lake)."

@@ -12,7 +12,7 @@ import polars as pl
 from models.config import ForecasterConfig
 from pipeline.errors import SettingsError, StoreError
 from pipeline.query.locate import KEYS, ForecastFiles, Selection, every, newest
-from pipeline.schemas import UTC_US, Forecasts
+from pipeline.schemas import MICROSECOND, UTC_US, Forecasts
 from pipeline.store.lake import Lake
 
 
@@ -87,7 +87,7 @@ def _narrow(rows: pl.DataFrame, step: int | None, lead_time: timedelta | None) -
     reachable = pl.lit(True)
     if lead_time is not None:
         _require_a_tick(rows, lead_time)
-        lead_us = lead_time // timedelta(microseconds=1)
+        lead_us = lead_time // MICROSECOND
         chosen = pl.lit(lead_us) // pl.col("sample_interval_us")
         reachable = pl.lit(lead_us) % pl.col("sample_interval_us") == 0
     num_levels = pl.col("quantile_levels").list.len().cast(pl.Int32)
@@ -106,8 +106,7 @@ def _require_a_tick(rows: pl.DataFrame, lead_time: timedelta) -> None:
     Raises:
         SettingsError: naming the sample intervals.
     """
-    microsecond = timedelta(microseconds=1)
-    intervals = [interval * microsecond for interval in rows["sample_interval_us"].unique().sort()]
+    intervals = [interval * MICROSECOND for interval in rows["sample_interval_us"].unique().sort()]
     if intervals and all(lead_time % interval for interval in intervals):
         got = ", ".join(str(interval) for interval in intervals[:5])
         raise SettingsError(

@@ -11,18 +11,17 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import polars as pl
 
 from pipeline.errors import StoreError
-from pipeline.schemas import UTC_US
+from pipeline.schemas import EPOCH, MICROSECOND, UTC_US
 
 FILE_NAME = "catalog.db"
 BUSY_TIMEOUT_S = 30.0
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 SERIES_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "series_id": pl.String,  # device_id/metric
@@ -200,7 +199,7 @@ class Catalog:
         if row is None:
             return None
         _, path, observations_version, updated_us = row
-        updated_at = None if updated_us is None else EPOCH + timedelta(microseconds=updated_us)
+        updated_at = None if updated_us is None else EPOCH + updated_us * MICROSECOND
         return SnapshotPointer(model_version, Path(path), observations_version, updated_at)
 
     def set_snapshot_pointer(
@@ -214,7 +213,7 @@ class Catalog:
             observations_version: Delta version of `observations` that the state has consumed.
             updated_at: the caller's clock, UTC.
         """
-        updated_us = None if updated_at is None else (updated_at - EPOCH) // timedelta(microseconds=1)
+        updated_us = None if updated_at is None else (updated_at - EPOCH) // MICROSECOND
         with self._transaction() as connection:
             connection.execute(UPSERT_SNAPSHOT, (model_version, str(path), observations_version, updated_us))
 

@@ -19,7 +19,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from pipeline.errors import DataError
-from pipeline.schemas import Observations
+from pipeline.schemas import EPOCH, MICROSECOND, Observations
 from pipeline.store.changes import changed_rows
 from pipeline.store.lake import WRITER, Lake, read, scan_handle
 
@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 APP_ID = "regularise"
 CLOSED_UNTIL = "regularise/closed_until_us"
 LATENESS = "regularise/allowed_lateness_us"
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 TICK = ("series_id", "ts")
 COLUMNS = tuple(Observations.columns)
 

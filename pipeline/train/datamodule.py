@@ -59,8 +59,7 @@ def encode_history(panel: Panel, config: ForecasterConfig, *, pad: int, pad_afte
     observed_TB = np.pad(panel.observed_TB, around)
     if not observed_TB.any():
         raise DataError("Training requires observed values; got a panel of gaps. Ingest readings of the training period.")
-    rows_T1 = np.arange(-pad, panel.values_TB.shape[0] + pad_after, dtype=np.int64)[:, None]
-    time_TB = ((panel.first_tick_B + rows_T1) * panel.interval_us + panel.offset_us_B) // 1_000_000
+    time_TB = panel.labels_us(np.arange(-pad, len(panel.values_TB) + pad_after)[:, None]) // 1_000_000
     with torch.no_grad():
         observer = CausalForecaster(config)
         sequence, _ = observer.observe(
@@ -68,7 +67,7 @@ def encode_history(panel: Panel, config: ForecasterConfig, *, pad: int, pad_afte
             torch.from_numpy(np.pad(np.nan_to_num(panel.values_TB), around)),
             torch.from_numpy(observed_TB),
             torch.from_numpy(time_TB),
-            tensors(panel.covariates, -pad, panel.values_TB.shape[0] + pad_after, config.horizon),
+            tensors(panel.covariates, -pad, len(panel.values_TB) + pad_after, config.horizon),
         )
     length_B = panel.length_B + pad
     first_B = np.where(observed_TB.any(0), observed_TB.argmax(0), length_B)

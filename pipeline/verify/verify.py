@@ -14,8 +14,9 @@ import pydantic
 
 from models.causality import Finding
 from pipeline.errors import DataError, ModelError, StoreError
-from pipeline.prepare.sequences import EPOCH, Panel
+from pipeline.prepare.sequences import Panel
 from pipeline.prepare.splits import Split
+from pipeline.schemas import EPOCH
 from pipeline.settings import Settings, TrainSettings
 from pipeline.store.lake import Lake
 from pipeline.tracking.registry import CARD, LoadedModel, champion, load_model, load_version

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.prepare.sequences import EPOCH, Panel
+from pipeline.prepare.sequences import Panel
+from pipeline.schemas import EPOCH
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)

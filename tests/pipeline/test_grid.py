@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
-from pipeline.prepare.grid import EPOCH, MICROSECOND, NICE_INTERVALS, Grid, infer_grids, label_expr, tick_expr
-from pipeline.schemas import UTC_US
+from pipeline.prepare.grid import NICE_INTERVALS, Grid, infer_grids, label_expr, tick_expr
+from pipeline.schemas import EPOCH, MICROSECOND, UTC_US
 
 START = datetime(2026, 1, 1, 0, 2, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

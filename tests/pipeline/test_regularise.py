@@ -9,8 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pipeline.errors import SettingsError, StoreError
-from pipeline.prepare.grid import MICROSECOND
-from pipeline.schemas import Observations, Readings
+from pipeline.schemas import MICROSECOND, Observations, Readings
 from pipeline.settings import IngestSettings, MetricSettings, PrepareSettings, Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake

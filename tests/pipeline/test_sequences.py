@@ -30,6 +30,12 @@ def test_rows_land_on_their_ticks_and_gaps_are_nan() -> None:
     assert panel.length_B.tolist() == [3, 1]
 
 
+def test_a_stamp_between_two_labels_lies_in_the_tick_that_closes_after_it() -> None:
+    """Shown to fail by rounding down: a history handed to the MLflow model would put such a value before its own time."""
+    panel = to_panel(rows(("a/x", START, 1.0), ("a/x", START + 0.5 * HOUR, 2.0), ("a/x", START + 2 * HOUR, 3.0)), GRIDS)
+    np.testing.assert_array_equal(panel.values_TB, [[1.0], [2.0], [3.0]])
+
+
 def test_asked_series_are_there_without_observations() -> None:
     first = int(START.timestamp()) // 3600 + 1
     panel = to_panel(rows(("a/x", START, 1.0), ("a/x", START + HOUR, 2.0)), GRIDS, since_tick={"a/x": first, "c/y": first})
