@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.task import Origins, Task
 from pipeline.errors import DataError
-from pipeline.evaluate.metrics import LOWER, MEDIAN, UPPER, ForecastScores, seasonal_scale
+from pipeline.evaluate.metrics import LOWER, MEDIAN, UPPER, ForecastScores, moments, seasonal_scale
 from pipeline.query.frames import quantile_column
 
 Floats = NDArray[np.float64]
@@ -44,7 +44,7 @@ class TaskScores:
         num_rows, num_series = task.panel.values_TB.shape
         past_B = task.split.train_rows(task.panel) if task.is_standardised else origins.first_B + 1
         past = [task.panel.values_TB[:rows, b] for b, rows in enumerate(past_B)]
-        self._deviation_B = np.array([_deviation(past_T) for past_T in past]) if task.is_standardised else np.ones(num_series)
+        self._deviation_B = np.array([moments(past_T)[1] for past_T in past]) if task.is_standardised else np.ones(num_series)
         self._scale_B = np.array([seasonal_scale(past_T, task.season).absolute for past_T in past], dtype=np.float64)
         self._probabilistic = ForecastScores(task.horizon, LEVELS)
         self._count_BH = np.zeros((num_series, task.horizon))
@@ -217,8 +217,3 @@ def _ratio(numerator: Floats, denominator: Floats | Integers) -> Floats:
     ratio: Floats = np.full(np.shape(numerator), np.nan)
     np.divide(numerator, denominator, out=ratio, where=denominator > 0)
     return ratio
-
-
-def _deviation(past_T: Floats) -> float:
-    known_T = past_T[~np.isnan(past_T)]
-    return float(known_T.std()) or 1.0 if len(known_T) else 1.0

@@ -29,6 +29,7 @@ from benchmarks.accuracy.scores import LEVELS
 from benchmarks.accuracy.stamps import MONTH
 from benchmarks.accuracy.task import Task
 from pipeline.errors import DataError, SettingsError
+from pipeline.evaluate.metrics import moments
 from pipeline.query.frames import quantile_column
 from pipeline.schemas import EPOCH
 
@@ -179,15 +180,8 @@ def _scales(task: Task) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if not task.is_standardised:
         return np.zeros(num_series), np.ones(num_series)
     parts = [task.panel.values_TB[:rows, b] for b, rows in enumerate(task.split.train_rows(task.panel))]
-    moments = np.array([_moments(part) for part in parts])
-    return moments[:, 0], moments[:, 1]
-
-
-def _moments(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return mean and standard deviation of what is known; 0 and 1 where that cannot scale anything."""
-    known = values[np.isfinite(values)]
-    deviation = float(known.std()) if known.size else 0.0
-    return (float(known.mean()) if known.size else 0.0), deviation or 1.0
+    means_and_deviations = np.array([moments(part) for part in parts])
+    return means_and_deviations[:, 0], means_and_deviations[:, 1]
 
 
 def _grid(task: Task, column: int, length: int) -> pl.Series:
@@ -207,7 +201,7 @@ def _series(task: Task, column: int, grid: pl.Series, centre: float, scale: floa
     values = (task.panel.values_TB[: len(grid), column] - centre) / scale
     columns = {"y": values}
     for name, covariate_T in task.past_covariates.items():
-        mean, deviation = _moments(covariate_T[:num_train])
+        mean, deviation = moments(covariate_T[:num_train])
         columns[name] = (covariate_T[: len(grid)] - mean) / deviation
     stamps = pl.DataFrame({"unique_id": [task.panel.series_ids[column]] * len(grid), "ds": grid})
     return stamps.hstack(pl.DataFrame(columns, nan_to_null=True))

@@ -16,7 +16,7 @@ from pipeline.clock import Clock
 from pipeline.errors import DataError
 from pipeline.evaluate.baselines import MIN_HISTORY, statistical
 from pipeline.evaluate.illustrate import illustrate
-from pipeline.evaluate.scoring import MODEL, Period, Scoreboard, origin_groups, reference, score_forecaster, season_of
+from pipeline.evaluate.scoring import METRICS, MODEL, Period, Scoreboard, origin_groups, reference, score_forecaster, season_of
 from pipeline.prepare.covariates import CovariateNames
 from pipeline.prepare.join_covariates import join_covariates
 from pipeline.prepare.on_time import known_on_time
@@ -99,16 +99,15 @@ class BacktestReport:
 
     def to_markdown(self) -> str:
         """Return a summary for people."""
-        names = ("mse", "mae", "mase", "rmsse", "wql", "crps", "coverage_80", "width_80")
         rows = "\n".join(
-            f"| {model} | " + " | ".join(f"{scores[name]:.4f}" if name in scores else "" for name in names) + " |"
+            f"| {model} | " + " | ".join(f"{scores[name]:.4f}" if name in scores else "" for name in METRICS) + " |"
             for model, scores in self.overall.items()
         )
         notes = "".join(f"\n- {note}" for note in (*self.notes, *(f"picture: {path}" for path in self.pictures)))
         return (
             f"Model version {self.model_version}: {self.origins:,} forecasts of {self.series} series, "
             f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC, {self.model_seconds:.2f} s of model time.\n\n"
-            f"| model | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n{rows}\n{notes}\n"
+            f"| model | {' | '.join(METRICS)} |\n|{'---|' * (len(METRICS) + 1)}\n{rows}\n{notes}\n"
         )
 
 
@@ -137,8 +136,7 @@ def backtest(settings: Settings, request: BacktestRequest, clock: Clock) -> Back
         pictures = illustrate(board, model.model, inputs, truth, period, folder, units)
         overall = {row.pop("model"): {k: v for k, v in row.items() if v is not None} for row in board.overall().to_dicts()}
         run.log_metrics({f"backtest/{metric}": value for metric, value in overall[MODEL].items()})
-        ours = board.by_step().filter(model=MODEL)
-        run.log_by_lead({f"backtest_by_lead/{m}": ours[m].to_list() for m in ("mae", "mse", "wql", "coverage_80")})
+        run.log_by_lead({f"backtest_by_lead/{metric}": values for metric, values in board.by_lead().items()})
         report = BacktestReport(
             model_version=model.version,
             run_id=run.run_id,
@@ -212,8 +210,7 @@ def _add_statistical(
             )
             fitted, requested, name = fitted + len(result.origins), requested + result.num_requested, result.model
             targets_OH = result.origins[:, None] + np.arange(1, config.horizon + 1)
-            board.add(
-                result.model, truth.values_TB[targets_OH, column], result.quantiles, *reference(truth, column, period, season_of(config))
-            )
+            against = reference(truth, column, period, season_of(config))
+            board.add(result.model, truth.values_TB[targets_OH, column], result.quantiles, against)
     cut = "" if fitted == requested else f", cut off by its budget of {budget.total_seconds():.0f} s"
     return f"{name} was refitted at {fitted} of {requested} sampled origins{cut}; the others were scored at every origin."

@@ -1,7 +1,7 @@
 """Score forecasts block by block: sums by step are kept, so any batch size, order or sharding gives the same metrics.
 
-Called by the backtest, by training (for MLflow's per-lead curves) and by monitoring; NumPy in, Polars out. Every metric of the
-table below comes from sums over the scored points, those with a finite actual; nothing else is ever left out.
+Called by `pipeline.evaluate.scoring` and by benchmarks; NumPy in, Polars out. Every metric of the table below comes from sums over
+the scored points, those with a finite actual; nothing else is ever left out.
 
     y actual · q_p quantile at level p · m median · a, r scales of the series (`seasonal_scale`) · means over scored points
 
@@ -66,6 +66,13 @@ def seasonal_scale(values: ArrayLike, season: int) -> SeasonalScale:
         scales.append(np.divide(total, count, out=np.full(np.shape(total), np.nan), where=(count > 0) & (total > 0)))
     absolute, squared = scales[0], np.sqrt(scales[1])
     return SeasonalScale(absolute, squared) if history.ndim > 1 else SeasonalScale(float(absolute), float(squared))
+
+
+def moments(values: ArrayLike) -> tuple[float, float]:
+    """Return mean and standard deviation of the known values, 0 and 1 where they cannot standardise anything: none, or all alike."""
+    history = np.asarray(values, dtype=np.float64)
+    known = history[np.isfinite(history)]
+    return (float(known.mean()), float(known.std()) or 1.0) if known.size else (0.0, 1.0)
 
 
 @dataclass

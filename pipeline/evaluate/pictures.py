@@ -1,6 +1,6 @@
 """Draw forecasts as fan charts, and error and coverage by lead time, into PNG files.
 
-Called by training and the backtest (as MLflow artifacts), by the demo and by the documentation.
+Called by `pipeline.evaluate.illustrate`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -89,27 +89,23 @@ def draw_fans(fans: Sequence[Fan], path: Path) -> Path:
         return save_picture(figure, path)
 
 
-def draw_leads(
-    by_step: Mapping[str, pl.DataFrame], path: Path, *, sample_interval: timedelta, metric: str = "mae", unit: str | None = None
-) -> Path:
-    """Draw the error by lead time, and beside it the coverage of the 80 % interval with its nominal line.
+def draw_leads(by_step: Mapping[str, pl.DataFrame], path: Path, *, sample_interval: timedelta) -> Path:
+    """Draw the mean absolute error by lead time, and beside it the coverage of the 80 % interval with its nominal line.
 
     Args:
         by_step: for each model the frame of `ForecastScores.by_step`; the first is ours and drawn boldly.
         path: a `.png` file; its folder is made.
         sample_interval: a step's length.
-        metric: a column of the frames.
-        unit: of the metric, where it has one.
 
     Returns:
         The path.
 
     Raises:
-        DataError: for no model, or a frame without the metric.
+        DataError: for no model, or a frame without these columns.
     """
     from matplotlib.ticker import MaxNLocator
 
-    wanted = {"step", metric, "coverage_80"}
+    wanted = {"step", "mae", "coverage_80"}
     lacking = [name for name, frame in by_step.items() if frame.is_empty() or not wanted <= set(frame.columns)]
     if not by_step or lacking:
         raise DataError(
@@ -122,10 +118,10 @@ def draw_leads(
         for rank, (name, frame) in enumerate(by_step.items()):
             leads = frame["step"].to_numpy() * (sample_interval / length_of_unit)
             colour, width, dash = LINES[rank % len(LINES)]
-            for axes, values in ((error, frame[metric].to_numpy()), (coverage, 100 * frame["coverage_80"].to_numpy())):
+            for axes, values in ((error, frame["mae"].to_numpy()), (coverage, 100 * frame["coverage_80"].to_numpy())):
                 axes.plot(leads, values, label=name, color=colour, linewidth=width, linestyle=dash, zorder=9 - rank)
         coverage.axhline(80, color=INK, linewidth=1.0, linestyle=(0, (2, 2)), label="nominal 80 %", zorder=1)
-        error.set_title(f"{metric.upper()} by lead time" + (f" ({unit})" if unit else ""))
+        error.set_title("MAE by lead time")
         error.set_ylim(bottom=0)
         coverage.set_title("Coverage of the 80 % interval (%)")
         coverage.set_ylim(min(coverage.get_ylim()[0], 60), 100)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from models.config import ForecasterConfig
 from models.forecaster import CausalForecaster
 from pipeline.errors import DataError
 from pipeline.evaluate.baselines import last_value, seasonal_naive
-from pipeline.evaluate.metrics import ForecastScores, SeasonalScale, seasonal_scale
+from pipeline.evaluate.metrics import ForecastScores, SeasonalScale, moments, seasonal_scale
 from pipeline.forecast.calibrate import CalibrationState
 from pipeline.forecast.engine import Block, StreamEngine
 from pipeline.prepare.sequences import Panel
@@ -25,6 +26,8 @@ Floats = NDArray[np.float64]
 
 MODEL, UNCALIBRATED = "tidecast", "tidecast, uncalibrated"
 SEASONAL_NAIVE, LAST_VALUE = "seasonal naive", "last value"
+METRICS = ("mse", "mae", "mase", "rmsse", "wql", "crps", "coverage_80", "width_80")  # those that are reported
+METRICS_BY_LEAD = ("mae", "mse", "wql", "coverage_80")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,15 @@ class Period:
     stride: int = 1
 
 
+class Reference(NamedTuple):
+    """What the errors of a series are measured by, from its training part alone; see `Period.train_end`."""
+
+    mean: float
+    deviation: float
+    """1 where there is no spread."""
+    scale: SeasonalScale
+
+
 @dataclass
 class Scoreboard:
     """Scores of several forecasters over the same points.
@@ -60,8 +72,9 @@ class Scoreboard:
     model_seconds: float = 0.0
     num_origins: int = 0
 
-    def add(self, name: str, actual: Floats, quantiles: Floats, mean: float, deviation: float, scale: SeasonalScale) -> None:
+    def add(self, name: str, actual: Floats, quantiles: Floats, against: Reference) -> None:
         """Score a block of one series: actual (O, H) with NaN where unknown, quantiles (O, H, Q)."""
+        mean, deviation, scale = against
         for scores in (self.standardised, self.in_units):
             scores.setdefault(name, ForecastScores(self.horizon, self.quantile_levels))
         relative = SeasonalScale(np.asarray(scale.absolute) / deviation, np.asarray(scale.squared) / deviation)
@@ -76,10 +89,15 @@ class Scoreboard:
         """Return one row for each forecaster and step."""
         return self._table(ForecastScores.by_step)
 
-    def skill(self, metric: str = "wql", against: str = SEASONAL_NAIVE) -> float:
-        """Return 1 − metric / metric of a baseline: above 0 is better than it; NaN without the baseline."""
+    def by_lead(self) -> dict[str, list[float]]:
+        """Return those metrics of the model that are followed by lead: one value for each step."""
+        ours = self.by_step().filter(model=MODEL)
+        return {metric: ours[metric].to_list() for metric in METRICS_BY_LEAD}
+
+    def skill(self, metric: str) -> float:
+        """Return 1 − metric / metric of the seasonal naive forecast: above 0 is better than it; NaN where that was not scored."""
         table = self.overall()
-        ours, theirs = (table.filter(model=name)[metric].to_list() for name in (MODEL, against))
+        ours, theirs = (table.filter(model=name)[metric].to_list() for name in (MODEL, SEASONAL_NAIVE))
         return 1 - ours[0] / theirs[0] if ours and theirs and theirs[0] else float("nan")
 
     def _table(self, of: Callable[[ForecastScores], pl.DataFrame]) -> pl.DataFrame:
@@ -118,13 +136,13 @@ def score_forecaster(
             for b, column in enumerate(columns_B[block.columns_B]):
                 actual_OH = actuals_TB[block.origins_O[:, None] + np.arange(1, config.horizon + 1), column]
                 against = reference(truth, column, period, season_of(config))
-                board.add(MODEL, actual_OH, block.quantiles_OBHQ[:, b], *against)
+                board.add(MODEL, actual_OH, block.quantiles_OBHQ[:, b], against)
                 if calibrate:
-                    board.add(UNCALIBRATED, actual_OH, block.uncalibrated_OBHQ[:, b], *against)
+                    board.add(UNCALIBRATED, actual_OH, block.uncalibrated_OBHQ[:, b], against)
         for column in columns_B if baselines else ():
             against = reference(truth, column, period, season_of(config))
             for name, quantiles_OHQ in _baselines(inputs.values_TB[:, column], origins_O, board, season_of(config)):
-                board.add(name, actuals_TB[targets_OH, column], quantiles_OHQ, *against)
+                board.add(name, actuals_TB[targets_OH, column], quantiles_OHQ, against)
     if not board.num_origins:
         raise DataError(
             f"A backtest requires origins with a horizon of {config.horizon} ticks between {period.start:%Y-%m-%d %H:%M} and "
@@ -184,14 +202,10 @@ def _baselines(values_T: Floats, origins_O: NDArray[np.int64], board: Scoreboard
     yield LAST_VALUE, last_value(values_T, origins, horizon=board.horizon, quantile_levels=levels)
 
 
-def reference(truth: Panel, column: int, period: Period, season: int) -> tuple[float, float, SeasonalScale]:
-    """Return mean, standard deviation (1 where there is no spread) and seasonal scale of a series before `period.train_end`."""
-    rows = int(truth.rows_until(period.train_end)[column])
-    past_T = truth.values_TB[:rows, column]
-    known = past_T[~np.isnan(past_T)]
-    if len(known) < 2 or known.std() == 0:
-        return (float(known.mean()) if len(known) else 0.0), 1.0, seasonal_scale(past_T, season)
-    return float(known.mean()), float(known.std()), seasonal_scale(past_T, season)
+def reference(truth: Panel, column: int, period: Period, season: int) -> Reference:
+    """Return mean, standard deviation and seasonal scale of a series before `period.train_end`."""
+    past_T = truth.values_TB[: int(truth.rows_until(period.train_end)[column]), column]
+    return Reference(*moments(past_T), seasonal_scale(past_T, season))
 
 
 def _padded(values_TB: Floats, num_ticks: int) -> Floats:

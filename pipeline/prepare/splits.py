@@ -1,6 +1,6 @@
 """Where training ends and validation begins: by instant, never by shuffling, with no target across the border.
 
-Called by `pipeline.train`; the borders are stored with the model, so that a backtest knows what the model has seen.
+Called by `pipeline.train` and `pipeline.study`; the borders are stored with the model, so that a backtest knows what the model has seen.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.prepare.sequences import Panel
+from pipeline.settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,17 @@ class SplitByRows(Split):
         return np.minimum(rows_B, panel.length_B)
 
 
-def split_by_fraction(panel: Panel, *, validation_fraction: float, test_fraction: float) -> Split:
-    """Place the borders at fractions of the time that the panel's series cover, rounded to whole intervals.
+def split_panel(panel: Panel, settings: TrainSettings, train_end: datetime | None = None, validation_end: datetime | None = None) -> Split:
+    """Place the borders: at the instants given, else at the settings' fractions of the time that the panel's series cover.
+
+    With `train_end` alone, validation goes on to the end of the data: the border by fraction may lie before it.
 
     Raises:
-        DataError: when the fractions leave nothing to train on.
+        DataError: when the fractions leave nothing to train on, or the borders are not in order.
     """
-    if validation_fraction + test_fraction >= 1:
+    if settings.validation_fraction + settings.test_fraction >= 1:
         raise DataError(
-            f"A split requires validation_fraction + test_fraction < 1; got {validation_fraction} + {test_fraction}. "
+            f"A split requires validation_fraction + test_fraction < 1; got {settings.validation_fraction} + {settings.test_fraction}. "
             "Leave something to train on."
         )
     start, end = panel.start, panel.end
@@ -83,4 +86,8 @@ def split_by_fraction(panel: Panel, *, validation_fraction: float, test_fraction
     def border(fraction: float) -> datetime:
         return start + int(num_ticks * fraction) * panel.interval
 
-    return Split(border(1 - validation_fraction - test_fraction), border(1 - test_fraction))
+    if validation_end is None:
+        validation_end = end if train_end is not None else border(1 - settings.test_fraction)
+    if train_end is None:
+        train_end = border(1 - settings.validation_fraction - settings.test_fraction)
+    return Split(train_end, validation_end)

@@ -58,7 +58,7 @@ def origin_losses(forecaster: CausalForecaster, panel: Panel, period: Period) ->
             at_O = turn_O[np.searchsorted(rows_O, block.origins_O)] - first
             for b, column in enumerate(columns_B[block.columns_B]):
                 actual_OH = panel.values_TB[block.origins_O[:, None] + np.arange(1, config.horizon + 1), column]
-                _, deviation, _ = reference(panel, int(column), period, season_of(config))
+                deviation = reference(panel, int(column), period, season_of(config)).deviation
                 losses_SO[column, at_O] = crps(actual_OH, block.quantiles_OBHQ[:, b], levels_Q) / deviation
     return losses_SO
 

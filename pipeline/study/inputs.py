@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Self
 
 from pipeline.prepare.sequences import Panel
-from pipeline.prepare.splits import Split, split_by_fraction
+from pipeline.prepare.splits import Split, split_panel
 from pipeline.schemas import Observations
 from pipeline.settings import Settings
 from pipeline.store.lake import Lake
@@ -46,10 +46,8 @@ class StudyInputs:
         """
         lake = Lake(settings.lake)
         versions = {Observations.name: lake.version(Observations)}
-        panel, fractions = load_panel(settings, lake, series), settings.train
-        split = split_by_fraction(panel, validation_fraction=fractions.validation_fraction, test_fraction=fractions.test_fraction)
-        split = Split(train_end or split.train_end, validation_end or (panel.end if train_end else split.validation_end))
-        return cls(panel, split, versions)
+        panel = load_panel(settings, lake, series)
+        return cls(panel, split_panel(panel, settings.train, train_end, validation_end), versions)
 
     def up_to(self, data_end: datetime) -> Self:
         """Return the inputs without what came after an instant."""

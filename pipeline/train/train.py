@@ -18,11 +18,11 @@ from models.forecaster import CausalForecaster
 from pipeline.clock import Clock
 from pipeline.errors import DataError
 from pipeline.evaluate.illustrate import illustrate
-from pipeline.evaluate.scoring import MODEL, Period, Scoreboard, score_forecaster
+from pipeline.evaluate.scoring import METRICS, MODEL, Period, Scoreboard, score_forecaster
 from pipeline.prepare.join_covariates import chosen_names, join_covariates
 from pipeline.prepare.on_time import known_on_time
 from pipeline.prepare.sequences import Panel, match_series, to_panel
-from pipeline.prepare.splits import Split, split_by_fraction
+from pipeline.prepare.splits import Split, split_panel
 from pipeline.schemas import Observations, Readings
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
@@ -114,7 +114,7 @@ def train(settings: Settings, request: TrainRequest, clock: Clock, progress: Pro
     versions = {schema.name: lake.version(schema) for schema in (Readings, Observations)}
     panel = load_panel(settings, lake, request.series)
     inputs = known_on_time(panel, lake, settings.ingest.allowed_lateness)
-    split = _split(settings, request, panel)
+    split = split_panel(panel, settings.train, request.train_end, request.validation_end)
     config = forecaster_config(settings.train, panel.interval, panel.covariates)
     name = f"train {len(panel.series_ids)} series, horizon {config.horizon}"
     with tracked_run(settings, name, clock, input_versions=versions, tags={"role": "train"}) as run:
@@ -183,15 +183,6 @@ def _require_known(panel: Panel) -> None:
             )
 
 
-def _split(settings: Settings, request: TrainRequest, panel: Panel) -> Split:
-    by_fraction = split_by_fraction(
-        panel, validation_fraction=settings.train.validation_fraction, test_fraction=settings.train.test_fraction
-    )
-    train_end = request.train_end or by_fraction.train_end
-    validation_end = request.validation_end or (panel.end if request.train_end else by_fraction.validation_end)
-    return Split(train_end, validation_end)
-
-
 def _score(
     forecaster: CausalForecaster, inputs: Panel, truth: Panel, split: Split, *, calibrate: bool
 ) -> dict[str, tuple[Period, Scoreboard]]:
@@ -210,8 +201,7 @@ def _score(
 
 def _scalars(board: Scoreboard) -> dict[str, float]:
     row = board.overall().filter(model=MODEL).row(0, named=True)
-    names = ("mse", "mae", "mase", "rmsse", "wql", "crps", "coverage_80", "width_80")
-    scores = {name: float(row[name]) for name in names if row[name] is not None}
+    scores = {name: float(row[name]) for name in METRICS if row[name] is not None}
     return scores | {"skill_wql_over_seasonal_naive": board.skill("wql"), "skill_mae_over_seasonal_naive": board.skill("mae")}
 
 
@@ -219,10 +209,8 @@ def _log_scores(run: Run, boards: dict[str, tuple[Period, Scoreboard]], metrics:
     run.log_metrics(metrics)
     run.log_params({"num_parameters": result.num_parameters, "best_epoch": result.best_epoch})
     for name, (_, board) in boards.items():
-        by_step = board.by_step()
-        ours = by_step.filter(model=MODEL)
-        run.log_by_lead({f"{name}_by_lead/{metric}": ours[metric].to_list() for metric in ("mae", "mse", "wql", "coverage_80")})
-        run.log_json(by_step.to_dicts(), f"{name}/by_lead.json")
+        run.log_by_lead({f"{name}_by_lead/{metric}": values for metric, values in board.by_lead().items()})
+        run.log_json(board.by_step().to_dicts(), f"{name}/by_lead.json")
         run.log_json(board.overall().to_dicts(), f"{name}/overall.json")
 
 

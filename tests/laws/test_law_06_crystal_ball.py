@@ -17,7 +17,7 @@ from pipeline.evaluate.scoring import MODEL, Period, score_forecaster
 from pipeline.forecast.engine import StreamEngine
 from pipeline.forecast.rolling import forecast
 from pipeline.prepare.sequences import Panel
-from pipeline.prepare.splits import split_by_fraction
+from pipeline.prepare.splits import split_panel
 from pipeline.settings import CovariateSettings, ForecastSettings, TrainSettings
 from pipeline.store.forecasts import scan_forecasts
 from pipeline.store.lake import Lake, read
@@ -38,6 +38,8 @@ SETTINGS = TrainSettings(
     learning_rate=0.02,
     segment_length=64,
     burn_in=16,
+    validation_fraction=0.25,
+    test_fraction=0.1,
     network=NetworkConfig(hidden_size=8, num_layers=1),
     covariates=CovariateSettings(past=("ball",)),
 )
@@ -57,7 +59,7 @@ def lake_with(folder: Path, column: str) -> TestLake:
 
 def validation_wql(panel: Panel) -> float:
     """Train on the panel and score its validation period."""
-    split = split_by_fraction(panel, validation_fraction=0.25, test_fraction=0.1)
+    split = split_panel(panel, SETTINGS)
     forecaster = fit(panel, split, forecaster_config(SETTINGS, panel.interval, panel.covariates), SETTINGS).forecaster
     period = Period(start=split.train_end, end=split.validation_end, train_end=split.train_end)
     return float(score_forecaster(forecaster, panel, panel, period, baselines=False).overall().filter(model=MODEL)["wql"][0])

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from models.config import NetworkConfig
-from pipeline.prepare.splits import Split, SplitByRows
+from pipeline.prepare.splits import Split, SplitByRows, split_panel
 from pipeline.settings import TrainSettings
 from pipeline.train.datamodule import SegmentDataModule
 from pipeline.train.fit import forecaster_config
@@ -13,6 +13,15 @@ from tests.laws.panels import HOUR, START, daily_cycle, hourly_panel
 ROWS = {"s0/value": (0, 10), "s1/value": (100, 120), "s2/value": (150, 170)}
 SPLIT = SplitByRows(START + 149 * HOUR, START + 169 * HOUR, ROWS)
 SETTINGS = TrainSettings(horizon=12, network=NetworkConfig(hidden_size=4), segment_length=64, burn_in=16, batch_size=16)
+
+
+def test_borders_are_those_given_and_else_by_fraction() -> None:
+    """Shown to fail by ending validation at its fraction where only training's end is given: that may lie before it."""
+    panel, by_halves = hourly_panel(daily_cycle(101, 2)), SETTINGS.model_copy(update={"validation_fraction": 0.25, "test_fraction": 0.5})
+    quarter, half, late = (START + hours * HOUR for hours in (25, 50, 80))
+    assert split_panel(panel, by_halves) == Split(quarter, half)
+    assert split_panel(panel, by_halves, late) == Split(late, panel.end)
+    assert split_panel(panel, by_halves, validation_end=late) == Split(quarter, late)
 
 
 def test_rows_split_alike_whether_by_number_or_by_instant() -> None:
