@@ -1,7 +1,7 @@
 """The causal normaliser: exponentially weighted mean and variance that are part of the carried state.
 
-Nothing here ever sees a tick after the one it describes, and no scaler is fitted. Called by `models.forecaster` for
-live ticks and by `pipeline.prepare.sequences` once for a whole history; both get the same numbers.
+Nothing here ever sees a tick after the one it describes, and no scaler is fitted. Called by `models.forecaster`, for one live tick
+or once for a whole history with the same numbers, and by `models.covariates`.
 
 Letters: T ticks, B series, K normalisers.
 """

@@ -1,7 +1,8 @@
 """The textbook recurrent networks over closed windows: every reading of a window exists when the window is read.
 
 Here live the models that a reader of the LSTM literature expects to find and compare, and the two uses to which a layer
-that reads backwards in time can honestly be put. Called by users, by `models.gap_filling` and by `benchmarks`.
+that reads backwards in time can honestly be put. Called by users, by `models.gap_filling`, by
+`pipeline.offline.fill` and by `benchmarks`.
 
 | textbook model | here |
 |---|---|

@@ -2,7 +2,7 @@
 
 The names of series stay as they are written: one may be called NA, and 007 is not 7.
 
-Called by `benchmarks.accuracy.task`.
+Called by `benchmarks.accuracy.task` and `benchmarks.accuracy.long`.
 """
 
 from collections.abc import Sequence

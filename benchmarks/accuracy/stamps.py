@@ -1,7 +1,7 @@
 """What a file calls its time becomes integer ticks: instants of any regular frequency, calendar months, or plain integers.
 
 A month is a tick of 30.4375 days, so that a year is exactly twelve of them and tick m after 1970 is m · 2,629,800 s.
-Called by `benchmarks.accuracy.task`.
+Called by the other modules of `benchmarks.accuracy` that read files.
 
 Letters: N rows, sorted by series and stamp, B series.
 """

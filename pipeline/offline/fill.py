@@ -1,7 +1,7 @@
 """Fill the gaps of closed history for reports: fit a `GapFiller` to the history itself, then read every gap from both sides.
 
 What comes out says in `knowledge_time` what it has read, and `pipeline.prepare.sequences.to_panel`, where every way to a
-forecast begins, refuses values that know of later times than their own. Called by users.
+forecast begins, refuses values that know of later times than their own. Called by users and by `pipeline.offline.report`.
 
 Letters as in `pipeline.offline.gaps`.
 """

@@ -2,7 +2,8 @@
 
 The tick k of a grid holds the stamps in (label − interval, label], where label = k · interval + offset since the epoch. Everything is
 exact integer arithmetic in microseconds, so a leap day or a change of summer time is a tick like any other.
-Called by `pipeline.prepare.regularise`, which infers a series' grid once and stores it in the catalog.
+`pipeline.prepare.regularise` infers a series' grid once and stores it in the catalog; whatever stamps meet it later, `tick_expr` and
+`label_expr` say where they lie.
 """
 
 from dataclasses import dataclass

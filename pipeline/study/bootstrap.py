@@ -1,6 +1,6 @@
 """How sure a comparison is: hierarchical bootstrap over series, blocks of origins and seeds, and Holm's correction.
 
-Called by `pipeline.study.depth`. NumPy in, NumPy out.
+Called by `pipeline.study.comparison`. NumPy in, NumPy out.
 
 Errors of neighbouring origins are alike, because their horizons overlap and the weather stays: origins are drawn in blocks. Errors of
 series at one instant are alike, because they share the site: a block is drawn for all series at once. So an interval says how the

@@ -1,6 +1,6 @@
-"""The cells of the study of depth: each a stack of one depth and wiring, as wide as makes all have the same number of parameters.
+"""The cells of the study of depth: each a stack of one depth and wiring, whose width gives all cells the same number of parameters.
 
-Called by `pipeline.study.depth`.
+Called by `pipeline.study.plan`.
 """
 
 from collections.abc import Sequence

@@ -140,7 +140,8 @@ class _Study:
             self._tell("fresh seeds")
         return [[load_final(self.searches[final.cell], final) for final in of_cell] for of_cell in wanted]
 
-    def _side(self, search: Search) -> float:
+    def _side(self, search: Search) -> int:
+        """Return at which end of its first range the best rate of a search lies, as `border_side` does."""
         first = records(search)[: self.request.trials]
         return border_side(rate_of(search), float(best_record(search, first).knobs[RATE]))
 

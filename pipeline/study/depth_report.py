@@ -1,6 +1,6 @@
 """What a study of depth found: one row for each cell, and the same as a page for people.
 
-Called by `pipeline.study.depth`; the pictures beside it are drawn by `pipeline.study.pictures`.
+Called by `pipeline.study.comparison`; the pictures beside it are drawn by `pipeline.study.pictures`.
 """
 
 from collections.abc import Sequence

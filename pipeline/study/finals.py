@@ -17,6 +17,7 @@ from pipeline.study.knobs import Value, with_knobs
 from pipeline.study.memory import LayerMemory, layer_memory
 from pipeline.study.search import Search, best_validation
 from pipeline.tracking.provenance import fingerprint
+from pipeline.train.fit import fit, forecaster_config
 
 Floats = NDArray[np.float64]
 LAST_PART = 5  # the curve is flat where its last fifth brought less than FLAT
@@ -83,8 +84,6 @@ def final_path(search: Search, final: Final) -> Path:
 
 def run_final(searches: Sequence[Search], final: Final) -> Final:
     """Train a finalist, score it on the held-out origins and measure its layers' memory; do nothing where that was done."""
-    from pipeline.train.fit import fit, forecaster_config
-
     search = searches[final.cell]
     path = final_path(search, final)
     if path.exists():

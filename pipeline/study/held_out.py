@@ -1,6 +1,8 @@
 """What a forecaster loses at each origin of a period that no choice has looked at: the raw material of a comparison.
 
-Called by `pipeline.study.finals`. Letters: S series, O origins, H horizon, Q quantile levels.
+Called by `pipeline.study.finals`; the period also by `pipeline.study.plan` and `pipeline.study.comparison`.
+
+Letters: S series, O origins, H horizon, Q quantile levels.
 """
 
 import numpy as np

@@ -30,10 +30,10 @@ class Knob(Protocol):
         """Let the sampler choose."""
 
     def at(self, share: float) -> Value:
-        """Return the value at a share of the way through what the knob may be, 0 to 1."""
+        """Return the value at a share, 0 to 1, of the way through all that the knob may be."""
 
-    def tidy(self, value: Value) -> Value:
-        """Return a value with as many digits as are tried."""
+    def rounded(self, value: Value) -> Value:
+        """Return a value rounded to the digits that are tried."""
 
     def including(self, value: Value) -> Self:
         """Return the knob, widened where it leaves out a value."""
@@ -60,7 +60,7 @@ class Range:
         """Let the sampler choose."""
         if self.whole:
             return trial.suggest_int(self.name, round(self.low), round(self.high), log=self.log)
-        return self.tidy(trial.suggest_float(self.name, self.low, self.high, log=self.log))
+        return self.rounded(trial.suggest_float(self.name, self.low, self.high, log=self.log))
 
     def at(self, share: float) -> Value:
         """Return the value at a share of the way from low to high.
@@ -70,7 +70,7 @@ class Range:
         """
         low, high = (math.log(bound) if self.log else bound for bound in (self.low, self.high))
         between = low + share * (high - low)
-        return self.tidy(math.exp(between) if self.log else between)
+        return self.rounded(math.exp(between) if self.log else between)
 
     def share_of(self, value: float) -> float:
         """Return how far through the range a value lies: 0 at low, 1 at high."""
@@ -81,8 +81,8 @@ class Range:
         """Return the range, widened where it leaves out a value."""
         return replace(self, low=min(self.low, float(value)), high=max(self.high, float(value)))
 
-    def tidy(self, value: Value) -> Value:
-        """Return a value with as many digits as are tried."""
+    def rounded(self, value: Value) -> Value:
+        """Return a value rounded to the digits that are tried."""
         if self.whole:
             return round(float(value))
         return min(max(float(f"{float(value):.{DIGITS}g}"), self.low), self.high)
@@ -104,7 +104,7 @@ class Choice:
         """Return the option at a share of the way through them."""
         return self.options[min(int(share * len(self.options)), len(self.options) - 1)]
 
-    def tidy(self, value: Value) -> Value:
+    def rounded(self, value: Value) -> Value:
         """Return the value as it is."""
         return value
 

@@ -1,8 +1,7 @@
 """What a study of depth will do, decided once and kept in its folder: cells, epochs and borders.
 
-Called by `pipeline.study.depth`. The epochs are as many as the time allows, by the time that each cell takes for two of them. Every
-training may have that many, and so see as many training origins, however long they take; one that ends earlier has come to its end by the
-same rule as all others.
+Called by `pipeline.study.depth`. Two epochs of every cell are timed, and all trainings get as many as the time then allows: so all may
+see as many training origins, whatever an epoch of theirs costs. A training that ends earlier does so by the same rule in every cell.
 """
 
 import json
@@ -24,7 +23,7 @@ from pipeline.study.workers import run_jobs
 from pipeline.train.fit import fit, forecaster_config
 
 PROBE_EPOCHS = 2
-PLANNED_SHARE = 0.8  # of the time; the rest is for ranges that must be extended, the layers' memory and the comparison
+PLANNED_SHARE = 0.8  # of the time; the rest is for ranges that must be widened, the layers' memory and the comparison
 LEAST_EPOCHS = 5
 NO_LIMIT_S = 1e9  # a training that the clock cuts short has seen fewer origins than the others
 

@@ -19,13 +19,12 @@ from pipeline.prepare.sequences import Panel
 from pipeline.prepare.splits import Split
 from pipeline.settings import Settings, TrainSettings
 from pipeline.study.knobs import Knob, Value, with_knobs
+from pipeline.train.fit import Progress, fit, forecaster_config
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
-
-    from pipeline.train.fit import Progress
 
 BUSY_TIMEOUT_S = 60  # two workers write at once; Optuna would give up after five seconds
 # Faults of one trial: it diverges, it is too large, its settings are refused. Too little data is a fault of all of them.
@@ -209,9 +208,7 @@ def _ask(search: Search, study: "Study") -> "tuple[Trial, dict[str, Value]]":
     return trial, values
 
 
-def _fit(search: Search, values: Mapping[str, Value], report: "Progress") -> list[dict[str, float]]:
-    from pipeline.train.fit import fit, forecaster_config
-
+def _fit(search: Search, values: Mapping[str, Value], report: Progress) -> list[dict[str, float]]:
     settings, panel = with_knobs(search.settings, values), search.panel
     return list(fit(panel, search.split, forecaster_config(settings, panel.interval, panel.covariates), settings, report).curves)
 

@@ -165,7 +165,7 @@ def _search(settings: Settings, name: str, inputs: StudyInputs) -> Search:
 
 def _as_they_are(search: Search) -> dict[str, Value]:
     """Return the knobs of the settings as they are."""
-    return {knob.name: knob.tidy(value_of(search.settings, knob.name)) for knob in search.knobs}
+    return {knob.name: knob.rounded(value_of(search.settings, knob.name)) for knob in search.knobs}
 
 
 def _run_trials(search: Search, run: Run, request: TuneRequest, clock: Clock, deadline: datetime | None, step: Step | None) -> None:

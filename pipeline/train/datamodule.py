@@ -1,7 +1,8 @@
 """Batches of segments, sliced from a panel on demand: every tick is an origin, and no window is ever materialised.
 
 The statistics of the causal normaliser are computed once over the whole history (they never look ahead), so a segment
-that starts in the middle starts with what the live engine would know there. Called by `pipeline.train.fit`.
+that starts in the middle starts with what the live engine would know there. Called by `pipeline.train.fit`;
+the encoded history is read by `pipeline.study.memory` too, and the batches by `pipeline.verify.training`.
 
 Letters as in `models.batch`; S segments of an epoch.
 """

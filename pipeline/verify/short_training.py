@@ -27,7 +27,7 @@ class Series(NamedTuple):
     values_BS: Tensor
     covariates_BSC: Tensor
     naive_BS: Tensor
-    """The best that can be said of every later tick by who knows nothing of the future."""
+    """The naive forecast issued at each tick, one value for every later one; without knowledge of the future none is better."""
 
 
 Draw = Callable[[int, int, int], Series]

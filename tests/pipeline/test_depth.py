@@ -145,9 +145,9 @@ def test_a_memory_longer_than_was_followed_is_said_to_be(studied: tuple[TestLake
 
 def test_a_range_is_widened_by_a_decade_on_the_side_of_the_best_rate() -> None:
     rate = Range("learning_rate", 1e-4, 1e-2, log=True)
-    wide, decade = widened(rate, 1.0)
+    wide, decade = widened(rate, 1)
     assert (wide.low, wide.high, decade.low, decade.high) == pytest.approx((1e-4, 1e-1, 1e-2, 1e-1))
-    wide, decade = widened(rate, -1.0)
+    wide, decade = widened(rate, -1)
     assert (wide.low, wide.high, decade.low, decade.high) == pytest.approx((1e-5, 1e-2, 1e-5, 1e-4))
 
 
