@@ -8,6 +8,7 @@ from pipeline.prepare.splits import Split
 from pipeline.settings import TrainSettings
 from pipeline.study.knobs import Range
 from pipeline.study.search import Search
+from tests.lakes import TestLake, hourly_readings
 from tests.laws.panels import HOUR, START, daily_cycle, hourly_panel
 
 BRIEF = TrainSettings(
@@ -28,6 +29,14 @@ RATE = Range("learning_rate", 1e-4, 1e-2, log=True)
 def small_panel() -> Panel:
     """Return 260 hours of two series; a fifth of them lies after the validation period."""
     return hourly_panel(daily_cycle(260, 2))
+
+
+def small_lake(folder: Path, num_hours: int = 300, settings: TrainSettings = BRIEF) -> TestLake:
+    """Return a lake with some hours of two series, set to train briefly."""
+    lake = TestLake.at(folder)
+    lake.settings = lake.settings.model_copy(update={"train": settings})
+    lake.ingest(hourly_readings(num_hours))
+    return lake
 
 
 def small_search(folder: Path, **changed: object) -> Search:

@@ -115,7 +115,7 @@ def begin(search: Search, points: Sequence[Mapping[str, Value]]) -> None:
     from optuna.trial import TrialState
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _storage(search.folder) as storage:
+    with _storage(search.folder, check_version=True) as storage:
         known = search.name in optuna.get_all_study_names(storage)
         study = optuna.create_study(storage=storage, study_name=search.name, load_if_exists=True)
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
@@ -233,7 +233,7 @@ def _opened(search: Search) -> "Iterator[Study]":
     """Open a search with the sampler and the pruner that are the same for all; the seed differs from trial to trial."""
     import optuna
 
-    with _storage(search.folder) as storage:
+    with _storage(search.folder, check_version=False) as storage:
         study = optuna.load_study(study_name=search.name, storage=storage)
         seed = search.settings.seed + len(study.get_trials(deepcopy=False))  # one seed alone would draw the same again after a restart
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=search.spread_trials, seed=seed)
@@ -242,8 +242,13 @@ def _opened(search: Search) -> "Iterator[Study]":
 
 
 @contextmanager
-def _storage(folder: Path) -> "Iterator[RDBStorage]":
-    """Open the study's database, and close it: an idle connection of SQLite would outlive its worker's turn."""
+def _storage(folder: Path, *, check_version: bool) -> "Iterator[RDBStorage]":
+    """Open the study's database, and close it: an idle connection of SQLite would outlive its worker's turn.
+
+    Args:
+        folder: of the study.
+        check_version: whether to ask if this Optuna can read it: a tenth of a second, where a study opens it hundreds of times.
+    """
     from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import SQLAlchemyError
@@ -252,7 +257,8 @@ def _storage(folder: Path) -> "Iterator[RDBStorage]":
     database = folder / "optuna.db"
     options = {"creator": lambda: sqlite3.connect(database, timeout=BUSY_TIMEOUT_S), "poolclass": NullPool}
     try:
-        storage = RDBStorage("sqlite://", engine_kwargs=options)  # not in the URL, where a space or a percent sign would need escapes
+        # The path is not in the URL, where a space or a percent sign would need escapes.
+        storage = RDBStorage("sqlite://", engine_kwargs=options, skip_compatibility_check=not check_version)
         try:
             yield storage
         finally:

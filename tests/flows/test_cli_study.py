@@ -9,17 +9,14 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipeline.tracking.registry import champion
-from tests.lakes import HOUR, START, TestLake, hourly_readings
-from tests.studies import BRIEF
+from tests.lakes import HOUR, START, TestLake
+from tests.studies import small_lake
 
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> TestLake:
     """A lake with 300 hours of two series, set to train briefly."""
-    lake = TestLake.at(tmp_path_factory.mktemp("study"))
-    lake.settings = lake.settings.model_copy(update={"train": BRIEF})
-    lake.ingest(hourly_readings(300))
-    return lake
+    return small_lake(tmp_path_factory.mktemp("study"))
 
 
 def run(lake: TestLake, *arguments: str) -> Result:

@@ -37,8 +37,7 @@ from pipeline.store.lake import Lake
 from pipeline.study.plan import DepthRequest
 from pipeline.study.tune import TuneRequest
 from pipeline.train.train import TrainReport, TrainRequest
-from tests.lakes import TestLake, hourly_readings
-from tests.studies import BRIEF
+from tests.studies import small_lake
 
 pytestmark = [
     pytest.mark.slow,
@@ -197,9 +196,7 @@ def test_the_ingest_flow_stores_a_plan_as_the_call_does(prefect_server: str, tmp
 def test_the_depth_flow_compares_and_shows_it_on_its_page(prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shown to fail by a page under another name."""
     monkeypatch.setitem(DepthRequest.__init__.__kwdefaults__, "depths", (1, 2))  # the verb compares all five
-    lake = TestLake.at(tmp_path)
-    lake.settings = lake.settings.model_copy(update={"train": BRIEF})
-    lake.ingest(hourly_readings(200))
+    lake = small_lake(tmp_path, num_hours=200)
     verb = ["study", "depth", "--trials", "2", "--seeds", "2", "--epochs", "1", "--workers", "1", "--json"]
     done = CliRunner().invoke(app, verb, env=lake.environment())
     report = json.loads(done.stdout)

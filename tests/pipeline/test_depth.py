@@ -21,8 +21,8 @@ from pipeline.study.pictures import draw_differences
 from pipeline.study.plan import DepthRequest, StudyPlan
 from pipeline.study.rates import widened
 from pipeline.study.search import records, study_folder
-from tests.lakes import TestLake, hourly_readings
-from tests.studies import BRIEF, small_search
+from tests.lakes import TestLake
+from tests.studies import BRIEF, small_lake, small_search
 
 SLOW_LEARNER = BRIEF.model_copy(update={"learning_rate": 1e-6})  # so that every cell wants more than the range has
 BLUE_PIXEL = np.float32(to_rgb(BLUE))
@@ -38,9 +38,7 @@ def stop(done: int, total: int, what: str) -> None:
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[TestLake, DepthReport, list[str]]:
     """A lake, the report of a study that was interrupted and run again, and what the second command was told."""
-    lake = TestLake.at(tmp_path_factory.mktemp("depth"))
-    lake.settings = lake.settings.model_copy(update={"train": SLOW_LEARNER})
-    lake.ingest(hourly_readings(300))
+    lake = small_lake(tmp_path_factory.mktemp("depth"), settings=SLOW_LEARNER)
     with pytest.raises(KeyboardInterrupt):
         study_depth(lake.settings, REQUEST, lake.clock, stop)
     told: list[str] = []

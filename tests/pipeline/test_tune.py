@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 from pipeline.settings import Settings
 from pipeline.study.search import study_folder
 from pipeline.study.tune import TuneReport, TuneRequest, tune
-from tests.lakes import HOUR, START, TestLake, hourly_readings
-from tests.studies import BRIEF
+from tests.lakes import HOUR, START, TestLake
+from tests.studies import small_lake
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,14 +31,6 @@ def dying(*given):
 search._fit = dying
 tune.tune(Settings.model_validate_json(sys.argv[1]), tune.TuneRequest(trials=4), SystemClock())
 """
-
-
-def small_lake(folder: Path) -> TestLake:
-    """Return a lake with 300 hours of two series, set to train briefly."""
-    lake = TestLake.at(folder)
-    lake.settings = lake.settings.model_copy(update={"train": BRIEF})
-    lake.ingest(hourly_readings(300))
-    return lake
 
 
 def runs_with(settings: Settings, tag: str, value: str) -> list[dict[str, str]]:
