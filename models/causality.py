@@ -24,7 +24,7 @@ Forecast = Callable[[Tensor], Tensor]
 Verdict = Literal["holds", "broken", "not applicable"]
 State = TypeVar("State")
 
-ROUNDING = 1e-9  # of the outputs' spread: float64 kernels of another shape, or a causal FFT, differ by 1e-12
+ROUNDING = 1e-9  # of the outputs' spread, or of the largest gradient: float64 kernels of another shape, or a causal FFT, differ by 1e-12
 NUM_CULPRITS = 24  # ticks after an origin that are tried one by one to say which one leaks
 
 
@@ -76,14 +76,13 @@ def outputs(forecast: Forecast, inputs_BT: Tensor) -> Tensor:
     return answer.flatten(2)
 
 
-def future_perturbation(forecast: Forecast, inputs_BT: Tensor, origins: Sequence[int], *, rounding: float = ROUNDING) -> Finding:
+def future_perturbation(forecast: Forecast, inputs_BT: Tensor, origins: Sequence[int]) -> Finding:
     """Ask law 1: whatever replaces the inputs after an origin, the forecasts up to it stay as they are.
 
     Args:
         forecast: the same for the same inputs.
         inputs_BT: finite where they are to be changed.
         origins: ticks before the last.
-        rounding: largest difference that counts as none; 0 for bit-equal.
     """
     with torch.no_grad():
         reference = outputs(forecast, inputs_BT)
@@ -93,12 +92,12 @@ def future_perturbation(forecast: Forecast, inputs_BT: Tensor, origins: Sequence
             for changed in _changed_after(inputs_BT, origin):
                 moved_T = _moved(outputs(forecast, changed), reference)[: origin + 1] / spread
                 largest = max(largest, (float(moved_T.max()), int(moved_T.argmax()), origin + 1))
-        if largest[0] > rounding:
+        if largest[0] > ROUNDING:
             return _perturbed(forecast, inputs_BT, reference, largest)
         first = min(origins)
         before = inputs_BT.clone()
         before[:, : first + 1] = 2 * before[:, : first + 1] + 1
-        responds = bool((_moved(outputs(forecast, before), reference)[first] > rounding * spread).item())
+        responds = bool((_moved(outputs(forecast, before), reference)[first] > ROUNDING * spread).item())
     if not responds:
         return Finding(
             law=1, verdict="broken", seen="no input moves any forecast, neither one before its origin nor one after", difference=0.0
@@ -131,7 +130,7 @@ def _perturbed(forecast: Forecast, inputs_BT: Tensor, reference: Tensor, largest
     return Finding(law=1, verdict="broken", seen=seen, difference=difference, origin=origin, tick=first)
 
 
-def gradient(forecast: Forecast, inputs_BT: Tensor, origins: Sequence[int], *, rounding: float = ROUNDING) -> Finding:
+def gradient(forecast: Forecast, inputs_BT: Tensor, origins: Sequence[int]) -> Finding:
     """Ask law 2: the gradient of a forecast with respect to inputs after its origin is 0, and before it is not.
 
     Source: the test that no gradient flows from the future, as in FBK's pangolinn (`CausalTestCase`); in float64 the native
@@ -141,7 +140,6 @@ def gradient(forecast: Forecast, inputs_BT: Tensor, origins: Sequence[int], *, r
         forecast: differentiable.
         inputs_BT: of every tick.
         origins: ticks before the last.
-        rounding: largest gradient from the future that counts as none, as a share of the largest from the past.
     """
     worst, reach = (0.0, 0, 0), 0
     for origin in origins:
@@ -159,20 +157,19 @@ def gradient(forecast: Forecast, inputs_BT: Tensor, origins: Sequence[int], *, r
         worst = max(worst, (float(future_T.max()), origin, origin + 1 + int(future_T.argmax())))
         reach = max(reach, origin - int((slope_T[: origin + 1] > 0).nonzero()[0]))
     share, origin, tick = worst
-    if share > rounding:
+    if share > ROUNDING:
         seen = f"the forecast at tick {origin} has a gradient from the input at tick {tick}, {share:.2g} of the largest from its past"
         return Finding(law=2, verdict="broken", seen=seen, difference=share, origin=origin, tick=tick)
     return Finding(law=2, verdict="holds", seen=f"0 from the future; not 0 from up to {reach} ticks back", difference=share)
 
 
-def prefix(forecast: Forecast, inputs_BT: Tensor, lengths: Sequence[int], *, rounding: float = ROUNDING) -> Finding:
+def prefix(forecast: Forecast, inputs_BT: Tensor, lengths: Sequence[int]) -> Finding:
     """Ask law 3: the forecasts of a prefix are the prefix of the forecasts, f(x[:j]) == f(x)[:j].
 
     Args:
         forecast: for inputs of any length.
         inputs_BT: of every tick.
         lengths: of the prefixes.
-        rounding: largest difference that counts as none.
     """
     with torch.no_grad():
         reference = outputs(forecast, inputs_BT)
@@ -181,15 +178,13 @@ def prefix(forecast: Forecast, inputs_BT: Tensor, lengths: Sequence[int], *, rou
             moved_T = _moved(outputs(forecast, inputs_BT[:, :length]), reference[:, :length]) / _spread(reference)
             largest = max(largest, (float(moved_T.max()), int(moved_T.argmax()), length))
     difference, origin, length = largest
-    if difference > rounding:
+    if difference > ROUNDING:
         seen = f"the forecast at tick {origin} changed when the sequence ended at tick {length - 1}"
         return Finding(law=3, verdict="broken", seen=seen, difference=difference, origin=origin, tick=length)
     return Finding(law=3, verdict="holds", seen=f"prefixes of {', '.join(map(str, lengths))} ticks", difference=difference)
 
 
-def stream_equals_batch(
-    forecast: Forecast, step: Callable[[Tensor, State | None], tuple[Tensor, State]], inputs_BT: Tensor, *, rounding: float = ROUNDING
-) -> Finding:
+def stream_equals_batch(forecast: Forecast, step: Callable[[Tensor, State | None], tuple[Tensor, State]], inputs_BT: Tensor) -> Finding:
     """Ask law 4: one tick at a time with the carried state gives what one call gives, and a restart changes nothing.
 
     The restart goes on from a copy of the state that was taken half way.
@@ -198,7 +193,6 @@ def stream_equals_batch(
         forecast: over the whole sequence.
         step: inputs of one tick (B,) and the state before it, None at the start, to outputs (B, ...) and the state after.
         inputs_BT: of every tick.
-        rounding: largest difference that counts as none.
     """
     with torch.no_grad():
         reference = outputs(forecast, inputs_BT)
@@ -209,12 +203,12 @@ def stream_equals_batch(
     streamed_T = _moved(stepped, reference) / spread
     restarted_T = _moved(resumed, stepped[:, half:]) / spread
     largest = float(streamed_T.max())
-    if largest > rounding:
-        origin = int((streamed_T > rounding).nonzero()[0])
+    if largest > ROUNDING:
+        origin = int((streamed_T > ROUNDING).nonzero()[0])
         seen = f"the stepped forecast differs from the one of a single call, first at tick {origin}"
         return Finding(law=4, verdict="broken", seen=seen, difference=largest, origin=origin)
-    if float(restarted_T.max()) > rounding:
-        origin = half + int((restarted_T > rounding).nonzero()[0])
+    if float(restarted_T.max()) > ROUNDING:
+        origin = half + int((restarted_T > ROUNDING).nonzero()[0])
         seen = (
             f"the forecast after a restart at tick {half} differs, first at tick {origin}: the returned state is not all that is remembered"
         )
@@ -235,14 +229,13 @@ def _steps(
     return torch.stack(answers, dim=1), middle
 
 
-def batch_independence(forecast: Forecast, inputs_BT: Tensor, sizes: Sequence[int], *, rounding: float = ROUNDING) -> Finding:
+def batch_independence(forecast: Forecast, inputs_BT: Tensor, sizes: Sequence[int]) -> Finding:
     """Ask law 7, where it is about forecasts: whatever batch a series is in, it gets the same ones, and each tick gets one.
 
     Args:
         forecast: for any number of series.
         inputs_BT: of more series than any of the sizes.
         sizes: of batches; the last batch is smaller where the series do not divide.
-        rounding: largest difference that counts as none.
     """
     with torch.no_grad():
         reference = outputs(forecast, inputs_BT)
@@ -252,7 +245,7 @@ def batch_independence(forecast: Forecast, inputs_BT: Tensor, sizes: Sequence[in
             moved_T = _moved(batched, reference) / _spread(reference)
             largest = max(largest, (float(moved_T.max()), size, int(moved_T.argmax())))
     difference, size, origin = largest
-    if difference > rounding:
+    if difference > ROUNDING:
         seen = f"in batches of {size} series the forecast at tick {origin} differs from that in one batch of {len(inputs_BT)}"
         return Finding(law=7, verdict="broken", seen=seen, difference=difference, origin=origin)
     seen = f"batches of {', '.join(map(str, sizes))} and {len(inputs_BT)} series; {reference[..., 0].numel()} ticks, none dropped"

@@ -110,16 +110,6 @@ class StatisticalForecasts:
     num_requested: int
     model: str  # MSTL, or AutoETS where no season was given
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every requested origin was forecast."""
-        return self.origins.size == self.num_requested
-
-    def __str__(self) -> str:
-        """Say what was done, and that it was cut off where it was."""
-        cut_off = "" if self.is_complete else ", cut off by its time budget"
-        return f"{self.model} at {self.origins.size} of {self.num_requested} origins{cut_off}"
-
 
 def statistical(
     values: ArrayLike,

@@ -6,10 +6,14 @@ readers with any colour vision; lines also differ in width and dash.
 
 import warnings
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -54,6 +58,21 @@ def new_figure(height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(8.0, height), dpi=DPI, layout="constrained")
+
+
+def numpy_utc(instant: datetime) -> np.datetime64:
+    """Return an instant as Matplotlib takes it: without a zone, in UTC."""
+    return np.datetime64(instant.astimezone(UTC).replace(tzinfo=None), "us")
+
+
+def label_dates(axes: "Axes") -> None:
+    """Label the horizontal axis with instants in UTC, briefly, and let lines reach its ends."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=3, maxticks=7, tz=UTC)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
+    axes.margins(x=0.01)
 
 
 def add_legend(figure: "Figure") -> None:

@@ -3,13 +3,12 @@
 Called by `flows.cli_explain`.
 """
 
-from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.evaluate.drawing import BLUE, GREY, INK, ORANGE, new_figure, save_picture, styled
+from pipeline.evaluate.drawing import BLUE, GREY, INK, ORANGE, label_dates, new_figure, numpy_utc, save_picture, styled
 from pipeline.evaluate.explain import Explanation
 
 if TYPE_CHECKING:
@@ -43,10 +42,11 @@ def draw_explanation(explanation: Explanation, path: Path) -> Path:
 
 def _draw_readings(axes: "Axes", explanation: Explanation) -> None:
     unit = f" ({explanation.unit})" if explanation.unit else ""
-    target = np.datetime64(explanation.target.astimezone(UTC).replace(tzinfo=None), "us")
     axes.axhline(explanation.level, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), label="level")
     axes.plot(_times(explanation), explanation.readings_T, color=INK, linewidth=1.2, label="observed")
-    axes.plot([target], [explanation.forecast], "o", color=BLUE, markersize=4, label=f"median, step {explanation.step}")
+    axes.plot(
+        [numpy_utc(explanation.target)], [explanation.forecast], "o", color=BLUE, markersize=4, label=f"median, step {explanation.step}"
+    )
     axes.set_title(f"{explanation.series_id}{unit}")
     axes.margins(x=0.01, y=0.2)  # room for the legend
     axes.legend(fontsize=8, loc="upper left", ncols=3)
@@ -54,16 +54,11 @@ def _draw_readings(axes: "Axes", explanation: Explanation) -> None:
 
 
 def _draw_amounts(axes: "Axes", explanation: Explanation) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
     amounts_T = explanation.amounts_T
     axes.vlines(_times(explanation), 0, amounts_T, colors=[BLUE if amount >= 0 else ORANGE for amount in amounts_T], linewidth=1.6)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_title("what each reading added to it")
-    locator = AutoDateLocator(minticks=3, maxticks=7, tz=UTC)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
-    axes.margins(x=0.01)
+    label_dates(axes)
 
 
 def _draw_parts(axes: "Axes", explanation: Explanation) -> None:
@@ -88,5 +83,4 @@ def _draw_parts(axes: "Axes", explanation: Explanation) -> None:
 
 def _times(explanation: Explanation) -> np.ndarray[tuple[int], np.dtype[np.datetime64]]:
     """Return the instants (UTC) of the window's ticks."""
-    origin = np.datetime64(explanation.origin.astimezone(UTC).replace(tzinfo=None), "us")
-    return origin + np.arange(1 - len(explanation.readings_T), 1) * np.timedelta64(explanation.sample_interval)
+    return numpy_utc(explanation.origin) + np.arange(1 - len(explanation.readings_T), 1) * np.timedelta64(explanation.sample_interval)

@@ -16,6 +16,7 @@ from datetime import datetime
 import polars as pl
 
 from pipeline.clock import Clock
+from pipeline.evaluate.metrics import LOWER, MEDIAN, UPPER
 from pipeline.schemas import UTC_US, Forecasts, Observations, Scores
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
@@ -28,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 INPUTS = (Observations, Forecasts)
 TARGET = ("series_id", "ts")
-LOWER, MEDIAN, UPPER = 0.1, 0.5, 0.9
 READ_AT_ONCE = 200_000  # forecasts; 170 MB of quantiles at 24 steps and 9 levels
 COMMIT_AT_ONCE = 1_000_000  # scores
 

@@ -15,7 +15,20 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.evaluate.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, add_legend, new_figure, save_picture, styled
+from pipeline.evaluate.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    add_legend,
+    label_dates,
+    new_figure,
+    numpy_utc,
+    save_picture,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,8 +71,7 @@ class Fan:
 
     def times(self, first: int, last: int) -> NDArray[np.datetime64]:
         """Return the instants (UTC) of the ticks first..last, counted from the origin."""
-        origin = np.datetime64(self.origin.astimezone(UTC).replace(tzinfo=None), "us")
-        return origin + np.arange(first, last + 1) * np.timedelta64(self.sample_interval)
+        return numpy_utc(self.origin) + np.arange(first, last + 1) * np.timedelta64(self.sample_interval)
 
 
 def draw_fans(fans: Sequence[Fan], path: Path) -> Path:
@@ -147,8 +159,6 @@ def _check(fan: Fan) -> None:
 
 def _draw_fan(axes: "Axes", fan: Fan, *, wide: bool) -> None:
     """Draw one panel; the fan opens at the last known value, so that the eye can follow."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
     horizon, num_known = len(fan.quantiles), len(fan.context)
     past, future = fan.times(1 - num_known, 0), fan.times(1, horizon)
     anchored = num_known > 0 and bool(np.isfinite(fan.context[-1]))
@@ -165,10 +175,7 @@ def _draw_fan(axes: "Axes", fan: Fan, *, wide: bool) -> None:
         label, marker = ("actual", "o") if wide else ("observed", "")  # dots crowd a narrow panel
         axes.plot(future, fan.actual, color=INK, linewidth=1.0, marker=marker, markersize=2.4, label=label, zorder=6)
     axes.axvline(fan.times(0, 0)[0], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-    locator = AutoDateLocator(minticks=3, maxticks=7, tz=UTC)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
-    axes.margins(x=0.01)
+    label_dates(axes)
     origin = f"{fan.origin.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     axes.set_title(_shortened(fan.series_id, 60 if wide else 26))
     axes.set_title(f"origin {origin}" if wide else origin, loc="right", fontsize=8, fontweight="normal", color=GREY)

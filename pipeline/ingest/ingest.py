@@ -24,7 +24,7 @@ from pipeline.ingest.plan import FilePlan, plan_files
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import EpochUnit, StampRules
 from pipeline.ingest.units import UnitRegistry, stored_units
-from pipeline.ingest.validate import Rules, Verdict, reject, validate
+from pipeline.ingest.validate import Rules, Verdict, quarantined, reject, validate
 from pipeline.ingest.watermark import Watermarks
 from pipeline.schemas import UTC_US, Quarantine, Readings
 from pipeline.settings import Aggregation, Settings
@@ -188,7 +188,7 @@ class _Run:
             readings = self._as_readings(verdict.accepted, plan.file.path.name)
             self._register(readings)
             fresh = _store_readings(self.lake, readings)
-            _store_quarantine(self.lake, self._as_quarantine(verdict.rejected, plan.file.path.name))
+            _store_quarantine(self.lake, quarantined(verdict.rejected, f"file:{plan.file.path.name}", self.clock.now()))
             self._count(verdict, readings, fresh)
             if not plan.mapping.received_at:
                 is_behind = (pl.col("received_at") == pl.col("ingested_at")) & (pl.col("ts") < pl.col("received_at"))
@@ -219,14 +219,6 @@ class _Run:
         self.watermarks = self.watermarks.advance(marked)
         return Readings.conform(
             marked.with_columns(pl.lit(f"file:{file_name}").alias("source"), now.alias("ingested_at"), now.dt.date().alias("ingest_date"))
-        )
-
-    def _as_quarantine(self, rejected: pl.DataFrame, file_name: str) -> pl.DataFrame:
-        now = pl.lit(self.clock.now(), UTC_US)
-        return Quarantine.conform(
-            rejected.with_columns(
-                pl.lit(f"file:{file_name}").alias("connector"), now.alias("received_at"), now.dt.date().alias("ingest_date")
-            )
         )
 
     def _count(self, verdict: Verdict, readings: pl.DataFrame, fresh: pl.DataFrame) -> None:

@@ -17,7 +17,7 @@ from pipeline.ingest.ingest import IngestOptions, IngestReport
 from pipeline.ingest.plan import FilePlan, plan_files
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import StampRules
-from pipeline.ingest.validate import Rules, Verdict, validate
+from pipeline.ingest.validate import Rules, Verdict, quarantined, validate
 from pipeline.schemas import UTC_US, Plans, Quarantine
 from pipeline.settings import Settings
 from pipeline.store.lake import Lake, append_new
@@ -51,7 +51,8 @@ def ingest_plans(settings: Settings, paths: Sequence[Path], options: IngestOptio
             verdict = _judge(file_plan, batch, settings, options, clock)
             announced = _announced(verdict.accepted, options.known_ahead, clock)
             accepted = append_plans(lake, announced, is_assumed=file_plan.mapping.received_at is None)
-            append_new(lake, Quarantine, _as_quarantine(verdict.rejected, file_plan, clock), app_id=FENCE)
+            rejected = quarantined(verdict.rejected, f"plan:{file_plan.file.path.name}", clock.now())
+            append_new(lake, Quarantine, rejected, app_id=FENCE)
             num_read = len(announced) + len(verdict.rejected)
             counts.update(read=num_read, accepted=accepted, duplicate=len(announced) - accepted, empty=verdict.num_empty)
             counts.update(untimely=announced.filter(pl.col("available_at") >= pl.col("ts")).height)
@@ -90,14 +91,6 @@ def _announced(accepted: pl.DataFrame, known_ahead: timedelta | None, clock: Clo
         pl.col("ts").dt.date().alias("event_date"),
     )
     return Plans.conform(rows).unique(("series_id", "ts", "available_at"), keep="last", maintain_order=True)
-
-
-def _as_quarantine(rejected: pl.DataFrame, file_plan: FilePlan, clock: Clock) -> pl.DataFrame:
-    now = pl.lit(clock.now(), UTC_US)
-    connector = pl.lit(f"plan:{file_plan.file.path.name}")
-    return Quarantine.conform(
-        rejected.with_columns(connector.alias("connector"), now.alias("received_at"), now.dt.date().alias("ingest_date"))
-    )
 
 
 def _untimely(count: int) -> list[str]:

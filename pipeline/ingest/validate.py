@@ -1,6 +1,6 @@
 """Judges raw rows: each becomes a typed reading or a rejected one with its reason, its position and its bytes; none is dropped.
 
-All in Polars expressions, a batch at a time. Units are judged afterwards, by `units.py`. Called by `ingest.py`.
+All in Polars expressions, a batch at a time. Units are judged afterwards, by `units.py`. Called by `ingest.py` and `known_future.py`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pipeline.ingest.mapping import ColumnMapping
 from pipeline.ingest.raw import MISSING_TEXTS, RawBatch
 from pipeline.ingest.timestamps import StampRules, compose_stamp, parse_stamps
 from pipeline.ingest.units import GENERIC_METRIC
-from pipeline.schemas import UTC_US
+from pipeline.schemas import UTC_US, Quarantine
 
 STAMP_REQUIRES = {
     "missing_timestamp": "A reading requires a timestamp",
@@ -129,6 +129,14 @@ def reject(batch: RawBatch, bad: pl.DataFrame) -> pl.DataFrame:
 
 
 _ACCEPTED = ("row", "cell", "device_id", "metric", "series_id", "ts", "value", "unit", "quality", "received_at", "source_seq")
+
+
+def quarantined(rejected: pl.DataFrame, connector: str, now: datetime) -> pl.DataFrame:
+    """Return rejected rows as rows of `Quarantine`, which came in by a connector just now."""
+    received_at = pl.lit(now, UTC_US)
+    return Quarantine.conform(
+        rejected.with_columns(connector=pl.lit(connector), received_at=received_at, ingest_date=received_at.dt.date())
+    )
 
 
 def _shown(got: pl.Expr) -> pl.Expr:

@@ -58,15 +58,15 @@ class RegulariseReport:
         return asdict(self)
 
 
-def regularise(settings: Settings, clock: Clock, *, rebuild: bool = False) -> RegulariseReport:
+def regularise(settings: Settings, clock: Clock) -> RegulariseReport:
     """Bring the observations up to the readings and to the present.
 
     A tick that has not closed by `clock.now()` is not written; the first run after it has closed writes it, new readings or not.
+    A series whose aggregation was changed is computed anew, and all are under another allowed lateness.
 
     Args:
         settings: `lake`, `ingest.allowed_lateness`, `metrics` and `prepare`.
         clock: tells which ticks have closed.
-        rebuild: compute every tick anew. A series whose aggregation was changed is computed anew in any case.
 
     Raises:
         SettingsError: when `prepare.sample_interval` is finer than a millisecond.
@@ -77,7 +77,7 @@ def regularise(settings: Settings, clock: Clock, *, rebuild: bool = False) -> Re
         raise SettingsError(f"A grid requires a sample interval of 1 ms or more; got {interval}. Correct prepare.sample_interval.")
     lake, catalog = Lake(settings.lake), Catalog(settings.state_dir)
     for _ in range(MAX_ROUNDS):
-        report = _run(lake, catalog, settings, clock.now(), rebuild=rebuild)
+        report = _run(lake, catalog, settings, clock.now())
         if report is not None:
             logger.info("regularised %s", " ".join(f"{name}={count}" for name, count in report.to_dict().items()))
             return report
@@ -86,13 +86,13 @@ def regularise(settings: Settings, clock: Clock, *, rebuild: bool = False) -> Re
     )
 
 
-def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime, *, rebuild: bool) -> RegulariseReport | None:
+def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime) -> RegulariseReport | None:
     """Compute and write what is missing; None when another run was quicker, so that it must be computed anew."""
     lateness = settings.ingest.allowed_lateness
     stored = lake.open(Observations)  # before the readings: what is stored can then only be behind them
     recorded = read_progress(stored)
     closed_until = now if recorded is None else max(now, recorded.closed_until)  # another machine's clock may be ahead
-    progress = None if rebuild else _usable(recorded, lateness)
+    progress = _usable(recorded, lateness)
     readings_version = lake.version(Readings)
     changed = _changed_readings(lake, progress, catalog.position(TAKEN_IN))
     fleet = _registered(lake, catalog, changed, settings, stored)

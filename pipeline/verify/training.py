@@ -75,9 +75,9 @@ def random_walks(seed: int = 0) -> Floats:
     return np.random.default_rng(seed).normal(size=SHAPE).cumsum(0)
 
 
-def daily_cycles(interval: timedelta, seed: int = 0) -> Floats:
+def daily_cycles(interval: timedelta) -> Floats:
     """Return daily cycles with noise (T, B), or cycles of 24 ticks where a day has fewer than 4."""
-    rng, period = np.random.default_rng(seed), timedelta(days=1) / interval
+    rng, period = np.random.default_rng(0), timedelta(days=1) / interval
     turns_TB = np.arange(SHAPE[0])[:, None] / (period if period >= 4 else 24) + rng.uniform(size=SHAPE[1])
     cycle_TB: Floats = 10 + 3 * np.sin(2 * np.pi * turns_TB)
     return cycle_TB + rng.normal(0, 0.5, SHAPE)
