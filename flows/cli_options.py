@@ -1,6 +1,7 @@
 """The options that several verbs share, and how their words are read; typer alone is imported, so that `--help` is quick."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,6 +62,20 @@ Series = Annotated[
 ]
 
 
+def patterns(series: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the patterns of `--series`; None, which is every series, where none was given."""
+    return tuple(series) if series else None
+
+
+def given(**options: object) -> dict[str, object]:
+    """Keep the options that the user gave; the others are left to the settings.
+
+    >>> given(horizon=None, seed=0)
+    {'seed': 0}
+    """
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def instant_option(name: str, explanation: str) -> object:
     """Make an option that reads an instant."""
     return typer.Option(name, parser=parse_instant, metavar="INSTANT", help=explanation)
@@ -71,6 +86,14 @@ def duration_option(name: str, explanation: str) -> object:
     return typer.Option(name, parser=parse_duration, metavar="DURATION", help=explanation)
 
 
+Horizon = Annotated[int | None, typer.Option("--horizon", min=1, help="Steps to forecast from every origin.")]
+TrainEnd = Annotated[datetime | None, instant_option("--train-end", "Targets up to here train.  [default: by the settings' fractions]")]
+ValidationEnd = Annotated[
+    datetime | None, instant_option("--validation-end", "Origins from there to here choose; no choice sees later ones.")
+]
+MaxSeconds = Annotated[float | None, typer.Option("--max-seconds", min=1, help="Stop each training after this long.")]
+
+
 def read_settings(path: Path | None, lake: str | None, **overrides: object) -> "Settings":
     """Read the settings once, with what the command line overrides.
 
@@ -79,4 +102,4 @@ def read_settings(path: Path | None, lake: str | None, **overrides: object) -> "
     """
     from pipeline.settings import load_settings
 
-    return load_settings(path, **({"lake": lake} if lake is not None else {}), **overrides)
+    return load_settings(path, **given(lake=lake), **overrides)

@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, get_args
 
 import typer
 
-from flows.cli_options import AsJson, Lake, NoOrchestrator, Series, SettingsFile, duration_option, instant_option, read_settings
+from flows.cli_options import (
+    AsJson,
+    Horizon,
+    Lake,
+    MaxSeconds,
+    NoOrchestrator,
+    Series,
+    SettingsFile,
+    TrainEnd,
+    ValidationEnd,
+    duration_option,
+    given,
+    instant_option,
+    patterns,
+    read_settings,
+)
 
 if TYPE_CHECKING:
     from flows.direct import IngestOutcome
@@ -100,7 +115,7 @@ def ingest(  # noqa: PLR0913 (a verb's options are its signature)
     from pipeline.ingest.ingest import IngestOptions
     from pipeline.ingest.mapping import ColumnMapping
 
-    settings = read_settings(settings_file, lake, **_given(prepare=_given(sample_interval=sample_interval) or None))
+    settings = read_settings(settings_file, lake, prepare=given(sample_interval=sample_interval))
     if (plan and devices) or (known_ahead is not None and not plan):
         raise typer.BadParameter("--plan and --devices exclude each other, and --known-ahead requires --plan.")
     if devices:
@@ -181,15 +196,11 @@ def _show_ingest(outcome: "IngestOutcome") -> None:
 def train(  # noqa: PLR0913 (a verb's options are its signature)
     *,
     series: Series = None,
-    horizon: Annotated[int | None, typer.Option(min=1, help="Steps to forecast from every origin.")] = None,
-    train_end: Annotated[
-        datetime | None, instant_option("--train-end", "Targets up to here train.  [default: by the settings' fractions]")
-    ] = None,
-    validation_end: Annotated[
-        datetime | None, instant_option("--validation-end", "Origins from there to here choose; later ones stay unseen.")
-    ] = None,
+    horizon: Horizon = None,
+    train_end: TrainEnd = None,
+    validation_end: ValidationEnd = None,
     promote: Annotated[bool, typer.Option("--promote/--no-promote", help="Make the model the champion, which forecasts.")] = True,
-    max_seconds: Annotated[float | None, typer.Option(min=1, help="Stop training after this long.")] = None,
+    max_seconds: MaxSeconds = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides everything that is random.")] = None,
     num_layers: Annotated[int | None, typer.Option(min=1, help="Depth of the stack.")] = None,
     hidden_size: Annotated[int | None, typer.Option(min=1, help="Width of every layer.")] = None,
@@ -219,27 +230,17 @@ def train(  # noqa: PLR0913 (a verb's options are its signature)
         raise CausalityError(BIDIRECTIONAL_REFUSED)
     from pipeline.train.train import TrainRequest  # after the refusal: it takes Lightning's seconds
 
-    network = _given(num_layers=num_layers, hidden_size=hidden_size, cell=cell, wiring=wiring)
-    covariates = _given(past=past_covariate or None, future=future_covariate or None, static=static_covariate or None)
-    section = _given(horizon=horizon, max_seconds=max_seconds, seed=seed, network=network or None, covariates=covariates or None)
-    settings = read_settings(settings_file, lake, **_given(train=section or None))
-    patterns = tuple(series) if series else None
-    request = TrainRequest(series=patterns, train_end=train_end, validation_end=validation_end, promote=promote)
+    network = given(num_layers=num_layers, hidden_size=hidden_size, cell=cell, wiring=wiring)
+    covariates = given(past=past_covariate or None, future=future_covariate or None, static=static_covariate or None)
+    section = given(horizon=horizon, max_seconds=max_seconds, seed=seed, network=network, covariates=covariates)
+    settings = read_settings(settings_file, lake, train=section)
+    request = TrainRequest(series=patterns(series), train_end=train_end, validation_end=validation_end, promote=promote)
     with watch_training(settings.train.max_seconds):
         report = stages(no_orchestrator).train(request, settings)
     if as_json:
         write_json(report.to_dict())
     else:
         show_markdown(report.to_markdown())
-
-
-def _given(**options: object) -> dict[str, object]:
-    """Keep the options that the user gave; the others are left to the settings.
-
-    >>> _given(horizon=None, seed=0)
-    {'seed': 0}
-    """
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def show_markdown(text: str) -> None:

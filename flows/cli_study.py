@@ -1,13 +1,23 @@
 """The verbs that train many times: `tune`, a search for good settings, and `study depth`, which asks whether stacking helps."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli_options import AsJson, Lake, NoOrchestrator, Series, SettingsFile, instant_option, read_settings
+from flows.cli_options import (
+    AsJson,
+    Horizon,
+    Lake,
+    MaxSeconds,
+    NoOrchestrator,
+    Series,
+    SettingsFile,
+    TrainEnd,
+    ValidationEnd,
+    given,
+    patterns,
+    read_settings,
+)
 from flows.cli_stages import show_markdown, stages
 
 if TYPE_CHECKING:
@@ -16,11 +26,6 @@ if TYPE_CHECKING:
 
 study_app = typer.Typer(help="Questions that take many trainings to answer.", no_args_is_help=True)
 
-Horizon = Annotated[int | None, typer.Option(min=1, help="Steps to forecast from every origin.")]
-TrainEnd = Annotated[datetime | None, instant_option("--train-end", "Targets up to here train.  [default: by the settings' fractions]")]
-ValidationEnd = Annotated[
-    datetime | None, instant_option("--validation-end", "Origins from there to here choose; no choice sees later ones.")
-]
 Workers = Annotated[int, typer.Option(min=1, help="Processes of one thread that train side by side.")]
 
 
@@ -33,7 +38,7 @@ def tune(  # noqa: PLR0913 (a verb's options are its signature)
     horizon: Horizon = None,
     train_end: TrainEnd = None,
     validation_end: ValidationEnd = None,
-    max_seconds: Annotated[float | None, typer.Option(min=1, help="Stop each training after this long.")] = None,
+    max_seconds: MaxSeconds = None,
     train: Annotated[bool, typer.Option("--train", help="Train, register and promote a model with the best settings.")] = False,
     lake: Lake = None,
     settings_file: SettingsFile = None,
@@ -47,9 +52,9 @@ def tune(  # noqa: PLR0913 (a verb's options are its signature)
     from flows.console import watch_steps, write_json
     from pipeline.study.tune import TuneRequest
 
-    settings = _settings(settings_file, lake, horizon=horizon, max_seconds=max_seconds)
+    settings = read_settings(settings_file, lake, train=given(horizon=horizon, max_seconds=max_seconds))
     request = TuneRequest(
-        series=_patterns(series), train_end=train_end, validation_end=validation_end, trials=trials, minutes=minutes, workers=workers
+        series=patterns(series), train_end=train_end, validation_end=validation_end, trials=trials, minutes=minutes, workers=workers
     )
     with watch_steps("reading the lake"):
         report = stages(no_orchestrator).tune(request, settings)
@@ -98,9 +103,9 @@ def study_depth(  # noqa: PLR0913 (a verb's options are its signature)
     from flows.console import note, watch_steps, write_json
     from pipeline.study.plan import DepthRequest
 
-    settings = _settings(settings_file, lake, horizon=horizon)
+    settings = read_settings(settings_file, lake, train=given(horizon=horizon))
     request = DepthRequest(
-        series=_patterns(series),
+        series=patterns(series),
         train_end=train_end,
         validation_end=validation_end,
         trials=trials,
@@ -116,13 +121,3 @@ def study_depth(  # noqa: PLR0913 (a verb's options are its signature)
         return
     show_markdown(report.to_markdown())
     note(f"report and pictures in {report.folder}")
-
-
-def _patterns(series: Sequence[str] | None) -> tuple[str, ...] | None:
-    return tuple(series) if series else None
-
-
-def _settings(path: Path | None, lake: str | None, **given: float | None) -> "Settings":
-    """Read the settings, with the training knobs that were given as options."""
-    section = {name: value for name, value in given.items() if value is not None}
-    return read_settings(path, lake, **({"train": section} if section else {}))
