@@ -18,6 +18,7 @@ from flows.quiet import hush
 from pipeline.errors import SettingsError, TidecastError
 
 if TYPE_CHECKING:
+    from benchmarks.accuracy.task import Task
     from models.config import ForecasterConfig
     from models.forecaster import CausalForecaster
 
@@ -139,7 +140,7 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _row(task: Any, name: str, num_seeds: int, max_seconds: float) -> dict[str, Any]:  # noqa: ANN401 (a Task, imported late)
+def _row(task: "Task", name: str, num_seeds: int, max_seconds: float) -> dict[str, Any]:
     """Train a variant with every seed; return its mean validation scores."""
     from benchmarks.accuracy.run import config_of, score, settings_of
     from pipeline.train.fit import fit

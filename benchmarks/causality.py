@@ -23,6 +23,7 @@ from benchmarks.two_way import TwoWayStack
 from models.batch import TrainingBatch
 from models.config import ForecasterConfig
 from models.forecaster import CausalForecaster
+from models.losses import pinball
 from models.offline import minimise
 from models.training import ForecasterTraining
 from pipeline.offline.fill import FillSettings, fill_panel, fit_filler
@@ -75,13 +76,11 @@ class Arena:
                 top_TBD, *state = forecaster.stack(some_TBF, *state)
                 parts.append(top_TBD)
             quantiles_OBHQ = forecaster.decode(batch.sequence, torch.cat(parts), batch.origins_O)
-        error_OBHQ = (batch.target_OBH.unsqueeze(-1) - quantiles_OBHQ) / self.unit_B[:, None, None]
-        levels_Q = torch.tensor(self.config.quantile_levels)
-        absolute_OBH = error_OBHQ[..., self.config.quantile_levels.index(0.5)].abs()
-        seen_OBH = batch.observed_OBH
+        quantiles_OBHQ, target_OBH = quantiles_OBHQ / self.unit_B[:, None, None], batch.target_OBH / self.unit_B[:, None]
+        absolute_OBH = (target_OBH - quantiles_OBHQ[..., self.config.quantile_levels.index(0.5)]).abs()
+        seen_OBH, levels_Q = batch.observed_OBH, torch.tensor(self.config.quantile_levels)
         by_step = [float(absolute_OBH[..., step][seen_OBH[..., step]].mean()) for step in (0, -1)]
-        pinball_OBHQ = torch.maximum(levels_Q * error_OBHQ, (levels_Q - 1) * error_OBHQ)
-        numbers = [float(absolute_OBH[seen_OBH].mean()), *by_step, float(pinball_OBHQ[seen_OBH].mean())]
+        numbers = [float(absolute_OBH[seen_OBH].mean()), *by_step, float(pinball(quantiles_OBHQ, target_OBH, seen_OBH, levels_Q))]
         return " | ".join(f"{number:.3f}" for number in numbers)
 
     def fresh(self) -> CausalForecaster:

@@ -10,6 +10,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from models.normaliser import SMALLEST_SCALE
+
 
 class Covariates(NamedTuple):
     """What is known of B series beside the target, in its own units; columns in the order of the `ForecasterConfig`."""
@@ -88,7 +90,17 @@ class TrainingBatch(NamedTuple):
     target_OBH: Tensor
     """(O, B, H) float64: value of the tick h steps after the origin; arbitrary where not observed."""
     observed_OBH: Tensor
-    """(O, B, H) bool: whether the target exists and may be scored."""
+    """(O, B, H) bool: whether the target exists in the period that the batch is of."""
+
+    @property
+    def scored_OBH(self) -> Tensor:
+        """Which targets count (O, B, H): those that exist, of origins that have a unit.
+
+        Nothing has one before the first reading, nor while all readings were zero: the first other value would be a billion scales
+        away, and where a tenth of the origins see one (counts that begin with zeros) the outer quantiles of every series would follow.
+        """
+        scale_OB, age_OB = self.sequence.scale_KTB[0][self.origins_O], self.sequence.age_TB[self.origins_O]
+        return self.observed_OBH & ((age_OB >= 0) & (scale_OB > SMALLEST_SCALE)).unsqueeze(-1)
 
 
 @dataclass

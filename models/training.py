@@ -16,7 +16,6 @@ from models.batch import TrainingBatch
 from models.forecaster import CausalForecaster
 from models.heads import to_normalised
 from models.losses import pinball
-from models.normaliser import SMALLEST_SCALE
 
 WARM_UP = 50  # steps until the full learning rate
 DECAY = 0.97  # of the weights' moving average: it forgets in some 30 steps
@@ -93,16 +92,11 @@ class ForecasterTraining(pl.LightningModule):
 
 
 def normalised_targets(batch: TrainingBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return the targets (O, B, H) in the normalised units of each origin, and which of them exist and have a unit.
-
-    Nothing has one before the first reading, nor while all readings were zero: the first other value would be a billion scales away,
-    and where a tenth of the origins see one (counts that begin with zeros) the outer quantiles of every series would follow it.
-    """
+    """Return the targets (O, B, H) in the normalised units of each origin, and which of them count."""
     sequence = batch.sequence
     mean_OB1 = sequence.mean_KTB[0][batch.origins_O].unsqueeze(-1)
     scale_OB1 = sequence.scale_KTB[0][batch.origins_O].unsqueeze(-1)
-    has_unit_OB1 = (sequence.age_TB[batch.origins_O] >= 0).unsqueeze(-1) & (scale_OB1 > SMALLEST_SCALE)
-    return to_normalised(batch.target_OBH, mean_OB1, scale_OB1, dtype), batch.observed_OBH & has_unit_OB1
+    return to_normalised(batch.target_OBH, mean_OB1, scale_OB1, dtype), batch.scored_OBH
 
 
 def _moving_average(average: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:

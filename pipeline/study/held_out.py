@@ -27,7 +27,7 @@ def held_out(panel: Panel, split: Split, horizon: int, num_levels: int) -> Perio
     """
     outputs = max(1, (panel.end - split.validation_end) // panel.interval) * len(panel.series_ids) * horizon * num_levels
     period = Period(start=split.validation_end, end=panel.end, train_end=split.train_end, stride=-(-outputs // MAX_OUTPUTS))
-    if not any(True for _ in origin_groups(panel, period, horizon)):
+    if next(origin_groups(panel, period, horizon), None) is None:
         raise DataError(
             f"A comparison requires held-out origins with a horizon of {horizon} ticks between {period.start:%Y-%m-%d %H:%M} and "
             f"{period.end:%Y-%m-%d %H:%M}; got none. Raise test_fraction, move --validation-end, or ingest more."

@@ -130,8 +130,7 @@ def split_gap_of_batches(panel: Panel, split: Split, config: ForecasterConfig, s
     latest = 0
     for batch in islice(data.train_dataloader(), MOST_BATCHES):
         times_OBH = batch.sequence.time_TB[batch.origins_O].unsqueeze(-1) + ahead_H
-        started_OB1 = (batch.sequence.age_TB[batch.origins_O] >= 0).unsqueeze(-1)
-        scored = times_OBH[batch.observed_OBH & started_OB1]
+        scored = times_OBH[batch.scored_OBH]
         latest = max(latest, int(scored.max()) if len(scored) else 0)
     first = int(data.validation.sequence.time_TB[data.validation.origins_O].min())
     border = int(split.train_end.timestamp())
