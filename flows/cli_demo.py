@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli_options import AsJson, NoOrchestrator, SettingsFile, read_settings
-from flows.cli_stages import stages
+from flows.stages import stages
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,12 +48,13 @@ def demo(
 ) -> None:
     """Run the whole river over the sample: ingest, train, backtest, forecast, query."""
     from flows.console import write_json
+    from pipeline.query.frames import query_forecasts
 
     readings = _readings_of(sample)
     own = sample / "tidecast.toml"
     settings = read_settings(settings_file or (own if own.is_file() else None), lake, train={"max_seconds": max_seconds})
     report, model_version = _run(readings, settings, no_orchestrator)
-    forecasts = _newest(settings.lake)
+    forecasts = query_forecasts(settings.lake)
     skill = skill_against_naive(report)
     commands = next_commands(lake, forecasts["series_id"][0])
     if as_json:
@@ -109,12 +110,6 @@ def skill_against_naive(report: "BacktestReport") -> Skill:
 
     ours, naive = report.overall[MODEL], report.overall[SEASONAL_NAIVE]
     return Skill(1 - ours["wql"] / naive["wql"], ours["mae"] / naive["mae"], ours["coverage_80"])
-
-
-def _newest(lake: str) -> "pl.DataFrame":
-    from pipeline.query.frames import query_forecasts
-
-    return query_forecasts(lake)
 
 
 def _leads(forecasts: "pl.DataFrame") -> "pl.DataFrame":

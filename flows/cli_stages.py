@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -23,53 +23,14 @@ from flows.cli_options import (
     patterns,
     read_settings,
 )
+from flows.stages import stages
 
 if TYPE_CHECKING:
     from flows.direct import IngestOutcome
-    from pipeline.evaluate.backtest import BacktestReport, BacktestRequest
-    from pipeline.forecast.rolling import ForecastReport
-    from pipeline.ingest.ingest import IngestOptions
     from pipeline.settings import Aggregation, Settings
-    from pipeline.study.depth_report import DepthReport
-    from pipeline.study.plan import DepthRequest
-    from pipeline.study.tune import TuneReport, TuneRequest
-    from pipeline.train.train import TrainReport, TrainRequest
 
 EpochUnit = Literal["s", "ms", "us", "ns"]
 FileFormat = Literal["csv", "ndjson", "parquet"]
-
-
-class Stages(Protocol):
-    """The stages and the studies, however they are run; `flows.direct` and `flows.orchestrated` are two such modules."""
-
-    def ingest(self, paths: list[Path], options: "IngestOptions", settings: "Settings") -> "IngestOutcome":
-        """Ingest files and folders."""
-
-    def train(self, request: "TrainRequest", settings: "Settings") -> "TrainReport":
-        """Train a model."""
-
-    def forecast(self, origins: int, settings: "Settings") -> "ForecastReport":
-        """Forecast from the newest closed ticks."""
-
-    def backtest(self, request: "BacktestRequest", settings: "Settings") -> "BacktestReport":
-        """Backtest the champion."""
-
-    def tune(self, request: "TuneRequest", settings: "Settings") -> "TuneReport":
-        """Search for good settings."""
-
-    def study_depth(self, request: "DepthRequest", settings: "Settings") -> "DepthReport":
-        """Compare depths, each tuned on its own."""
-
-
-def stages(no_orchestrator: bool) -> Stages:
-    """Return the stages as plain calls or as flow runs; Prefect is imported for the latter only."""
-    if no_orchestrator:
-        from flows import direct
-
-        return direct
-    from flows import orchestrated
-
-    return orchestrated
 
 
 def ingest(  # noqa: PLR0913 (a verb's options are its signature)
@@ -222,7 +183,7 @@ def train(  # noqa: PLR0913 (a verb's options are its signature)
     no_orchestrator: NoOrchestrator = False,
 ) -> None:
     """Train a causal stacked LSTM on the lake's observations and register it."""
-    from flows.console import watch_training, write_json
+    from flows.console import show_markdown, watch_training, write_json
     from models.config import BIDIRECTIONAL_REFUSED
     from pipeline.errors import CausalityError
 
@@ -241,15 +202,6 @@ def train(  # noqa: PLR0913 (a verb's options are its signature)
         write_json(report.to_dict())
     else:
         show_markdown(report.to_markdown())
-
-
-def show_markdown(text: str) -> None:
-    """Draw a report on stdout."""
-    from rich.markdown import Markdown
-
-    from flows.console import stdout
-
-    stdout().print(Markdown(text))
 
 
 def forecast(
@@ -286,7 +238,7 @@ def backtest(
     no_orchestrator: NoOrchestrator = False,
 ) -> None:
     """Forecast past origins with the engine that runs live, and score it beside the baselines."""
-    from flows.console import busy, write_json
+    from flows.console import busy, show_markdown, write_json
     from pipeline.evaluate.backtest import BacktestRequest
 
     settings = read_settings(settings_file, lake)

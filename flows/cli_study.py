@@ -18,7 +18,7 @@ from flows.cli_options import (
     patterns,
     read_settings,
 )
-from flows.cli_stages import show_markdown, stages
+from flows.stages import stages
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -49,7 +49,7 @@ def tune(  # noqa: PLR0913 (a verb's options are its signature)
 
     It looks at the training and validation periods alone, and prints what to paste into tidecast.toml.
     """
-    from flows.console import watch_steps, write_json
+    from flows.console import show_markdown, watch_steps, write_json
     from pipeline.study.tune import TuneRequest
 
     settings = read_settings(settings_file, lake, train=given(horizon=horizon, max_seconds=max_seconds))
@@ -100,7 +100,7 @@ def study_depth(  # noqa: PLR0913 (a verb's options are its signature)
     All get the same parameters, trials and epochs; where the best learning rate lies at an end of its range, the range is widened
     and gets extra trials. Stopped or killed, the same command goes on.
     """
-    from flows.console import note, watch_steps, write_json
+    from flows.console import note, show_markdown, watch_steps, write_json
     from pipeline.study.plan import DepthRequest
 
     settings = read_settings(settings_file, lake, train=given(horizon=horizon))

@@ -68,6 +68,13 @@ def note(sentence: str) -> None:
     stderr().print(Text(sentence, style="dim"), soft_wrap=True)
 
 
+def show_markdown(text: str) -> None:
+    """Draw a report on stdout."""
+    from rich.markdown import Markdown
+
+    stdout().print(Markdown(text))
+
+
 def fail(sentence: str) -> None:
     """Write an error to stderr: one line, red on a terminal."""
     from rich.text import Text
