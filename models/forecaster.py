@@ -195,14 +195,13 @@ class CausalForecaster(nn.Module):
         """Return quantiles (O, B, H, Q) in the normalised units of each origin, in the weights' dtype."""
         return self._decode(sequence, top_TBD, self._known_ahead(sequence), origins_O)
 
-    def without_state(self, sequence: Sequence, origins_O: Tensor) -> tuple[Tensor, HighwayInputs]:
-        """Return the mix of anchors (N, H) in the normalised units of each origin, N = O * B, and what the highway adds to it reads.
+    def without_state(self, sequence: Sequence, origins_O: Tensor) -> tuple[tuple[Tensor, ...], HighwayInputs]:
+        """Return the anchors, (N, 1) or (N, H) each in the normalised units of each origin, N = O * B, and what the highway reads.
 
-        While the stack is silent these two are the median: `pipeline.train.regression` fits the one to what the other leaves over.
+        While the stack is silent these two make the median: `pipeline.train.regression` starts from them.
         """
         inputs, known = self._highway_inputs(sequence, profile_slot(self._times(sequence), self.config), origins_O)
-        silent_ND = inputs.context_NL.new_zeros((len(inputs.context_NL), self.config.network.hidden_size))
-        return self.decoder.mix(silent_ND, known), inputs
+        return known, inputs
 
     def _known_ahead(self, sequence: Sequence) -> KnownAhead:
         time_SB = self._times(sequence)

@@ -74,6 +74,11 @@ class QuantileDecoder(nn.Module):
             mixed_NH = mixed_NH + gate_NH * anchor
         return mixed_NH
 
+    def start_mix(self, share_HA: Tensor) -> None:
+        """Let every step start with these shares of the anchors (H, A), all above 0, the slowest mean's the last."""
+        preference_HA = share_HA.log()
+        self.anchor_bias_HA.data.copy_((preference_HA - preference_HA.mean(dim=-1, keepdim=True)) / ANCHOR_GAIN)
+
     def start_spread(self, quantiles_QH: Tensor) -> None:
         """Let the quantiles start as far from the median as these are from theirs (Q, H), ascending in Q; NaN leaves a step as it is."""
         steps_QH = torch.diff(quantiles_QH, dim=0).clamp(min=SMALLEST_STEP).to(self.head.bias.dtype)

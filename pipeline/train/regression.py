@@ -2,13 +2,15 @@
 
 Gradients would take a hundred epochs to get there, and the stack would over-fit meanwhile. The absolute error is minimised by least
 squares whose weights are renewed (Schlossmacher 1973, "An Iterative Technique for Absolute Deviations Curve Fitting"), since the
-highway adds to a median. How much each block of regressors is held back is chosen on the validation period, block by block.
+highway adds to a median. How much each block of regressors is held back is chosen on the validation period, block by block, and so
+is whether it starts from equal shares of the anchors or from the best ones.
 Called by `pipeline.train.fit`.
 
 Letters as in `models.highway`; N origins of any series and tick, G steps that choose the penalties.
 """
 
 import logging
+import math
 from typing import NamedTuple
 
 import torch
@@ -16,8 +18,10 @@ from torch import Tensor
 
 from models.batch import TrainingBatch
 from models.forecaster import CausalForecaster
+from models.heads import QuantileDecoder
 from models.highway import Highway, HighwayInputs
 from models.training import normalised_targets
+from pipeline.train.anchor_mix import fit_mix
 from pipeline.train.datamodule import History, slice_batch
 
 logger = logging.getLogger(__name__)
@@ -33,6 +37,16 @@ FIRST_PENALTY, PENALTIES = -2, range(-8, 4)  # powers of the step: 0.1, and 1e-4
 SLICE = 4_096  # origins cut out of the history at once
 
 
+class _Origins(NamedTuple):
+    """What the decoder reads at some origins, and what came true."""
+
+    inputs: HighwayInputs
+    anchors: tuple[Tensor, ...]
+    """(N, 1) or (N, H) each, in the normalised units of each origin, as are the targets."""
+    target_NH: Tensor
+    observed_NH: Tensor
+
+
 class _Sample(NamedTuple):
     """Origins with what the highway reads there and what it should have added."""
 
@@ -40,6 +54,16 @@ class _Sample(NamedTuple):
     wanted_NH: Tensor
     """Targets less the mix of anchors, in the normalised units of each origin; 0 where not observed."""
     observed_NH: Tensor
+
+
+class _Choice(NamedTuple):
+    """A way to fit: how the anchors are mixed, and how much each block of regressors is held back, in powers of the step."""
+
+    share_HA: Tensor
+    while_renewing: dict[str, int]
+    penalties: dict[str, int]
+    error: float
+    """Sum of the absolute errors held out."""
 
 
 class _Moments(NamedTuple):
@@ -59,10 +83,14 @@ def fit_highway(forecaster: CausalForecaster, history: History, validation: Trai
         history: of the training period.
         validation: origins after it, which choose the penalties.
     """
-    highway = forecaster.decoder.highway
-    train = _sample_history(forecaster, history)
-    while_renewing, penalties = _choose(highway, train, _sample(forecaster, _thinned(validation)))
-    strong_F, penalty_F = _diagonal(highway, while_renewing), _diagonal(highway, penalties)
+    decoder, highway = forecaster.decoder, forecaster.decoder.highway
+    origins, held_out = _origins_of_history(forecaster, history), _origins(forecaster, _thinned(validation))
+    best_HA = fit_mix(origins.anchors, origins.target_NH, origins.observed_NH)
+    equal_HA = torch.full_like(best_HA, 1 / best_HA.shape[1])
+    chosen = min((_choose(decoder, origins, held_out, share_HA) for share_HA in (equal_HA, best_HA)), key=lambda choice: choice.error)
+    decoder.start_mix(chosen.share_HA)
+    train = _sample(decoder, origins)
+    strong_F, penalty_F = _diagonal(highway, chosen.while_renewing), _diagonal(highway, chosen.penalties)
     levels_Q = torch.tensor(forecaster.config.quantile_levels, dtype=forecaster.dtype)
     quantiles = []
     for row in range(highway.horizon):
@@ -70,12 +98,13 @@ def fit_highway(forecaster: CausalForecaster, history: History, validation: Trai
         weight_F = _solve(_moments(x_NF, wanted_N, observed_N, strong_F, RENEWALS), penalty_F).to(forecaster.dtype)
         highway.weight_HF.data[row] = weight_F
         quantiles.append(torch.where(observed_N, wanted_N - x_NF @ weight_F, torch.nan).nanquantile(levels_Q))
-    forecaster.decoder.start_spread(torch.stack(quantiles, dim=1))
-    chosen = " ".join(f"{name}={PENALTY_STEP**power:.2g}" for name, power in penalties.items() if highway.blocks[name])
-    logger.info("fitted the highway rows=%d penalties: %s", len(train.wanted_NH), chosen)
+    decoder.start_spread(torch.stack(quantiles, dim=1))
+    told = " ".join(f"{name}={PENALTY_STEP**power:.2g}" for name, power in chosen.penalties.items() if highway.blocks[name])
+    mix = "equal" if chosen.share_HA is equal_HA else "fitted"
+    logger.info("fitted the highway rows=%d anchors=%s penalties: %s", len(train.wanted_NH), mix, told)
 
 
-def _sample_history(forecaster: CausalForecaster, history: History) -> _Sample:
+def _origins_of_history(forecaster: CausalForecaster, history: History) -> _Origins:
     """Return as many origins as the fits can afford, spread over all ticks of all series, one at random out of each stretch.
 
     At random, for every n-th tick may always be the same hour of the day.
@@ -92,19 +121,27 @@ def _sample_history(forecaster: CausalForecaster, history: History) -> _Sample:
     row_N = history.first_B[column_N] + chosen_N - (end_B - ticks_B)[column_N]
     first_O = torch.zeros(1, dtype=torch.int64)
     parts = [
-        _sample(forecaster, slice_batch(history, forecaster.config, rows, columns, 1, first_O))
+        _origins(forecaster, slice_batch(history, forecaster.config, rows, columns, 1, first_O))
         for rows, columns in zip(torch.split(row_N, SLICE), torch.split(column_N, SLICE), strict=True)
     ]
-    inputs, wanted, observed = zip(*parts, strict=True)
-    return _Sample(HighwayInputs(*(torch.cat(part) for part in zip(*inputs, strict=True))), torch.cat(wanted), torch.cat(observed))
+    inputs, anchors, target, observed = zip(*parts, strict=True)
+    joined = HighwayInputs(*(torch.cat(part) for part in zip(*inputs, strict=True)))
+    return _Origins(joined, tuple(torch.cat(part) for part in zip(*anchors, strict=True)), torch.cat(target), torch.cat(observed))
 
 
-def _sample(forecaster: CausalForecaster, batch: TrainingBatch) -> _Sample:
+def _origins(forecaster: CausalForecaster, batch: TrainingBatch) -> _Origins:
     with torch.no_grad():
-        mixed_NH, inputs = forecaster.without_state(batch.sequence, batch.origins_O)
+        anchors, inputs = forecaster.without_state(batch.sequence, batch.origins_O)
     target_OBH, observed_OBH = normalised_targets(batch, forecaster.dtype)
-    observed_NH = observed_OBH.flatten(0, 1)
-    return _Sample(inputs, torch.where(observed_NH, target_OBH.flatten(0, 1) - mixed_NH, 0.0), observed_NH)
+    return _Origins(inputs, anchors, target_OBH.flatten(0, 1), observed_OBH.flatten(0, 1))
+
+
+def _sample(decoder: QuantileDecoder, origins: _Origins) -> _Sample:
+    """Leave the mix of anchors out of the targets, as the silent stack mixes them."""
+    silent_ND = origins.target_NH.new_zeros((len(origins.target_NH), decoder.anchor_gate.in_features))
+    with torch.no_grad():
+        left_NH = origins.target_NH - decoder.mix(silent_ND, origins.anchors)
+    return _Sample(origins.inputs, torch.where(origins.observed_NH, left_NH, 0.0), origins.observed_NH)
 
 
 def _thinned(batch: TrainingBatch) -> TrainingBatch:
@@ -140,14 +177,16 @@ def _solve(moments: _Moments, penalty_F: Tensor) -> Tensor:
     return torch.where((failed == 0).unsqueeze(-1), weight_F, 0.0).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _choose(highway: Highway, train: _Sample, held_out: _Sample) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the penalties of least squares and of least absolute errors: powers of their step for each block, the best held out.
+def _choose(decoder: QuantileDecoder, origins: _Origins, held_out_origins: _Origins, share_HA: Tensor) -> _Choice:
+    """Return the penalties of least squares and of least absolute errors that are best held out, for a mix of anchors.
 
-    Only some of the steps choose. The first are the stronger ones, and errors must come from them when weights are renewed: what is
-    fitted closely would weigh ever more otherwise.
+    Only some of the steps choose. The first penalties are the stronger ones, and errors must come from them when weights are renewed:
+    what is fitted closely would weigh ever more otherwise.
     """
+    decoder.start_mix(share_HA)
+    highway, train, held_out = decoder.highway, _sample(decoder, origins), _sample(decoder, held_out_origins)
     rows = torch.linspace(0, highway.horizon - 1, min(CHOOSING_STEPS, highway.horizon)).round().long().tolist()
-    chosen = [dict.fromkeys(highway.blocks, FIRST_PENALTY)]
+    chosen, error = [dict.fromkeys(highway.blocks, FIRST_PENALTY)], math.inf
     for renewals in (0, RENEWALS):
         penalty_F = _diagonal(highway, chosen[-1])
         parts = [
@@ -155,12 +194,15 @@ def _choose(highway: Highway, train: _Sample, held_out: _Sample) -> tuple[dict[s
             for row in rows
         ]
         moments = _Moments(*(torch.stack(part) for part in zip(*parts, strict=True)))
-        chosen.append(_descend(highway, moments, held_out, rows, chosen[-1]))
-    return chosen[1], chosen[2]
+        penalties, error = _descend(highway, moments, held_out, rows, chosen[-1])
+        chosen.append(penalties)
+    return _Choice(share_HA, chosen[1], chosen[2], error)
 
 
-def _descend(highway: Highway, moments: _Moments, held_out: _Sample, rows: list[int], start: dict[str, int]) -> dict[str, int]:
-    """Move one penalty after the other, a step at a time, until no step leaves less error held out."""
+def _descend(
+    highway: Highway, moments: _Moments, held_out: _Sample, rows: list[int], start: dict[str, int]
+) -> tuple[dict[str, int], float]:
+    """Move one penalty after the other, a step at a time, until no step leaves less error held out; return them and that error."""
     x_GNF = torch.stack([highway.regressors(held_out.inputs, row + 1) for row in rows])
     wanted_GN, observed_GN = held_out.wanted_NH.T[rows], held_out.observed_NH.T[rows]
     known: dict[tuple[int, ...], float] = {}
@@ -181,4 +223,4 @@ def _descend(highway: Highway, moments: _Moments, held_out: _Sample, rows: list[
             better = min(nearby, key=error)
             if error(better) < error(best):
                 best, moved = better, True
-    return best
+    return best, error(best)

@@ -121,3 +121,12 @@ def test_a_series_without_a_reading_changes_nothing() -> None:
     values_TB[:, 1] = np.nan
     alone = weights(hourly_panel(values_TB[:, [0, 2, 3]]))
     torch.testing.assert_close(weights(hourly_panel(values_TB)), alone, rtol=1e-3, atol=1e-4)
+
+
+def test_a_random_walk_starts_from_its_last_value() -> None:
+    """Shown to fail with equal shares alone: the value of a week ago, which no regressor can take back, makes it half as bad again."""
+    rng, config = np.random.default_rng(0), replace(CONFIG, context_length=48, seasons=(DAY, 7 * DAY), calendar=False)
+    panel = hourly_panel(rng.normal(size=(60 * DAY, 2)).cumsum(axis=0))
+    median_OBH, target_OBH = medians_and_targets(fitted(panel, 40, config=config), panel, 48)
+    last_OB = panel.values_TB[48 * DAY : -HORIZON]
+    assert np.abs(median_OBH - target_OBH)[..., 0].mean() < 1.05 * np.abs(last_OB - target_OBH[..., 0]).mean()

@@ -1,0 +1,60 @@
+"""The mix of anchors before the highway: for each step, the shares of the anchors that leave the least absolute error.
+
+Called by `pipeline.train.regression`. A series that is all but a random walk is best forecast near its last value, and a ridge
+regression would have to find its way there from the mean of all anchors against its own penalty.
+
+Letters: N origins, H horizon, A anchors, the slowest mean (0 in normalised units) the last of them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+RENEWALS = 3  # of the weights of least squares, which then minimise the absolute error
+SMALLEST_ERROR = 0.1  # of the step's median error: below it, every error weighs alike
+STEPS, RATE = 2_000, 0.5  # of the descent
+LEAST_SHARE = 0.003  # an anchor without any share could not be found again by gradients
+
+
+def fit_mix(anchors: Sequence[Tensor], target_NH: Tensor, observed_NH: Tensor) -> Tensor:
+    """Return the shares (H, A), float64; each row sums to 1.
+
+    Args:
+        anchors: (N, 1) or (N, H) each, without the slowest mean.
+        target_NH: in the same units; read only where observed.
+        observed_NH: bool.
+    """
+    num_rows, horizon = target_NH.shape
+    share_HA = torch.empty(0)
+    for renewal in range(RENEWALS + 1):
+        grams, moments = [], []
+        for step in range(horizon):
+            columns = [anchor[:, min(step, anchor.shape[1] - 1)] for anchor in anchors]
+            x_NA = torch.stack([*columns, target_NH.new_zeros(num_rows)], dim=1)
+            wanted_N = torch.where(observed_NH[:, step], target_NH[:, step], 0.0)
+            weight_N = observed_NH[:, step].to(x_NA.dtype)
+            if renewal:
+                error_N = (wanted_N - x_NA @ share_HA[step].to(x_NA.dtype)).abs()
+                smallest = (SMALLEST_ERROR * error_N[observed_NH[:, step]].nanmedian()).nan_to_num(nan=1.0).clamp(min=1e-6)
+                weight_N = weight_N / torch.maximum(error_N, smallest)
+            weighted_AN = (x_NA * (weight_N / weight_N.sum().clamp(min=1e-9)).unsqueeze(1)).T
+            grams.append(weighted_AN @ x_NA)
+            moments.append(weighted_AN @ wanted_N)
+        share_HA = _descend(torch.stack(grams).double(), torch.stack(moments).double())
+    share_HA = share_HA.clamp(min=LEAST_SHARE)
+    return share_HA / share_HA.sum(dim=-1, keepdim=True)
+
+
+def _descend(gram_HAA: Tensor, moment_HA: Tensor) -> Tensor:
+    """Return the shares of least squares, on the way from equal ones.
+
+    Source: Kivinen and Warmuth 1997, "Exponentiated gradient versus gradient descent for linear predictors", section 3.
+    """
+    share_HA = torch.full_like(moment_HA, 1 / moment_HA.shape[1])
+    size_H1 = gram_HAA.diagonal(dim1=1, dim2=2).mean(dim=-1, keepdim=True).clamp(min=1e-9)
+    for _ in range(STEPS):
+        slope_HA = ((gram_HAA @ share_HA.unsqueeze(-1)).squeeze(-1) - moment_HA) / size_H1
+        share_HA = share_HA * torch.exp(-RATE * (slope_HA - (slope_HA * share_HA).sum(dim=-1, keepdim=True)))
+        share_HA = share_HA / share_HA.sum(dim=-1, keepdim=True)
+    return share_HA
