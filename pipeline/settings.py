@@ -91,7 +91,7 @@ class TrainSettings(Section):
 class ForecastSettings(Section):
     """How forecasts are issued."""
 
-    calibrate: bool = True  # widen or narrow them by how often what came true fell outside; where it changes, states are rebuilt
+    calibrate: bool = True  # hedge them and set their width, by what came true before; where it changes, states are rebuilt
 
 
 class TrackingSettings(Section):
