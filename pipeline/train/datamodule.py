@@ -186,25 +186,21 @@ class SegmentDataModule(pl.LightningDataModule):
 
 
 def _validation_batch(panel: Panel, split: Split, config: ForecasterConfig, settings: TrainSettings) -> TrainingBatch:
-    """Return origins from the train border on, strided to a bounded number, with a warm-up before the first."""
-    keep = np.linspace(0, len(panel.series_ids) - 1, min(VALIDATION_SERIES, len(panel.series_ids))).round().astype(int)
-    warm_up = max(settings.burn_in, min(512, 2 * config.history_length))
-    border_B = torch.from_numpy(split.train_rows(panel))  # the tick at the border is the first origin
-    columns_S = torch.from_numpy(keep)
-    border_S = border_B[columns_S]
-    num_origins = int((torch.from_numpy(panel.length_B)[columns_S] - border_S).max())
-    if num_origins < 1:
+    """Return origins from the train border on, strided to a bounded number, of series with a target there; a warm-up precedes the first."""
+    border_B = split.train_rows(panel)  # the tick at the border is the first origin
+    after_TB = np.arange(len(panel.values_TB))[:, None] >= np.maximum(border_B, 1)
+    choosing = np.flatnonzero((panel.observed_TB & after_TB).any(axis=0))
+    if not len(choosing):
         raise DataError(
-            f"Validation requires ticks between {split.train_end:%Y-%m-%d %H:%M} and {split.validation_end:%Y-%m-%d %H:%M}; got none. "
-            "Move the borders or raise validation_fraction."
+            f"Validation requires readings between {split.train_end:%Y-%m-%d %H:%M} and {split.validation_end:%Y-%m-%d %H:%M}; "
+            "got none. Move the borders, or raise validation_fraction."
         )
+    keep = choosing[np.linspace(0, len(choosing) - 1, min(VALIDATION_SERIES, len(choosing))).round().astype(int)]
+    warm_up = max(settings.burn_in, min(512, 2 * config.history_length))
+    columns_S = torch.from_numpy(keep)
+    border_S = torch.from_numpy(border_B)[columns_S]
+    num_origins = int((torch.from_numpy(panel.length_B)[columns_S] - border_S).max())
     outputs = num_origins * len(columns_S) * config.horizon * len(config.quantile_levels)
     origins_O = warm_up + torch.arange(0, num_origins, max(1, -(-outputs // VALIDATION_OUTPUTS)))
     history = encode_history(panel, config, pad=warm_up, pad_after=num_origins)
-    batch = slice_batch(history, config, (border_S - 1).clamp(min=0), columns_S, warm_up + num_origins, origins_O)
-    if not batch.observed_OBH.any():
-        raise DataError(
-            f"Validation requires readings between {split.train_end:%Y-%m-%d %H:%M} and {split.validation_end:%Y-%m-%d %H:%M}; "
-            "got gaps alone. Move the borders, or give it readings."
-        )
-    return batch
+    return slice_batch(history, config, (border_S - 1).clamp(min=0), columns_S, warm_up + num_origins, origins_O)

@@ -15,6 +15,7 @@ from pipeline.prepare.covariates import CovariateNames, PanelCovariates
 from pipeline.prepare.sequences import Panel
 from pipeline.prepare.splits import Split
 from pipeline.settings import TrainSettings
+from pipeline.train import datamodule
 from pipeline.train.datamodule import SegmentDataModule, encode_history, slice_batch
 from tests.laws.panels import daily_cycle, hourly_panel
 from tests.models.conftest import COVARIATES, random_covariates
@@ -91,6 +92,14 @@ def test_a_series_without_a_reading_before_the_border_is_never_drawn() -> None:
     data = segments_of(with_readings([slice(0, 0), slice(30, 40), slice(3, 40)]))
     assert data.segments.scored_B.tolist() == [0, 0, 21]
     assert all(bool(batch.observed_OBH.any(dim=(0, 2)).all()) for batch in data.segments)
+
+
+def test_series_that_have_something_to_validate_are_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by every n-th of all series: of hundreds, those few may be the short ones."""
+    monkeypatch.setattr(datamodule, "VALIDATION_SERIES", 2)
+    data = segments_of(with_readings([slice(0, 20), slice(0, 40), slice(0, 20), slice(0, 20)]))
+    assert data.validation.observed_OBH.shape[1] == 1
+    assert data.validation.observed_OBH.any()
 
 
 @pytest.mark.parametrize(
