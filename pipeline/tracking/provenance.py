@@ -5,6 +5,7 @@ Called by `pipeline.train` and `pipeline.tracking.registry`; reads the checkout 
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CODE = ("pipeline", "models", "flows")  # changes elsewhere in the checkout (data, docs) leave what is computed alone
 PLACES = {"lake", "state", "tracking"}  # settings that say where, not what
 GIT_TIMEOUT_S = 10
+SECRET_PARAMETER = re.compile(r"((?:^|&)(?:password|passwd|sslpassword|token|secret)=)[^&]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,15 @@ def without_password(uri: str) -> str:
 
     >>> without_password("postgresql://mlflow:secret@db:5432/mlflow")
     'postgresql://mlflow:***@db:5432/mlflow'
+    >>> without_password("postgresql://db/mlflow?user=mlflow&password=secret&sslmode=require")
+    'postgresql://db/mlflow?user=mlflow&password=***&sslmode=require'
     """
     parts = urlsplit(uri)
     user, at, host = parts.netloc.rpartition("@")
-    if not at or ":" not in user:
-        return uri
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}"))
+    query = SECRET_PARAMETER.sub(r"\1***", parts.query)
+    if at and ":" in user:
+        return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}:***@{host}", query=query))
+    return uri if query == parts.query else urlunsplit(parts._replace(query=query))
 
 
 def recorded_settings(settings: Settings) -> dict[str, object]:
