@@ -27,8 +27,9 @@ def fill(  # noqa: PLR0913 (a verb's options are its signature)
     from flows.console import busy, stdout, write_json
     from pipeline.offline.fill import FillSettings
     from pipeline.offline.report import fill_lake
-    from pipeline.query.exports import write_frame
+    from pipeline.query.exports import require_place, write_frame
 
+    require_place(output)
     settings = read_settings(settings_file, lake)
     how = FillSettings(longest_gap=longest_gap, num_steps=steps, companions=tuple(companion or ()), seed=seed)
     with busy("filling gaps"):

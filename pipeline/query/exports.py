@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ISO_INSTANT = "%Y-%m-%dT%H:%M:%S%.fZ"
 FORECAST_KEY = ("series_id", "origin", "step")
 MEDIAN = "q0.5"
+FORMATS = (".json", ".csv", ".parquet")
 
 
 def to_json(frame: pl.DataFrame) -> str:
@@ -38,6 +39,18 @@ def to_csv(frame: pl.DataFrame) -> str:
     return _written(frame).write_csv()
 
 
+def require_place(path: Path) -> None:
+    """Look, before the work that makes a frame, whether `write_frame` could write it there.
+
+    Raises:
+        SettingsError: for a suffix that is no format, or a folder that is not there.
+    """
+    if path.suffix not in FORMATS:
+        raise SettingsError(f"An export requires a file that ends in .json, .csv or .parquet; got {path}. Choose one of these.")
+    if path.is_dir() or not path.parent.is_dir():
+        raise SettingsError(f"An export requires a place that can be written; got {path}. Check the path and its folder.")
+
+
 def write_frame(frame: pl.DataFrame, path: Path) -> Path:
     """Write a frame to a file, in the format of the file's suffix.
 
@@ -51,15 +64,14 @@ def write_frame(frame: pl.DataFrame, path: Path) -> Path:
     Raises:
         SettingsError: for another suffix, or where the file cannot be written.
     """
+    require_place(path)
     try:
         if path.suffix == ".json":
             path.write_text(to_json(frame) + "\n", encoding="utf-8")
         elif path.suffix == ".csv":
             path.write_text(to_csv(frame), encoding="utf-8")
-        elif path.suffix == ".parquet":
-            frame.write_parquet(path)
         else:
-            raise SettingsError(f"An export requires a file that ends in .json, .csv or .parquet; got {path}. Choose one of these.")
+            frame.write_parquet(path)
     except OSError as error:
         raise SettingsError(
             f"An export requires a place that can be written; got {path}: {error}. Check the path and its folder."

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import polars as pl
+import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from pipeline.errors import SettingsError
 from pipeline.store.lake import Lake
 from pipeline.store.observations import read_observations
 from tests.lakes import TestLake, hourly_readings
@@ -25,3 +27,10 @@ def test_fill_writes_a_report_and_says_what_it_filled(tmp_path: Path) -> None:
     assert frame.columns == ["series_id", "ts", "value", "observed", "knowledge_time"]
     assert frame["value"].null_count() == 20
     assert read_observations(Lake(lake.settings.lake)).equals(before)
+
+
+@pytest.mark.parametrize("name", ["report.txt", "nowhere/report.csv"])
+def test_a_report_that_cannot_be_written_is_refused_before_the_lake_is_looked_at(name: str, tmp_path: Path) -> None:
+    """Shown to fail by asking after the training: a minute is lost."""
+    with pytest.raises(SettingsError, match="An export requires"):
+        CliRunner().invoke(app, ["fill", str(tmp_path / name), "--lake", str(tmp_path / "none")], catch_exceptions=False)
