@@ -14,6 +14,7 @@ from torch import Tensor
 RENEWALS = 3  # of the weights of least squares, which then minimise the absolute error
 SMALLEST_ERROR = 0.1  # of the step's median error: below it, every error weighs alike
 STEPS, RATE = 2_000, 0.5  # of the descent
+SMALLEST_SHARE = 1e-300  # while descending
 LEAST_SHARE = 0.003  # an anchor without any share could not be found again by gradients
 
 
@@ -55,6 +56,5 @@ def _descend(gram_HAA: Tensor, moment_HA: Tensor) -> Tensor:
     size_H1 = gram_HAA.diagonal(dim1=1, dim2=2).mean(dim=-1, keepdim=True).clamp(min=1e-9)
     for _ in range(STEPS):
         slope_HA = ((gram_HAA @ share_HA.unsqueeze(-1)).squeeze(-1) - moment_HA) / size_H1
-        share_HA = share_HA * torch.exp(-RATE * (slope_HA - (slope_HA * share_HA).sum(dim=-1, keepdim=True)))
-        share_HA = share_HA / share_HA.sum(dim=-1, keepdim=True)
+        share_HA = (share_HA.clamp(min=SMALLEST_SHARE).log() - RATE * slope_HA).softmax(dim=-1)  # exp of steep slopes would be infinite
     return share_HA

@@ -57,3 +57,10 @@ def test_where_nothing_was_observed_the_shares_stay_equal() -> None:
     """Shown to fail with a median of no errors."""
     shares = fit_mix([draw(NUM_ROWS, 1)], draw(NUM_ROWS, HORIZON), observed(0.0))
     np.testing.assert_allclose(shares, np.full((HORIZON, 2), 0.5))
+
+
+def test_targets_far_beyond_every_anchor_leave_shares_that_are_numbers() -> None:
+    """Series that stood still and then jump are like that. Shown to fail by the exponential of the slopes themselves: all NaN."""
+    last, seasonal = 1e-4 * draw(NUM_ROWS, 1), 1e-5 * draw(NUM_ROWS, HORIZON, seed=1)
+    shares = fit_mix([last, seasonal], 12 * last.sign().expand(-1, HORIZON), observed())
+    assert (shares[:, 0] > 0.9).all()
