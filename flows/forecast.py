@@ -7,11 +7,10 @@ flow run takes Prefect a second at the least.
 import asyncio
 from dataclasses import replace
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 from flows.console import jsonable
-from flows.tasks import BACKOFF, JITTER, RETRIES, apublish, is_transient, settings_of_run
+from flows.tasks import apublish, retried_task, settings_of_run
 from pipeline.clock import SystemClock
 from pipeline.evaluate.maturity import score_matured
 from pipeline.forecast.rolling import ForecastReport
@@ -20,19 +19,19 @@ from pipeline.prepare.regularise import RegulariseReport, regularise
 from pipeline.settings import Settings
 
 
-@task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+@retried_task
 async def close_ticks(settings: Settings) -> RegulariseReport:
     """Write the observations of the ticks that have closed by now, in a thread, so that the run's heartbeat goes on."""
     return await asyncio.to_thread(regularise, settings, SystemClock())
 
 
-@task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+@retried_task
 async def advance(settings: Settings, origins: int) -> ForecastReport:
     """Advance every series and write its forecasts, in a thread too."""
     return await asyncio.to_thread(advance_and_forecast, settings, SystemClock(), origins=origins)
 
 
-@task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+@retried_task
 async def score(settings: Settings) -> int:
     """Score the steps of earlier forecasts that have come true; return how many."""
     return await asyncio.to_thread(score_matured, settings, SystemClock())

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 from flows.console import jsonable
 from flows.direct import IngestOutcome, read_files
-from flows.tasks import BACKOFF, JITTER, RETRIES, is_transient, publish, settings_of_run
+from flows.tasks import publish, retried_task, settings_of_run
 from pipeline.clock import SystemClock
 from pipeline.ingest.ingest import IngestOptions, IngestReport
 from pipeline.prepare.regularise import RegulariseReport, regularise
@@ -16,13 +15,13 @@ from pipeline.settings import Settings
 EVERY_DEFAULT = IngestOptions()
 
 
-@task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+@retried_task
 def ingest_files(settings: Settings, paths: list[Path], options: IngestOptions) -> IngestReport:
     """Read files into the table of readings, or into that of plans."""
     return read_files(paths, options, settings)
 
 
-@task(retries=RETRIES, retry_delay_seconds=BACKOFF, retry_jitter_factor=JITTER, retry_condition_fn=is_transient, cache_policy=NO_CACHE)
+@retried_task
 def regularise_readings(settings: Settings) -> RegulariseReport:
     """Bring the observations up to the readings."""
     return regularise(settings, SystemClock())

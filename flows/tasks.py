@@ -1,23 +1,23 @@
 """What the flows share: when a task is tried again, the settings a run works with, and how a report reaches the run's page."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec, TypeVar
 
-from prefect import Task
+from prefect import Task, task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from pipeline.settings import Settings, load_settings
 
-RETRIES = 3
-BACKOFF = exponential_backoff(2)  # 2, 4, 8 seconds
-JITTER = 0.5  # so that runs which failed together do not come back together
-
+P = ParamSpec("P")
+R = TypeVar("R")
 _USERS_TO_MEND = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
-def is_transient(task: Task[..., object], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (Prefect's signature)
+def is_transient(tried: Task[..., object], run: TaskRun, state: State[object]) -> bool:  # noqa: ARG001 (Prefect's signature)
     """Tell whether trying again may help: a disk, a network or a lock; never what the user has to mend."""
     fault = state.data
     while isinstance(fault, BaseException):  # the store words its faults: what happened is their cause
@@ -25,6 +25,20 @@ def is_transient(task: Task[..., object], run: TaskRun, state: State[object]) ->
             return not isinstance(fault, _USERS_TO_MEND)
         fault = fault.__cause__
     return False
+
+
+def retried_task(function: Callable[P, R]) -> Task[P, R]:
+    """Make a task that is tried three times more where that may help: after 2, 4 and 8 seconds, and nothing is cached.
+
+    The jitter is there so that runs which failed together do not come back together.
+    """
+    return task(
+        retries=3,
+        retry_delay_seconds=exponential_backoff(2),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=is_transient,
+        cache_policy=NO_CACHE,
+    )(function)
 
 
 def settings_of_run(settings: Settings | None) -> Settings:

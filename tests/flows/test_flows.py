@@ -13,6 +13,7 @@ from types import ModuleType
 
 import polars as pl
 import pytest
+from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
@@ -22,7 +23,8 @@ from typer.testing import CliRunner
 from flows import direct, orchestrated
 from flows.cli import app
 from flows.deployments import deployments
-from flows.ingest import ingest_files, ingest_landing
+from flows.forecast import advance, close_ticks, score
+from flows.ingest import ingest_files, ingest_landing, regularise_readings
 from flows.tasks import is_transient
 from models.config import NetworkConfig
 from pipeline.errors import DataError, ModelError
@@ -159,6 +161,12 @@ def test_schedules_become_runs(prefect_server: str, tmp_path: Path) -> None:
 def test_only_what_may_mend_itself_is_tried_again(fault: Exception, again: bool) -> None:
     """Shown to fail by returning True for every fault."""
     assert is_transient(ingest_files, None, Failed(data=fault)) is again
+
+
+def test_every_stage_that_reads_or_writes_the_lake_alone_is_tried_again() -> None:
+    """Shown to fail by a plain task in the flow `forecast`."""
+    for tried in (ingest_files, regularise_readings, close_ticks, advance, score):
+        assert (tried.retries, tried.retry_condition_fn, tried.cache_policy) == (3, is_transient, NO_CACHE)
 
 
 def test_a_fault_inside_a_flow_is_one_sentence_and_no_traceback(prefect_server: str, tmp_path: Path) -> None:

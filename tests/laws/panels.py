@@ -1,5 +1,6 @@
 """Panels made in memory for the laws that train: hourly, starting on a Monday."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.prepare.sequences import Panel
 from pipeline.schemas import EPOCH
+from pipeline.verify.made_up import made_up_panel
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -14,15 +16,8 @@ HOUR = timedelta(hours=1)
 
 def hourly_panel(values_TB: NDArray[np.float64]) -> Panel:
     """Return a panel of hourly series that all start at START."""
-    num_ticks, num_series = values_TB.shape
-    return Panel(
-        series_ids=tuple(f"s{b}/value" for b in range(num_series)),
-        interval=HOUR,
-        offset_us_B=np.zeros(num_series, np.int64),
-        first_tick_B=np.full(num_series, (START - EPOCH) // HOUR, np.int64),
-        length_B=np.full(num_series, num_ticks, np.int64),
-        values_TB=values_TB,
-    )
+    panel = made_up_panel(values_TB, HOUR, first_tick=(START - EPOCH) // HOUR)
+    return replace(panel, series_ids=tuple(f"s{b}/value" for b in range(values_TB.shape[1])))
 
 
 def daily_cycle(num_ticks: int, num_series: int, seed: int = 0) -> NDArray[np.float64]:
