@@ -1,6 +1,7 @@
 """A study of depth gives every cell the same chances, chooses on validation alone, and goes on where it was stopped."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def stop(done: int, total: int, what: str) -> None:
     """Interrupt a study after its tenth training, one of those beyond the border."""
     if done == 10:
         raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_epochs() -> Iterator[None]:
+    """Let an epoch be as short as so little data makes it: no test here asks how well anything was trained."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.train.datamodule.EPOCH_BATCHES", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
