@@ -47,7 +47,7 @@ def without_anchors(config: "ForecasterConfig") -> "CausalForecaster":
     """Return a forecaster that starts from the normaliser's mean alone."""
     forecaster = _build(config)
     forecaster.decoder.anchor_gate.requires_grad_(requires_grad=False)
-    forecaster.decoder.anchor_bias_HA.requires_grad_(requires_grad=False)
+    forecaster.decoder.anchor_bias_HA.requires_grad_(False)
     forecaster.decoder.anchor_bias_HA.data[:, :-1] = -10.0  # the last gate is the mean's
     return forecaster
 

@@ -72,7 +72,7 @@ class Arena:
             features_TBF = forecaster.features(batch.sequence)
             state = forecaster.stack.initial_state(features_TBF.shape[1])
             parts = []
-            for some_TBF in features_TBF.split(1 if tick_by_tick else len(features_TBF)):
+            for some_TBF in torch.split(features_TBF, 1 if tick_by_tick else len(features_TBF)):
                 top_TBD, *state = forecaster.stack(some_TBF, *state)
                 parts.append(top_TBD)
             quantiles_OBHQ = forecaster.decode(batch.sequence, torch.cat(parts), batch.origins_O)
@@ -118,7 +118,7 @@ def main() -> None:
 
 def _leak_of_layers(arena: Arena, panel: Panel) -> None:
     two_way = arena.fresh()
-    two_way.stack = TwoWayStack(two_way.stack)
+    two_way.stack = TwoWayStack(two_way.stack)  # type: ignore[assignment]  # it stands in for the causal one
     batch = arena.examine(panel, panel)
     print(HEADER.format("layers", HORIZON))
     for name, forecaster in (("causal", arena.fresh()), ("bidirectional", two_way)):

@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -88,20 +89,20 @@ def _build(lake: Lake, names: list[str], num_origins: int, horizon: int) -> floa
 def _measure(lake: Lake, names: list[str], repeats: int) -> dict[str, dict[str, float]]:
     """Time point queries of random series: their newest forecast, the newest as of half-way, and one day of origins."""
     half_way = START + timedelta(days=4)
-    questions = {
-        "latest": {},
-        "latest_as_of": {"as_of": half_way},
-        "day_of_origins": {"latest": False, "start": half_way, "end": half_way + 23 * HOUR},
+    questions: dict[str, Callable[[str], pl.DataFrame]] = {
+        "latest": lambda name: query_forecasts(lake.uri, series=[name]),
+        "latest_as_of": lambda name: query_forecasts(lake.uri, series=[name], as_of=half_way),
+        "day_of_origins": lambda name: query_forecasts(lake.uri, series=[name], latest=False, start=half_way, end=half_way + 23 * HOUR),
     }
     rng = np.random.default_rng(1)
-    return {question: _time(lake, rng.choice(names, repeats).tolist(), asked) for question, asked in questions.items()}
+    return {question: _time(rng.choice(names, repeats).tolist(), ask) for question, ask in questions.items()}
 
 
-def _time(lake: Lake, series: list[str], asked: dict[str, object]) -> dict[str, float]:
+def _time(series: list[str], ask: Callable[[str], pl.DataFrame]) -> dict[str, float]:
     elapsed = []
     for name in [*series[:3], *series]:  # the first three warm up
         started = time.perf_counter()
-        frame = query_forecasts(lake.uri, series=[name], **asked)
+        frame = ask(name)
         elapsed.append(1e3 * (time.perf_counter() - started))
         assert not frame.is_empty(), f"{name} must be found"
     p50, p95 = np.quantile(elapsed[3:], [0.5, 0.95])

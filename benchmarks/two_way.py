@@ -19,10 +19,10 @@ class TwoWayStack(nn.Module):
     def __init__(self, causal: StackedRecurrence) -> None:
         super().__init__()
         width, depth = causal.config.hidden_size, causal.config.num_layers
-        self.half = width // 2
+        self.half_width = width // 2
         self.embed, self.norms, self.dropout = causal.embed, causal.norms, causal.dropout
-        self.ahead = nn.ModuleList(nn.LSTM(width, self.half) for _ in range(depth))
-        self.back = nn.ModuleList(nn.LSTM(width, self.half) for _ in range(depth))
+        self.ahead = nn.ModuleList(nn.LSTM(width, self.half_width) for _ in range(depth))
+        self.back = nn.ModuleList(nn.LSTM(width, self.half_width) for _ in range(depth))
 
     def forward(self, features_TBF: Tensor, h_LBE: Tensor, c_LBE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Read T ticks both ways; returns the top at every tick (T, B, D) and the forward halves' states after the last."""
@@ -39,5 +39,5 @@ class TwoWayStack(nn.Module):
 
     def initial_state(self, num_series: int) -> tuple[Tensor, Tensor]:
         """Return zero states (L, B, E) of the forward halves."""
-        zeros_LBE = next(self.parameters()).new_zeros((len(self.ahead), num_series, self.half))
+        zeros_LBE = next(self.parameters()).new_zeros((len(self.ahead), num_series, self.half_width))
         return zeros_LBE, zeros_LBE.clone()

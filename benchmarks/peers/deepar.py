@@ -18,7 +18,7 @@ from gluonts.transform import ExpectedNumInstanceSampler
 from lightning.pytorch import Callback, seed_everything
 
 from benchmarks.peers.peer_task import DAY, WEEK, YEAR, PeerResult, PeerSeries, PeerTask
-from benchmarks.peers.training_watch import watched
+from benchmarks.peers.training_watch import TrainingWatch, watched
 
 NUM_SAMPLES = 100  # the library's default
 BATCHES_IN_EPOCH, MAX_EPOCHS, BATCH_SIZE = 50, 100, 32  # the library's defaults
@@ -76,7 +76,7 @@ def gluonts_deepar(task: PeerTask) -> PeerResult:
     )
 
 
-def _estimator(task: PeerTask, frequency: str, watch: Callback, folder: str) -> DeepAREstimator:
+def _estimator(task: PeerTask, frequency: str, watch: TrainingWatch, folder: str) -> DeepAREstimator:
     """Return the library's estimator with its own sizes and lags; it leaves its weights in the folder."""
     return DeepAREstimator(
         freq=frequency,

@@ -46,7 +46,7 @@ def nf_patchtst(task: PeerTask) -> PeerResult:
     Ten times the default learning rate and a sixteenth of the default windows in a step: at the default of 5,000 large steps it
     would not get anywhere within the budget on one thread.
     """
-    settings = {"input_size": task.context_length, "learning_rate": 1e-3, "windows_batch_size": 64}
+    settings: Settings = {"input_size": task.context_length, "learning_rate": 1e-3, "windows_batch_size": 64}
     return _run(task, PatchTST, settings, takes_covariates=False)
 
 
