@@ -47,7 +47,7 @@ class FillSettings:
         num_steps: training batches.
         batch_size: gaps of a batch.
         validation_fraction: of the time, at its end, whose gaps choose the weights and train none.
-        companions: metrics of the same device that are read along, inside the gaps too where they are there; they are not filled.
+        companions: metrics of the same device that are read along, inside the gaps too if they were measured there; not filled themselves.
         seed: decides everything that is random.
     """
 

@@ -1,4 +1,4 @@
-"""A panel again, as its values were known on time: what a score may feed a forecaster with, so that no origin reads what came after it.
+"""A panel with each value as it was known when its tick closed: the inputs of a score, so that no origin reads what came after it.
 
 Called by `pipeline.evaluate.backtest` and by `pipeline.train`, whose panels hold what is known now: the truth of a score.
 """

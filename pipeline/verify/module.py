@@ -147,10 +147,10 @@ def _floats(answer: object) -> Tensor:
 
 @contextmanager
 def _reproducible(what: str, dtype: torch.dtype = torch.float64) -> Iterator[None]:
-    """Fix the random numbers and the dtype of new tensors, and tell what the module's own code raises.
+    """Fix the random numbers and the dtype of new tensors while the module's own code runs.
 
     Raises:
-        ModelError: in place of what the code raises.
+        ModelError: in place of what that code raises, with its words.
     """
     before = torch.get_default_dtype()
     try:
