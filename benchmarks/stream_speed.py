@@ -34,14 +34,14 @@ def main() -> None:
     )
     forecaster = CausalForecaster(config).eval()
     values_TB, time_TB = _walks(arguments.window, arguments.series)
-    engine = StreamEngine(forecaster, forecaster.initial_state(arguments.series))
+    engine = StreamEngine.fresh(forecaster, arguments.series, calibrate=False)
     list(engine.advance(values_TB, time_TB))
 
     def carried() -> None:
         list(engine.advance(values_TB[-1:], time_TB[-1:]))
 
     def encoded_anew() -> None:
-        fresh = StreamEngine(forecaster, forecaster.initial_state(arguments.series))
+        fresh = StreamEngine.fresh(forecaster, arguments.series, calibrate=False)
         list(fresh.advance(values_TB, time_TB))
 
     step_s, window_s = _median_seconds(carried), _median_seconds(encoded_anew)
@@ -49,7 +49,7 @@ def main() -> None:
     origins_O = np.arange(335, 335 + 2785)
 
     def one_pass() -> None:
-        past = StreamEngine(forecaster, forecaster.initial_state(7))
+        past = StreamEngine.fresh(forecaster, 7, calibrate=False)
         list(past.advance(history_TB, history_time_TB, origins_O))
 
     pass_s = _median_seconds(one_pass)

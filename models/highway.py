@@ -38,10 +38,6 @@ class HighwayInputs(NamedTuple):
     slot_NH: Tensor
     """Slot of the profile that every target lies in, int64."""
 
-    def select(self, index: Tensor) -> "HighwayInputs":
-        """Return the inputs of some of the origins."""
-        return HighwayInputs(*(part[index] for part in self))
-
 
 class Highway(nn.Module):
     """One linear regression for each step, without an intercept: what it knows nothing about stays where the anchors are."""

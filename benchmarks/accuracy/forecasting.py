@@ -20,7 +20,6 @@ from benchmarks.accuracy.scores import LEVELS
 from benchmarks.accuracy.task import Origins, Task
 from models.forecaster import CausalForecaster
 from pipeline.errors import SettingsError
-from pipeline.forecast.calibrate import CalibrationState
 from pipeline.forecast.engine import StreamEngine
 from pipeline.prepare.covariates import PanelCovariates
 from pipeline.query.frames import quantile_column
@@ -54,8 +53,7 @@ def forecast(forecaster: CausalForecaster, task: Task, origins: Origins) -> Iter
         rows_O = np.unique(np.concatenate([np.arange(first, last + 1) for first, last in zip(first_B, last_B, strict=True)]))
         part = task.panel.columns(columns_B).first_rows(last_B + 1)  # nothing after a series' last origin is even handed over
         values_TB, time_TB, covariates = part.values_TB, part.time_TB, part.covariates
-        calibration = CalibrationState.fresh(config.horizon, len(columns_B))
-        engine, start = StreamEngine(forecaster, forecaster.initial_state(len(columns_B)), calibration), 0
+        engine, start = StreamEngine.fresh(forecaster, len(columns_B), calibrate=True), 0
         per_origin = len(columns_B) * config.horizon * len(config.quantile_levels)
         for slice_O in np.split(rows_O, np.arange(0, len(rows_O), max(1, CELLS // per_origin))[1:]):
             end = int(slice_O[-1]) + 1

@@ -13,7 +13,6 @@ from models.forecaster import CausalForecaster
 from pipeline.evaluate.baselines import seasonal_naive
 from pipeline.evaluate.pictures import MAX_FANS, Fan, draw_fans, draw_leads
 from pipeline.evaluate.scoring import Period, Scoreboard, origin_groups, season_of
-from pipeline.forecast.calibrate import CalibrationState
 from pipeline.forecast.engine import StreamEngine
 from pipeline.prepare.sequences import Panel
 
@@ -69,7 +68,7 @@ def _chosen(panel: Panel, columns: list[int]) -> list[int]:
 def _fan(forecaster: CausalForecaster, inputs: Panel, truth: Panel, column: int, row: int, unit: str | None, *, calibrated: bool) -> Fan:
     config = forecaster.config
     until = slice(0, row + 1)
-    engine = StreamEngine(forecaster, forecaster.initial_state(1), CalibrationState.fresh(config.horizon, 1) if calibrated else None)
+    engine = StreamEngine.fresh(forecaster, 1, calibrate=calibrated)
     part = inputs.columns([column])
     (block,) = list(engine.advance(part.values_TB[until], part.time_TB[until], covariates=part.covariates))
     shown = max(CONTEXT_HORIZONS * config.horizon, season_of(config))

@@ -18,7 +18,6 @@ from models.forecaster import CausalForecaster
 from pipeline.errors import DataError
 from pipeline.evaluate.baselines import last_value, seasonal_naive
 from pipeline.evaluate.metrics import ForecastScores, SeasonalScale, moments, seasonal_scale
-from pipeline.forecast.calibrate import CalibrationState
 from pipeline.forecast.engine import Block, StreamEngine
 from pipeline.prepare.sequences import Panel
 
@@ -182,8 +181,7 @@ def _forecasts(
 ) -> Iterator[Block]:
     """Yield the engine's forecasts, timing the engine alone."""
     until = int(origins_O[-1]) + 1
-    calibration = CalibrationState.fresh(board.horizon, len(columns_B)) if board.calibrated else None
-    engine = StreamEngine(forecaster, forecaster.initial_state(len(columns_B)), calibration)
+    engine = StreamEngine.fresh(forecaster, len(columns_B), calibrate=board.calibrated)
     part = inputs.columns(columns_B)
     blocks = engine.advance(part.values_TB[:until], part.time_TB[:until], origins_O, part.covariates)
     while True:

@@ -5,7 +5,6 @@ from datetime import timedelta
 import polars as pl
 
 from pipeline.errors import DataError
-from pipeline.forecast.calibrate import CalibrationState
 from pipeline.forecast.engine import StreamEngine
 from pipeline.prepare.covariates import CovariateNames
 from pipeline.prepare.join_covariates import covariates_of_frame
@@ -55,7 +54,7 @@ def forecast_frame(loaded: LoadedModel, history: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for column, series_id in enumerate(panel.series_ids):
         length = int(panel.length_B[column])
-        engine = StreamEngine(loaded.model, loaded.model.initial_state(1), CalibrationState.fresh(config.horizon, 1))
+        engine = StreamEngine.fresh(loaded.model, 1, calibrate=True)
         part = panel.columns([column])
         (block,) = list(engine.advance(part.values_TB[:length], part.time_TB[:length], covariates=part.covariates))
         cutoff = panel.label(column, length - 1)

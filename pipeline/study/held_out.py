@@ -54,7 +54,7 @@ def origin_losses(forecaster: CausalForecaster, panel: Panel, period: Period) ->
     levels_Q = np.array(config.quantile_levels)
     for (columns_B, rows_O), turn_O in zip(groups, turns, strict=True):
         until = int(rows_O[-1]) + 1
-        engine = StreamEngine(forecaster, forecaster.initial_state(len(columns_B)))
+        engine = StreamEngine.fresh(forecaster, len(columns_B), calibrate=False)
         part = panel.columns(columns_B)
         for block in engine.advance(part.values_TB[:until], part.time_TB[:until], rows_O, part.covariates):
             at_O = turn_O[np.searchsorted(rows_O, block.origins_O)] - first

@@ -5,6 +5,7 @@ Called by `pipeline.train.train`. Lightning stays in here; what comes out is a p
 
 import logging
 import math
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
 LONGEST_SEASON = 2016  # ticks a state may have to hold: a week of five minutes
 CONTEXT_SEASONS, LONGEST_CONTEXT = 4, 672  # what the highway reads: four of the longest season; in ticks, four weeks of hours at most
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)  # of the way from the regression's weights to the best epoch's
-RATE_CUT, NUM_RATES = 0.3, 2  # what the learning rate is cut to where it no longer helps, and how many there are
+RATE_CUT, NUM_PHASES = 0.3, 2  # what the learning rate is cut to where it no longer helps, and how many phases there are
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ class TrainingPhases(Callback):
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     curves: list[dict[str, float]] = field(default_factory=list)
-    since: int = 0
-    rates_tried: int = 1
+    epochs_since_best: int = 0
+    phase: int = 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
         """Note the epoch's losses, after its validation, and go on to the next phase where this one no longer helps."""
@@ -118,25 +119,25 @@ class TrainingPhases(Callback):
                 "learning_rate": rate,
             }
         )
-        self.since += 1
+        self.epochs_since_best += 1
         if validation < self.best_loss:
-            self.best_loss, self.best_epoch, self.since = validation, trainer.current_epoch, 0
+            self.best_loss, self.best_epoch, self.epochs_since_best = validation, trainer.current_epoch, 0
             self.best_weights = {k: v.detach().cpu().clone() for k, v in self.training.averaged.state_dict().items()}
         if self.progress is not None:
             self.progress(trainer.current_epoch, int(trainer.max_epochs or 0), train, validation)
-        if self.since >= self.patience:
+        if self.epochs_since_best >= self.patience:
             self._next_phase(trainer)
 
     def _next_phase(self, trainer: pl.Trainer) -> None:
         training = self.training
-        if self.rates_tried == NUM_RATES:
+        if self.phase == NUM_PHASES:
             trainer.should_stop = True
             return
-        self.rates_tried += 1
+        self.phase += 1
         training.rate_factor *= RATE_CUT
         if self.held_back:
             training.forecaster.decoder.highway.requires_grad_()
-        self.since = 0
+        self.epochs_since_best = 0
         if self.best_weights:
             training.go_back_to(self.best_weights)
 
@@ -164,6 +165,7 @@ def fit(
         ModelError: when no epoch had a finite loss.
         SettingsError: when the accelerator asked for is not there.
     """
+    started = time.monotonic()
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     data = SegmentDataModule(panel, split, config, settings)
     forecaster = build(config)
@@ -178,7 +180,7 @@ def fit(
     module = ForecasterTraining(forecaster, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
     highway.requires_grad_(highway.weight_HF.requires_grad and not held_back)
     phases = TrainingPhases(module, settings.patience, progress, held_back)
-    trainer = _trainer(settings, phases)
+    trainer = _trainer(settings, phases, settings.max_seconds - (time.monotonic() - started))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
         warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
@@ -215,7 +217,7 @@ def _best_between(
     return {name: start[name].lerp(best[name], share) for name in best}
 
 
-def _trainer(settings: TrainSettings, phases: TrainingPhases) -> pl.Trainer:
+def _trainer(settings: TrainSettings, phases: TrainingPhases, seconds: float) -> pl.Trainer:
     torch.set_float32_matmul_precision("high")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
@@ -228,7 +230,7 @@ def _trainer(settings: TrainSettings, phases: TrainingPhases) -> pl.Trainer:
         gradient_clip_val=settings.gradient_clip,
         callbacks=[
             phases,
-            Timer(timedelta(seconds=settings.max_seconds), interval="epoch", verbose=False),
+            Timer(timedelta(seconds=max(0.0, seconds)), interval="epoch", verbose=False),
         ],
         logger=False,
         enable_checkpointing=False,

@@ -61,7 +61,7 @@ def trial(name: str, panel: Panel, naive_TB: Floats, config: ForecasterConfig, s
     test_start = TRAIN_TICKS + VALIDATION_TICKS
     forecaster = fit(panel, Split(panel.label(0, TRAIN_TICKS), panel.label(0, test_start)), config, settings).forecaster
     origins_O = np.arange(test_start, len(panel.values_TB) - config.horizon)
-    engine = StreamEngine(forecaster, forecaster.initial_state(len(panel.series_ids)))
+    engine = StreamEngine.fresh(forecaster, len(panel.series_ids), calibrate=False)
     median = config.quantile_levels.index(0.5)
     blocks = engine.advance(panel.values_TB, panel.time_TB, origins_O, panel.covariates)
     median_OBH = np.concatenate([block.quantiles_OBHQ[..., median] for block in blocks])

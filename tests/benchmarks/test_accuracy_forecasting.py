@@ -13,7 +13,6 @@ from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import forecasting
 from benchmarks.accuracy.forecasting import Forecasts, forecast
 from benchmarks.accuracy.task import Task, load_last_window, load_ltsf
-from pipeline.forecast.calibrate import CalibrationState
 from pipeline.forecast.engine import StreamEngine
 from tests.benchmarks.accuracy_tables import BORDERS, LEVELS, by_definition, long_file, wide_file
 from tests.lakes import CONFIG, random_weights
@@ -51,7 +50,7 @@ def test_a_forecast_is_what_the_engine_says_of_its_series_alone(tmp_path: Path) 
     forecasts, forecaster = gathered(task), random_weights()
     for b in (0, 5, 11):
         until = int(task.test.last_B[b]) + 1
-        engine = StreamEngine(forecaster, forecaster.initial_state(1), CalibrationState.fresh(CONFIG.horizon, 1))
+        engine = StreamEngine.fresh(forecaster, 1, calibrate=True)
         (block,) = engine.advance(task.panel.values_TB[:until, [b]], task.panel.time_TB[:until, [b]])
         np.testing.assert_allclose(forecasts.quantiles_NHQ[b], block.quantiles_OBHQ[0, 0], rtol=1e-9)
         np.testing.assert_allclose(forecasts.uncalibrated_NHQ[b], block.uncalibrated_OBHQ[0, 0], rtol=1e-9)

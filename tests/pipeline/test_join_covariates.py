@@ -10,7 +10,6 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import DataError
-from pipeline.forecast.calibrate import CalibrationState
 from pipeline.forecast.engine import StreamEngine
 from pipeline.forecast.once import forecast_frame
 from pipeline.forecast.rolling import forecast
@@ -170,7 +169,7 @@ def test_forecasts_that_roll_are_those_of_one_pass(served: tuple[TestLake, Loade
     lake, loaded, panel = served
     issued = read(scan_forecasts(Lake(lake.settings.lake)).sort("origin"))
     assert issued["series_id"].unique().to_list() == [HEAT]
-    engine = StreamEngine(loaded.model, loaded.model.initial_state(1), CalibrationState.fresh(CONFIG.horizon, 1))
+    engine = StreamEngine.fresh(loaded.model, 1, calibrate=True)
     (block,) = list(engine.advance(panel.values_TB, panel.time_TB, np.arange(30, NUM_HOURS), panel.covariates))
     np.testing.assert_allclose(np.array(issued["quantiles"].to_list()), block.quantiles_OBHQ.reshape(30, -1), rtol=1e-5)
 
@@ -234,7 +233,7 @@ def area_of(value: str) -> pl.DataFrame:
 def assert_served_is_what_a_restart_serves(lake: TestLake, last: int) -> None:
     """Compare the newest forecast with one pass over all that is known now."""
     loaded, whole = champion(lake.settings), load_panel(lake.settings, Lake(lake.settings.lake), None)
-    engine = StreamEngine(loaded.model, loaded.model.initial_state(1), CalibrationState.fresh(CONFIG.horizon, 1))
+    engine = StreamEngine.fresh(loaded.model, 1, calibrate=True)
     (block,) = engine.advance(whole.values_TB, whole.time_TB, np.array([last]), whole.covariates)
     newest = read(scan_forecasts(Lake(lake.settings.lake)).sort("origin"))["quantiles"].to_list()[-1]
     np.testing.assert_allclose(newest, block.quantiles_OBHQ.ravel(), rtol=1e-5)
