@@ -20,10 +20,11 @@ from models.batch import CarriedState, Covariates, Sequence
 from models.calendar import calendar, num_calendar_features
 from models.config import ForecasterConfig
 from models.covariates import FUTURE_FEATURES, PAST_FEATURES, carried_fields, carried_statistics, encode, initial_statistics
-from models.heads import QuantileDecoder, to_metric_unit, to_normalised
+from models.heads import QuantileDecoder
 from models.highway import HighwayInputs, profile_slot
 from models.normaliser import Statistics, track
 from models.stacked_lstm import StackedRecurrence
+from models.units import to_metric_unit, to_normalised
 
 CHUNK_ORIGINS = 512  # origins of one decoder call when serving; a whole history, or ten thousand series, at once is three times as slow
 

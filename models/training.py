@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from models.batch import TrainingBatch
 from models.forecaster import CausalForecaster
-from models.heads import to_normalised
 from models.losses import pinball
+from models.units import to_normalised
 
 WARM_UP = 50  # steps until the full learning rate
 DECAY = 0.97  # of the weights' moving average: it forgets in some 30 steps
