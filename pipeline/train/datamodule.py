@@ -29,7 +29,7 @@ OUTPUTS_PER_BATCH = 500_000  # quantiles decoded at once: neighbouring origins s
 VALIDATION_OUTPUTS = 10_000_000
 VALIDATION_SERIES = 256
 FEWEST_TICKS = 2  # an origin and a target; steps that no target reaches keep their anchors
-EPOCH_BATCHES = 20  # at least, between two looks at the validation period
+EPOCH_BATCHES, MOST_BATCHES = 20, 200  # between two looks at the validation period, however small or large the fleet is
 
 
 class History(NamedTuple):
@@ -127,7 +127,7 @@ def _slice_covariates(
 
 
 class Segments(IterableDataset[TrainingBatch]):
-    """An epoch of random segments: enough to cover every tick once on average, each with a random start and series."""
+    """An epoch of random segments, each with a random start and series: enough to cover every tick once on average, up to a limit."""
 
     def __init__(self, history: History, config: ForecasterConfig, settings: TrainSettings) -> None:
         super().__init__()
@@ -140,7 +140,8 @@ class Segments(IterableDataset[TrainingBatch]):
         self.scored_ticks = int(min(settings.segment_length, int(self.scored_B.max())))
         outputs = settings.batch_size * config.horizon * len(config.quantile_levels)
         self.num_origins = max(4, min(self.scored_ticks, OUTPUTS_PER_BATCH // outputs))
-        self.num_batches = max(EPOCH_BATCHES, -(-int(self.scored_B.sum()) // (self.scored_ticks * settings.batch_size)))
+        covering = -(-int(self.scored_B.sum()) // (self.scored_ticks * settings.batch_size))
+        self.num_batches = min(max(EPOCH_BATCHES, covering), MOST_BATCHES)
         self.generator = torch.Generator().manual_seed(settings.seed)
 
     def __len__(self) -> int:
