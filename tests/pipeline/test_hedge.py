@@ -49,7 +49,7 @@ def test_a_random_walk_is_followed_at_its_last_value() -> None:
 
 @pytest.mark.parametrize("step", [1, 6, 24])
 def test_a_good_network_is_left_all_but_alone(step: int) -> None:
-    """It knows the daily wave that the naive forecasters do not. Shown to fail by judging leads with the losses of others."""
+    """It knows the daily wave that the naive forecasters do not. Shown to fail by judging leads by each other's quantiles."""
     wave_O1 = 3 * np.sin(2 * np.pi * np.arange(600 + HORIZON) / 18)[:, None]
     actual_OB = wave_O1[:600] + noise(600, 8)
     medians_OH = np.stack([wave_O1[o + 1 : o + 1 + HORIZON, 0] for o in range(600)])
@@ -69,7 +69,7 @@ def test_the_first_forecasts_are_the_networks() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_quantiles_never_cross(seed: int) -> None:
-    """Shown to fail with the spread of one forecaster and the weight of the other."""
+    """Shown to fail with a negative spread."""
     rng = np.random.default_rng(seed)
     network = np.sort(rng.standard_cauchy(size=(80, 2, 5, 9)), axis=-1)
     mixed = Hedge(5, LEVELS, 2).advance(network, np.where(rng.random((80, 2)) < 0.2, np.nan, rng.standard_cauchy(size=(80, 2))))
@@ -85,7 +85,7 @@ def test_units_do_not_matter() -> None:
 
 
 def test_series_share_nothing() -> None:
-    """Shown to fail by judging all series with the mean loss of the fleet."""
+    """Shown to fail with the mean loss of the fleet as the unit."""
     actual_OB = noise(200, 3).cumsum(axis=0) * [1.0, 5.0, 0.1]
     together = Hedge(HORIZON, LEVELS, 3).advance(around(np.zeros((200, 3))), actual_OB)
     alone = Hedge(HORIZON, LEVELS, 1).advance(around(np.zeros((200, 1))), actual_OB[:, [1]])
