@@ -35,26 +35,24 @@ def shrink(
         best: weights of the best epoch, of the same names.
         validation: origins that choose.
     """
-    config = module.forecaster.config
-    apart = max(config.horizon, min(config.seasons, default=1))
     losses = {}
     for share in SHARES:
         module.averaged.load_state_dict({name: start[name].lerp(best[name], share) for name in best})
         with torch.no_grad():
-            losses[share] = losses_of_groups(module, validation, apart)
+            losses[share] = losses_of_groups(module, validation)
     share = least_share(losses)
     logger.info("weights on the way from the regression share=%g validation_loss=%.5f", share, float(losses[share].sum()))
     return {name: start[name].lerp(best[name], share) for name in best}
 
 
-def losses_of_groups(module: ForecasterTraining, batch: TrainingBatch, apart: int) -> Tensor:
+def losses_of_groups(module: ForecasterTraining, batch: TrainingBatch) -> Tensor:
     """Return what each group of origins adds to the validation loss (G,), float64.
 
-    A group is `apart` ticks of all series, which share their weather; where all origins lie closer together, a series.
+    A group is a horizon of all series, which share their weather; where all origins lie closer together, a series.
     """
     loss_OBH, scored_OBH = module.losses(module.averaged.eval(), batch)
     loss_OB = loss_OBH.sum(dim=-1).double() / scored_OBH.sum().clamp(min=1)
-    group_O = (batch.origins_O - batch.origins_O[0]) // apart
+    group_O = (batch.origins_O - batch.origins_O[0]) // module.forecaster.config.horizon
     num_groups = int(group_O[-1]) + 1
     if num_groups == 1:
         return loss_OB.sum(dim=0)
