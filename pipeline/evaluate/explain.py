@@ -1,7 +1,7 @@
 """What moved a forecast of the champion: which readings, which other inputs, and by how much, in the metric's unit.
 
-The readings are those that were known at the origin, and the forecast is the one that was issued there: its median, which
-calibration leaves alone. Called by `flows.cli_explain`; the arithmetic is in `models.explain`.
+The readings are those that were known at the origin, and the forecast is the median that was issued there. What hedging moved it by is a
+part of its own: the gradients are those of the network. Called by `flows.cli_explain`; the arithmetic is in `models.explain`.
 
 Letters: T ticks of the window, the last of them the origin; U known-future covariates, S = T + horizon.
 """
@@ -20,6 +20,7 @@ from models.config import ForecasterConfig
 from models.explain import Attribution, Window, integrated_gradients
 from models.forecaster import CausalForecaster
 from pipeline.errors import DataError
+from pipeline.forecast.engine import StreamEngine
 from pipeline.prepare.covariates import CovariateNames, tensors
 from pipeline.prepare.join_covariates import join_covariates
 from pipeline.prepare.sequences import Panel, serving_series, to_panel
@@ -33,7 +34,7 @@ Floats = NDArray[np.float64]
 
 BEYOND_REACH = 32  # ticks more than a step reads directly: what older ones still say is in the state
 TOP_LAGS = 8
-LAST, REST = "the last reading", "calendar, attributes and older memory"
+LAST, REST, HEDGING = "the last reading", "calendar, attributes and older memory", "hedging (last value, recent mean)"
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,10 @@ def explain(settings: Settings, series: str, *, origin: datetime | None = None, 
     window = _window(forecaster, panel, num_ticks)
     found = integrated_gradients(forecaster, window, step)
     amounts_T, readings_T = found.target_T.numpy(), window.values_T.numpy()
+    parts, forecast = _parts(found, readings_T, config, panel.interval, step), found.forecast
+    if settings.forecast.calibrate:
+        hedged = _hedging(model.model, panel, num_ticks, step)
+        parts, forecast = (*parts, Contribution(HEDGING, hedged)), forecast + hedged
     return Explanation(
         series_id=panel.series_ids[0],
         unit=unit,
@@ -130,8 +135,8 @@ def explain(settings: Settings, series: str, *, origin: datetime | None = None, 
         step=step,
         target=panel.label(0, num_ticks - 1 + step),
         sample_interval=panel.interval,
-        forecast=found.forecast,
-        parts=_parts(found, readings_T, config, panel.interval, step),
+        forecast=forecast,
+        parts=parts,
         lags=_top_lags(readings_T, amounts_T, panel, num_ticks),
         unexplained=found.unexplained,
         readings_T=readings_T,
@@ -165,6 +170,13 @@ def _window(forecaster: CausalForecaster, panel: Panel, num_ticks: int) -> Windo
             _, state = forecaster.advance(state, values_TB[before], observed_TB, time_TB[before], covariates=known)
     covariates = tensors(panel.covariates, first, num_ticks, forecaster.config.horizon)
     return Window(state, values_TB[first:num_ticks, 0], time_TB[first:num_ticks, 0], covariates)
+
+
+def _hedging(forecaster: CausalForecaster, panel: Panel, num_ticks: int, step: int) -> float:
+    """Return what calibration moved the median by, which is what hedging did."""
+    engine, median = StreamEngine.fresh(forecaster, 1, calibrate=True), forecaster.config.quantile_levels.index(0.5)
+    (block,) = engine.advance(panel.values_TB[:num_ticks], panel.time_TB[:num_ticks], covariates=panel.covariates)
+    return float((block.quantiles_OBHQ - block.uncalibrated_OBHQ)[0, 0, step - 1, median])
 
 
 def _parts(found: Attribution, readings_T: Floats, config: ForecasterConfig, interval: timedelta, step: int) -> tuple[Contribution, ...]:

@@ -79,7 +79,7 @@ class Hedge:
     >>> far_off = np.tile([9.0, 10.0, 11.0], (500, 1, 1, 1))
     >>> came_true = np.random.default_rng(0).normal(size=(500, 1))
     >>> hedge.advance(far_off, came_true)[-1, 0, 0].round(1).tolist()
-    [-1.6, -0.1, 1.5]
+    [-1.7, -0.1, 1.4]
     """
 
     def __init__(self, horizon: int, quantile_levels: Sequence[float], num_series: int = 0, *, state: HedgeState | None = None) -> None:

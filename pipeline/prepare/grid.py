@@ -32,6 +32,7 @@ MAX_GAP = 100_000  # ticks; a day of seconds, ten weeks of minutes: a longer hol
 class Grid:
     """One series' grid.
 
+    >>> from datetime import UTC
     >>> grid = Grid(timedelta(minutes=5), timedelta(minutes=2))
     >>> grid.label(grid.tick(datetime(2026, 1, 1, 14, 27, 0, 1, tzinfo=UTC))).isoformat()
     '2026-01-01T14:32:00+00:00'

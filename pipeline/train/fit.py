@@ -36,6 +36,7 @@ Progress = Callable[[int, int, float, float], None]
 DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
 LONGEST_SEASON = 2016  # ticks a state may have to hold: a week of five minutes
 CONTEXT_SEASONS, LONGEST_CONTEXT = 4, 672  # what the highway reads: four of the longest season; in ticks, four weeks of hours at most
+ONE_EPOCH_S = 1.0  # a limit that is not over before the first epoch
 RATE_CUT, NUM_PHASES = 0.3, 2  # what the learning rate is cut to where it no longer helps, and how many phases there are
 
 
@@ -211,7 +212,7 @@ def _trainer(settings: TrainSettings, phases: TrainingPhases, seconds: float) ->
         gradient_clip_val=settings.gradient_clip,
         callbacks=[
             phases,
-            Timer(timedelta(seconds=max(0.0, seconds)), interval="epoch", verbose=False),
+            Timer(timedelta(seconds=max(ONE_EPOCH_S, seconds)), interval="epoch", verbose=False),
         ],
         logger=False,
         enable_checkpointing=False,

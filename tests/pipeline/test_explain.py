@@ -56,6 +56,7 @@ def test_readings_are_grouped_by_what_they_are_to_the_target(lake: TestLake) -> 
         "1 day before the origin",
         "older readings",
         "further multiples of 1 day before the target",
+        "hedging (last value, recent mean)",
     ]
     assert amounts(found)["the last reading"] == pytest.approx(found.amounts_T[-1])
     assert amounts(found)["1 day before the target"] == pytest.approx(found.amounts_T[-1 - 23])
@@ -98,4 +99,4 @@ def test_what_cannot_be_explained_is_a_sentence(lake: TestLake, arguments: dict[
 
 def test_the_picture_is_drawn(lake: TestLake, tmp_path: Path) -> None:
     path = draw_explanation(explain(lake.settings, SERIES, step=3), tmp_path / "new" / "why.png")
-    assert size(path) == (1200, 690)
+    assert size(path) == (1200, 742)
