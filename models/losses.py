@@ -18,10 +18,6 @@ def pinball(quantiles: Tensor, target: Tensor, observed: Tensor, levels_Q: Tenso
     Returns:
         A scalar, 0 where nothing was observed.
     """
-    return pinball_of_targets(quantiles, target, observed, levels_Q).sum() / observed.sum().clamp(min=1)
-
-
-def pinball_of_targets(quantiles: Tensor, target: Tensor, observed: Tensor, levels_Q: Tensor) -> Tensor:
-    """Return the pinball loss of each target (...), the mean over levels, 0 where not observed; arguments as for `pinball`."""
     error = (torch.where(observed, target, 0.0).unsqueeze(-1) - quantiles) * observed.unsqueeze(-1)
-    return torch.maximum(levels_Q * error, (levels_Q - 1) * error).mean(dim=-1)
+    loss = torch.maximum(levels_Q * error, (levels_Q - 1) * error)
+    return loss.sum() / (observed.sum() * levels_Q.numel()).clamp(min=1)

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from models.batch import TrainingBatch
 from models.forecaster import CausalForecaster
-from models.losses import pinball_of_targets
+from models.losses import pinball
 from models.units import to_normalised
 
 WARM_UP = 50  # steps until the full learning rate
@@ -47,17 +47,12 @@ class ForecasterTraining(pl.LightningModule):
 
     def loss(self, forecaster: CausalForecaster, batch: TrainingBatch) -> Tensor:
         """Return the pinball loss in the normalised units of each origin, so that every series and time counts alike."""
-        loss_OBH, scored_OBH = self.losses(forecaster, batch)
-        return loss_OBH.sum() / scored_OBH.sum().clamp(min=1)
-
-    def losses(self, forecaster: CausalForecaster, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Return the loss of each target (O, B, H), likewise, and which of them count; 0 where they do not."""
         sequence = batch.sequence
         hidden_LBD, cell_LBD = forecaster.stack.initial_state(sequence.time_TB.shape[1])
         top_TBD, _, _ = forecaster.stack(forecaster.features(sequence), hidden_LBD, cell_LBD)
         quantiles_OBHQ = forecaster.decode_normalised(sequence, top_TBD, batch.origins_O)
         target_OBH, scored_OBH = normalised_targets(batch, quantiles_OBHQ.dtype)
-        return pinball_of_targets(quantiles_OBHQ, target_OBH, scored_OBH, self.levels_Q.to(quantiles_OBHQ.dtype)), scored_OBH
+        return pinball(quantiles_OBHQ, target_OBH, scored_OBH, self.levels_Q.to(quantiles_OBHQ.dtype))
 
     def training_step(self, batch: TrainingBatch, batch_index: int) -> Tensor:  # noqa: ARG002 (Lightning's signature)
         """Return the loss of one batch of segments."""
