@@ -11,7 +11,8 @@ Freund and Schapire 1997, "A decision-theoretic generalization of on-line learni
 and the mean of about the last H observations; their quantiles are normal, as wide as their own errors. Only matured forecasts count,
 and nothing is shared between series. What was tried, with figures: docs/decisions.md. Called by `pipeline.forecast.calibrate`; NumPy alone.
 
-Letters: O origins (consecutive ticks), B series, H horizon, Q quantile levels, S representative leads, R places, K naive forecasters.
+Letters: O origins (consecutive ticks), B series, H horizon, Q quantile levels, S representative leads, R places, K naive forecasters,
+J what is kept of each forecast (three quantiles of the network, K medians), or those three alone.
 """
 
 from collections.abc import Sequence
@@ -85,7 +86,7 @@ class Hedge:
     def __init__(self, horizon: int, quantile_levels: Sequence[float], num_series: int = 0, *, state: HedgeState | None = None) -> None:
         self.state = HedgeState.fresh(horizon, num_series) if state is None else state
         self._columns_Q = [0, list(quantile_levels).index(0.5), len(quantile_levels) - 1]
-        self._levels_J11 = np.array(quantile_levels)[self._columns_Q][:, None, None]
+        self._levels_J = np.array(quantile_levels)[self._columns_Q]
         self._normal_Q = np.array([NormalDist().inv_cdf(level) for level in quantile_levels])
         self._places = Places(horizon)
         leads_S1, strides_S1 = self._places.leads_S1, self._places.strides_S1
@@ -153,8 +154,8 @@ class Hedge:
         state.error_KSB = state.error_KSB + rate_SB * (error_KSB - state.error_KSB)
 
     def _loss(self, error_JX: Floats) -> Floats:
-        """Return the mean pinball loss of three levels, the first axis, of value less quantile."""
-        levels = self._levels_J11.reshape(-1, *(1,) * (error_JX.ndim - 1))
+        """Return the mean pinball loss of three levels, the first axis, of value less quantile; X is any further axes."""
+        levels = self._levels_J.reshape(-1, *(1,) * (error_JX.ndim - 1))
         loss_X: Floats = np.maximum(levels * error_JX, (levels - 1) * error_JX).mean(axis=0)
         return loss_X
 

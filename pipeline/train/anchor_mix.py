@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-RENEWALS = 3  # of the weights of least squares, which then minimise the absolute error
-SMALLEST_ERROR = 0.1  # of the step's median error: below it, every error weighs alike
+from pipeline.train.least_absolute import RENEWALS, Moments, renewed_weights, stacked, weighted_moments
+
 STEPS, RATE = 2_000, 0.5  # of the descent
 SMALLEST_SHARE = 1e-300  # while descending
 LEAST_SHARE = 0.003  # an anchor without any share could not be found again by gradients
@@ -29,29 +29,26 @@ def fit_mix(anchors: Sequence[Tensor], target_NH: Tensor, observed_NH: Tensor) -
     num_rows, horizon = target_NH.shape
     share_HA = torch.empty(0)
     for renewal in range(RENEWALS + 1):
-        grams, moments = [], []
+        parts = []
         for step in range(horizon):
             columns = [anchor[:, min(step, anchor.shape[1] - 1)] for anchor in anchors]
             x_NA = torch.stack([*columns, target_NH.new_zeros(num_rows)], dim=1)
             wanted_N = torch.where(observed_NH[:, step], target_NH[:, step], 0.0)
             weight_N = observed_NH[:, step].to(x_NA.dtype)
             if renewal:
-                error_N = (wanted_N - x_NA @ share_HA[step].to(x_NA.dtype)).abs()
-                smallest = (SMALLEST_ERROR * error_N[observed_NH[:, step]].nanmedian()).nan_to_num(nan=1.0).clamp(min=1e-6)
-                weight_N = weight_N / torch.maximum(error_N, smallest)
-            weighted_AN = (x_NA * (weight_N / weight_N.sum().clamp(min=1e-9)).unsqueeze(1)).T
-            grams.append(weighted_AN @ x_NA)
-            moments.append(weighted_AN @ wanted_N)
-        share_HA = _descend(torch.stack(grams).double(), torch.stack(moments).double())
+                weight_N = renewed_weights(wanted_N - x_NA @ share_HA[step].to(x_NA.dtype), observed_NH[:, step])
+            parts.append(weighted_moments(x_NA, wanted_N, weight_N))
+        share_HA = _descend(stacked(parts))
     share_HA = share_HA.clamp(min=LEAST_SHARE)
     return share_HA / share_HA.sum(dim=-1, keepdim=True)
 
 
-def _descend(gram_HAA: Tensor, moment_HA: Tensor) -> Tensor:
+def _descend(moments: Moments) -> Tensor:
     """Return the shares of least squares, on the way from equal ones.
 
     Source: Kivinen and Warmuth 1997, "Exponentiated gradient versus gradient descent for linear predictors", section 3.
     """
+    gram_HAA, moment_HA = moments
     share_HA = torch.full_like(moment_HA, 1 / moment_HA.shape[1])
     size_H1 = gram_HAA.diagonal(dim1=1, dim2=2).mean(dim=-1, keepdim=True).clamp(min=1e-9)
     for _ in range(STEPS):

@@ -1,10 +1,9 @@
 """The highway before the stack: a ridge regression for each step, fitted in closed form, in seconds.
 
 Gradients would take a hundred epochs to get there, and the stack would over-fit meanwhile. The absolute error is minimised by least
-squares whose weights are renewed (Schlossmacher 1973, "An Iterative Technique for Absolute Deviations Curve Fitting"), since the
-highway adds to a median. How much each block of regressors is held back is chosen on the validation period, block by block, and so
-is whether it starts from equal shares of the anchors or from the best ones.
-Called by `pipeline.train.fit`.
+squares whose weights are renewed (`pipeline.train.least_absolute`), since the highway adds to a median. How much each block of
+regressors is held back is chosen on the validation period, block by block, and so is whether it starts from equal shares of the anchors
+or from the best ones. Called by `pipeline.train.fit`.
 
 Letters as in `models.highway`; N origins of any series and tick, G steps that choose the penalties.
 """
@@ -23,15 +22,14 @@ from models.highway import Highway, HighwayInputs
 from models.training import normalised_targets
 from pipeline.train.anchor_mix import fit_mix
 from pipeline.train.datamodule import History, slice_batch
+from pipeline.train.least_absolute import RENEWALS, Moments, renewed_weights, stacked, weighted_moments
 
 logger = logging.getLogger(__name__)
 
-RENEWALS = 3  # of the weights, each after a least-squares fit
 FLOPS = 2e12  # of all fits together: half a minute of one core
 MOST_ROWS, FEWEST_ROWS = 20_000, 2_000  # origins of the regression; neighbouring ones say much the same
 HELD_OUT_ROWS = 5_000
 CHOOSING_STEPS = 16
-SMALLEST_ERROR = 0.1  # of the step's median error: below it, every error weighs alike
 PENALTY_STEP = 10**0.5
 FIRST_PENALTY, PENALTIES = -2, range(-8, 4)  # powers of the step: 0.1, and 1e-4 to 32 times the mean square of a standardised regressor
 SLICE = 4_096  # origins cut out of the history at once
@@ -64,15 +62,6 @@ class _Choice(NamedTuple):
     penalties: dict[str, int]
     error: float
     """Sum of the absolute errors held out."""
-
-
-class _Moments(NamedTuple):
-    """What least squares needs of one step, or, with another axis in front, of several."""
-
-    gram_FF: Tensor
-    """Weighted means of regressor times regressor, float64."""
-    moment_F: Tensor
-    """Weighted means of regressor times what is wanted."""
 
 
 def fit_highway(forecaster: CausalForecaster, history: History, validation: TrainingBatch) -> None:
@@ -151,18 +140,13 @@ def _thinned(batch: TrainingBatch) -> TrainingBatch:
     return batch._replace(origins_O=batch.origins_O[kept_O], target_OBH=batch.target_OBH[kept_O], observed_OBH=batch.observed_OBH[kept_O])
 
 
-def _moments(x_NF: Tensor, wanted_N: Tensor, observed_N: Tensor, penalty_F: Tensor, renewals: int) -> _Moments:
-    """Return the moments of one step after its weights were renewed so often: each by the errors that the last ones left."""
-    weight_N = observed_N.to(x_NF.dtype)
-    while True:
-        weighted_FN = (x_NF * (weight_N / weight_N.sum().clamp(min=1e-9)).unsqueeze(1)).T
-        moments = _Moments((weighted_FN @ x_NF).double(), (weighted_FN @ wanted_N).double())
-        if not renewals:
-            return moments
-        renewals -= 1
-        error_N = (wanted_N - x_NF @ _solve(moments, penalty_F).to(x_NF.dtype)).abs()
-        smallest = (SMALLEST_ERROR * error_N[observed_N].nanmedian()).nan_to_num(nan=1.0).clamp(min=1e-6)
-        weight_N = observed_N / torch.maximum(error_N, smallest)
+def _moments(x_NF: Tensor, wanted_N: Tensor, observed_N: Tensor, penalty_F: Tensor, renewals: int) -> Moments:
+    """Return the moments of one step after its weights were renewed so often."""
+    moments = weighted_moments(x_NF, wanted_N, observed_N.to(x_NF.dtype))
+    for _ in range(renewals):
+        error_N = wanted_N - x_NF @ _solve(moments, penalty_F).to(x_NF.dtype)
+        moments = weighted_moments(x_NF, wanted_N, renewed_weights(error_N, observed_N))
+    return moments
 
 
 def _diagonal(highway: Highway, penalties: dict[str, int]) -> Tensor:
@@ -170,7 +154,7 @@ def _diagonal(highway: Highway, penalties: dict[str, int]) -> Tensor:
     return torch.cat([torch.full((width,), PENALTY_STEP ** penalties[name], dtype=torch.float64) for name, width in highway.blocks.items()])
 
 
-def _solve(moments: _Moments, penalty_F: Tensor) -> Tensor:
+def _solve(moments: Moments, penalty_F: Tensor) -> Tensor:
     """Return the weights (..., F), float64; 0 where the moments are no numbers to work with."""
     factor_FF, failed = torch.linalg.cholesky_ex(moments.gram_FF + torch.diag(penalty_F))
     weight_F = torch.cholesky_solve(moments.moment_F.unsqueeze(-1), factor_FF).squeeze(-1)
@@ -193,15 +177,13 @@ def _choose(decoder: QuantileDecoder, origins: _Origins, held_out_origins: _Orig
             _moments(highway.regressors(train.inputs, row + 1), train.wanted_NH[:, row], train.observed_NH[:, row], penalty_F, renewals)
             for row in rows
         ]
-        moments = _Moments(*(torch.stack(part) for part in zip(*parts, strict=True)))
+        moments = stacked(parts)
         penalties, error = _descend(highway, moments, held_out, rows, chosen[-1])
         chosen.append(penalties)
     return _Choice(share_HA, chosen[1], chosen[2], error)
 
 
-def _descend(
-    highway: Highway, moments: _Moments, held_out: _Sample, rows: list[int], start: dict[str, int]
-) -> tuple[dict[str, int], float]:
+def _descend(highway: Highway, moments: Moments, held_out: _Sample, rows: list[int], start: dict[str, int]) -> tuple[dict[str, int], float]:
     """Move one penalty after the other, a step at a time, until no step leaves less error held out; return them and that error."""
     x_GNF = torch.stack([highway.regressors(held_out.inputs, row + 1) for row in rows])
     wanted_GN, observed_GN = held_out.wanted_NH.T[rows], held_out.observed_NH.T[rows]

@@ -110,3 +110,15 @@ def test_too_few_readings_are_told(rows: slice, complaint: str) -> None:
     """Shown to fail without the checks: a division by zero, and a validation loss that is no number in any epoch."""
     with pytest.raises(DataError, match=complaint):
         segments_of(with_readings([rows, rows]))
+
+
+def test_an_epoch_of_a_large_fleet_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validation period must be heard in time. Shown to fail without `MOST_BATCHES`: eight batches cover these ticks once."""
+    monkeypatch.setattr(datamodule, "EPOCH_BATCHES", 1)
+    config = ForecasterConfig(sample_interval_s=3600, horizon=6, context_length=30, seasons=(24,))
+    settings = TrainSettings(horizon=6, segment_length=8, burn_in=4, batch_size=4)
+    history = encode_history(hourly_panel(daily_cycle(80, 3)), config, pad=12, pad_after=12)
+    assert len(datamodule.Segments(history, config, settings)) == 8
+    monkeypatch.setattr(datamodule, "MOST_BATCHES", 3)
+    segments = datamodule.Segments(history, config, settings)
+    assert len(list(segments)) == len(segments) == 3
