@@ -44,7 +44,7 @@ format: setup  ## Format the code and mend what lint can mend
 	@$(BIN)/ruff check --fix .
 
 lock: setup  ## Resolve requirements.lock and docker/servers.lock anew
-	@$(LOCK) --config-file .ci/lock.toml --extra dev --extra stats --no-emit-package torch pyproject.toml -o requirements.lock
+	@$(LOCK) --config-file .ci/lock.toml --extra dev --extra kafka --extra stats --no-emit-package torch pyproject.toml -o requirements.lock
 	@$(LOCK) --constraint requirements.lock docker/servers.in -o docker/servers.lock
 
 ui: setup  ## Open the Prefect and MLflow pages on loopback

@@ -42,6 +42,16 @@ class IngestSettings(Section):
     batch_rows: int = Field(default=500_000, ge=1)  # rows per Delta commit
 
 
+class ListenSettings(Section):
+    """How live sources are taken in."""
+
+    drain_interval: timedelta = Field(default=timedelta(seconds=10), ge=timedelta(seconds=1), le=timedelta(hours=1))  # between commits
+    # messages stay in the inbox this long after the lake has them: a tail that a power failure tore off is made again from them
+    keep_messages: timedelta = Field(default=timedelta(hours=24), ge=timedelta(0), le=timedelta(days=365))
+    max_inbox_bytes: int = Field(default=2 * 1024**3, ge=1024**2)  # beyond it nothing more is acknowledged
+    max_message_bytes: int = Field(default=10 * 1024**2, ge=1024)  # a longer one is refused (HTTP) or quarantined cut short (MQTT)
+
+
 class PrepareSettings(Section):
     """How readings become observations on the grid."""
 
@@ -110,6 +120,7 @@ class Settings(BaseSettings):
     lake: str = "data/lake"  # a folder or an s3:// URI
     state: str | None = None  # a local folder for SQLite and snapshots; None: <lake>/state, or data/state for a remote lake
     ingest: IngestSettings = IngestSettings()
+    listen: ListenSettings = ListenSettings()
     metrics: dict[str, MetricSettings] = {}
     prepare: PrepareSettings = PrepareSettings()
     train: TrainSettings = TrainSettings()

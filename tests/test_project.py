@@ -21,7 +21,7 @@ from pipeline.settings import MetricSettings, Settings
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DIRECT = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["stats"], *EXTRAS["dev"]]]
+DIRECT = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["kafka"], *EXTRAS["stats"], *EXTRAS["dev"]]]
 LOCKS = ["requirements.lock", "docker/servers.lock"]
 REPEATED_LINES = 12
 PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]

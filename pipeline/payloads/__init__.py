@@ -1,0 +1,1 @@
+"""What devices put on the wire, decoded into raw rows: JSON, NDJSON, line protocol, SenML, CloudEvents, Sparkplug B."""
