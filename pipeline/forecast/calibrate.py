@@ -1,4 +1,4 @@
-"""Online calibration: each forecast is hedged and its width set by what has matured of those before it.
+"""Online calibration: each forecast is hedged and its width set by what has matured of those before it, and kept above a floor at zero.
 
 Called by `pipeline.forecast.engine` and by benchmarks; what it remembers is part of a series' state.
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from pipeline.forecast.floor import Floor, FloorState
 from pipeline.forecast.hedge import Hedge, HedgeState
 from pipeline.forecast.maturing import Floats, Ints
 from pipeline.forecast.widths import OnlineWidths, WidthState
@@ -20,29 +21,35 @@ class CalibrationState:
 
     hedge: HedgeState
     widths: WidthState
+    floor: FloorState
 
     @classmethod
     def fresh(cls, horizon: int, num_series: int) -> Self:
         """Return the state of series of which nothing was forecast: their quantiles stay as they are."""
-        return cls(HedgeState.fresh(horizon, num_series), WidthState.fresh(horizon, num_series))
+        return cls(HedgeState.fresh(horizon, num_series), WidthState.fresh(horizon, num_series), FloorState.fresh(num_series))
 
     def select(self, columns_B: Ints) -> Self:
         """Return a copy of the state of some of the series."""
-        return type(self)(self.hedge.select(columns_B), self.widths.select(columns_B))
+        return type(self)(self.hedge.select(columns_B), self.widths.select(columns_B), self.floor.select(columns_B))
 
     def replace(self, columns_B: Ints, other: Self) -> None:
         """Overwrite, in place, the state of some of the series with `other`'s."""
         self.hedge.replace(columns_B, other.hedge)
         self.widths.replace(columns_B, other.widths)
+        self.floor.replace(columns_B, other.floor)
 
     @classmethod
     def concat(cls, states: Sequence[Self]) -> Self:
         """Join the states of several groups of series."""
-        return cls(HedgeState.concat([s.hedge for s in states]), WidthState.concat([s.widths for s in states]))
+        return cls(
+            HedgeState.concat([s.hedge for s in states]),
+            WidthState.concat([s.widths for s in states]),
+            FloorState.concat([s.floor for s in states]),
+        )
 
     def arrays(self) -> dict[str, Floats | Ints]:
         """Return every array by its name: hedge.last_B and so on."""
-        return self.hedge.arrays("hedge.") | self.widths.arrays("widths.")
+        return self.hedge.arrays("hedge.") | self.widths.arrays("widths.") | self.floor.arrays("floor.")
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Floats | Ints]) -> Self:
@@ -51,7 +58,9 @@ class CalibrationState:
         Raises:
             KeyError: where one is missing.
         """
-        return cls(HedgeState.from_arrays("hedge.", arrays), WidthState.from_arrays("widths.", arrays))
+        return cls(
+            HedgeState.from_arrays("hedge.", arrays), WidthState.from_arrays("widths.", arrays), FloorState.from_arrays("floor.", arrays)
+        )
 
 
 class OnlineCalibration:
@@ -61,7 +70,9 @@ class OnlineCalibration:
         self.state = state
         self._hedge = Hedge(horizon, quantile_levels, state=state.hedge)
         self._widths = OnlineWidths(horizon, quantile_levels, state=state.widths)
+        self._floor = Floor(state.floor)
 
     def advance(self, quantiles_OBHQ: Floats, actual_OB: Floats, issued_O: Ints | None = None) -> Floats:
         """Learn from the value of each tick, then calibrate the forecast of that tick; arguments as for `OnlineWidths.advance`."""
-        return self._widths.advance(self._hedge.advance(quantiles_OBHQ, actual_OB), actual_OB, issued_O)
+        calibrated_OBHQ = self._widths.advance(self._hedge.advance(quantiles_OBHQ, actual_OB), actual_OB, issued_O)
+        return self._floor.advance(calibrated_OBHQ, actual_OB, issued_O)
