@@ -104,7 +104,7 @@ def explain(settings: Settings, series: str, *, origin: datetime | None = None, 
     Args:
         settings: where lake and registry are.
         series: a series id, or a pattern that one matches.
-        origin: the last tick that was known; None for the newest. Between two ticks, the earlier.
+        origin: the last tick that was known; None for the newest. Between two ticks, the earlier; not beyond the newest.
         step: 1 … horizon.
 
     Raises:
@@ -116,7 +116,7 @@ def explain(settings: Settings, series: str, *, origin: datetime | None = None, 
     if not 1 <= step <= config.horizon:
         raise DataError(f"An explanation requires a step of 1 to {config.horizon}, the champion's horizon; got {step}. Choose one of them.")
     panel, unit = _panel(settings, series, config)
-    panel = panel.truncated(origin) if origin is not None else panel
+    panel = panel if origin is None else _known_at(panel, origin)
     if not panel.series_ids or not panel.observed_TB.any():
         raise DataError(f"An explanation requires readings known at its origin; got none of {series!r}. Choose a later --origin.")
     num_ticks = int(panel.length_B[0])
@@ -142,6 +142,16 @@ def explain(settings: Settings, series: str, *, origin: datetime | None = None, 
         readings_T=readings_T,
         amounts_T=amounts_T,
     )
+
+
+def _known_at(panel: Panel, origin: datetime) -> Panel:
+    """Return the panel as it was at an origin."""
+    if panel.series_ids and origin >= panel.end + panel.interval:
+        raise DataError(
+            f"An explanation requires an origin that has been, up to {panel.end:%Y-%m-%dT%H:%MZ}; got {origin:%Y-%m-%dT%H:%MZ}. "
+            "Choose an earlier --origin, or none for the newest."
+        )
+    return panel.truncated(origin)
 
 
 def _panel(settings: Settings, series: str, config: ForecasterConfig) -> tuple[Panel, str | None]:

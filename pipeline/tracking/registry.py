@@ -229,19 +229,6 @@ def _create_version(client: "MlflowClient", name: str, model_id: str, card: Mode
     return str(version)
 
 
-def set_alias(settings: Settings, alias: str, version: str) -> None:
-    """Point an alias of the registered model at a version.
-
-    Raises:
-        ModelError: when there is no such version.
-        StoreError: when the registry cannot be written.
-    """
-    client = connect(settings)
-    with store_errors(settings):
-        _require_version(client, settings.tracking.model_name, version)
-        client.set_registered_model_alias(settings.tracking.model_name, alias, version)
-
-
 def promote_version(settings: Settings, version: str, clock: Clock) -> None:
     """Make a version the champion and write down when, and what it took over from.
 

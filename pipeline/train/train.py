@@ -115,6 +115,7 @@ def train(settings: Settings, request: TrainRequest, clock: Clock, progress: Pro
     panel = load_panel(settings, lake, request.series)
     inputs = known_on_time(panel, lake, settings.ingest.allowed_lateness)
     split = split_panel(panel, settings.train, request.train_end, request.validation_end)
+    _require_history(panel, split, settings.train.horizon)
     config = forecaster_config(settings.train, panel.interval, panel.covariates)
     name = f"train {len(panel.series_ids)} series, horizon {config.horizon}"
     with tracked_run(settings, name, clock, input_versions=versions, tags={"role": "train"}) as run:
@@ -167,6 +168,16 @@ def load_panel(settings: Settings, lake: Lake, series: tuple[str, ...] | None) -
     panel = join_covariates(panel, names, lake, catalog, horizon=settings.train.horizon, allowed_lateness=lateness)
     _require_known(panel)
     return panel
+
+
+def _require_history(panel: Panel, split: Split, horizon: int) -> None:
+    """Refuse a horizon that no series could be trained on, before minutes are spent on it."""
+    longest = int(split.train_rows(panel).max())
+    if horizon >= longest:
+        raise DataError(
+            f"A training requires a series with more ticks before {split.train_end:%Y-%m-%d %H:%M} UTC than its horizon of {horizon}; "
+            f"got {longest}. Lower --horizon, or ingest more history."
+        )
 
 
 def _require_known(panel: Panel) -> None:

@@ -90,6 +90,7 @@ def test_an_earlier_origin_knows_nothing_of_later_readings(lake: TestLake, tmp_p
         ({"series": "moon"}, "got none"),
         ({"series": SERIES, "step": 7}, "a step of 1 to 6"),
         ({"series": SERIES, "origin": START - HOUR}, "readings known at its origin"),
+        ({"series": SERIES, "origin": START + NUM_HOURS * HOUR}, "an origin that has been, up to 2026-03-05T17:00Z"),
     ],
 )
 def test_what_cannot_be_explained_is_a_sentence(lake: TestLake, arguments: dict[str, object], sentence: str) -> None:

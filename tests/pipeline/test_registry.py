@@ -27,12 +27,10 @@ from pipeline.tracking.registry import (
     CARD,
     WEIGHTS,
     champion,
-    champion_version,
     load_model,
     promote_version,
     register,
     save_model,
-    set_alias,
 )
 from tests.lakes import empty_mlflow_store
 
@@ -197,13 +195,6 @@ def test_every_promotion_is_written_down_and_can_be_taken_back(settings, saved):
     noon, one, two = (f"champion.2026-01-01T{hour}:00:00.000000Z" for hour in (12, 13, 14))
     assert model.tags == {noon: "1", one: "2", two: "1"}
     assert connect(settings).get_model_version("tidecast", "1").tags["promoted_from"] == "2"
-
-
-def test_an_alias_points_where_it_was_set(settings, saved):
-    register(settings, saved, ReplayClock(NOON), promote=False)
-    assert champion_version(settings) is None
-    set_alias(settings, "champion", "1")
-    assert champion_version(settings) == "1"
 
 
 def test_a_version_that_does_not_exist_is_refused(settings):

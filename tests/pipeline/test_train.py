@@ -96,7 +96,7 @@ def test_the_scores_of_a_training_are_those_of_a_backtest_though_readings_were_c
     ("request_", "sentence"),
     [
         (TrainRequest(series=("nope/*",)), "There are north/temperature, south/temperature"),
-        (TrainRequest(train_end=START), "at least 2 ticks"),
+        (TrainRequest(train_end=START + 5 * HOUR), "more ticks before 2026-03-02 05:00 UTC than its horizon of 6; got 6"),
         (TrainRequest(train_end=START + 200 * HOUR, validation_end=START + 100 * HOUR), "train_end before validation_end"),
     ],
 )
