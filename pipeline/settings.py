@@ -16,6 +16,8 @@ from models.config import NetworkConfig
 from pipeline.errors import SettingsError
 
 Aggregation = Literal["mean", "last", "sum", "counter"]
+MQTT_USERNAME, MQTT_PASSWORD = "TIDECAST_MQTT_USERNAME", "TIDECAST_MQTT_PASSWORD"
+NO_KNOBS = {MQTT_USERNAME, MQTT_PASSWORD}  # variables that are read where they are used: a secret is no part of the settings
 
 
 class Section(BaseModel):
@@ -42,6 +44,19 @@ class IngestSettings(Section):
     batch_rows: int = Field(default=500_000, ge=1)  # rows per Delta commit
 
 
+class MqttSettings(Section):
+    """Which messages `tidecast listen mqtt` takes, and from which broker."""
+
+    url: str = "localhost"  # mqtt://host:port or mqtts://host:port; without a scheme all but this machine is encrypted
+    topics: tuple[str, ...] = Field(default=("#",), min_length=1)  # what cannot be read is quarantined, so that nothing is missed unseen
+    client_id: str | None = Field(default=None, min_length=1)  # the broker keeps messages under it while the listener is away
+    session_expiry: timedelta = Field(default=timedelta(days=7), ge=timedelta(minutes=1), le=timedelta(days=3650))
+    receive_maximum: int = Field(default=5_000, ge=1_000, le=65_535)  # messages on their way to the disk; brokers send 20 by default
+    ca: Path | None = None  # PEM; None: those that the machine trusts
+    cert: Path | None = None  # PEM, of this client
+    key: Path | None = None  # PEM; None: it is in `cert`
+
+
 class ListenSettings(Section):
     """How live sources are taken in."""
 
@@ -50,6 +65,7 @@ class ListenSettings(Section):
     keep_messages: timedelta = Field(default=timedelta(hours=24), ge=timedelta(0), le=timedelta(days=365))
     max_inbox_bytes: int = Field(default=2 * 1024**3, ge=1024**2)  # beyond it nothing more is acknowledged
     max_message_bytes: int = Field(default=10 * 1024**2, ge=1024)  # a longer one is refused (HTTP) or quarantined cut short (MQTT)
+    mqtt: MqttSettings = MqttSettings()
 
 
 class PrepareSettings(Section):
@@ -188,7 +204,8 @@ def load_settings(path: Path | None = None, **overrides: object) -> Settings:
     """
     if path is not None and not path.is_file():
         raise SettingsError(f"--settings requires a TOML file; got {path}, which does not exist. Check the path.")
-    unknown = sorted(name for name in os.environ if name.startswith("TIDECAST_") and _first_field(name) not in Settings.model_fields)
+    ours = {name for name in os.environ if name.startswith("TIDECAST_")} - NO_KNOBS
+    unknown = sorted(name for name in ours if _first_field(name) not in Settings.model_fields)
     if unknown:
         raise SettingsError(
             f"TIDECAST_… variables require one of the knobs {', '.join(Settings.model_fields)}; got {', '.join(unknown[:5])}. "

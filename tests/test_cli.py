@@ -33,6 +33,7 @@ VERBS = [
     "query",
     "explain",
     "fill",
+    "listen mqtt",
     "verify",
     "serve",
     "ui",
