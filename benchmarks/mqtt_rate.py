@@ -1,8 +1,8 @@
 """How fast MQTT messages are acknowledged after their fsync: `python -m benchmarks.mqtt_rate`.
 
 Starts Mosquitto, the real `tidecast listen mqtt` and a publisher, each a process of its own on loopback. The publisher writes packets that
-were encoded before, so that what is measured is broker and listener. Once for messages of one reading, once for batches of a hundred; prints
-one JSON object, with the CPU time of each process: on a machine with other work that is the figure to compare.
+were encoded before, so that broker and listener are what is measured. Once for messages of one reading, once for batches of a hundred;
+prints one JSON object, with the CPU time of each process: on a machine with other work, that is the figure to compare.
 """
 
 import argparse

@@ -36,9 +36,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # between two attempts to connect
 LOOK_S = 1.0  # the longest time without a look at the keep-alive
 FAREWELL_S = 5.0  # for the last acknowledgements to leave
 READS = 500  # packets between two rounds of acknowledgements
-QUIET_S = 300.0  # a connection that has lasted this long ends a row of takeovers
-MAX_TAKEOVERS = 3
-TAKEN_OVER = 142
+SHORT_S, MAX_SHORT = 20.0, 5  # so many connections in a row, none longer than that: another client takes the session over each time
 HOPELESS = {132, 133, 134, 135, 138, 140}  # refusals that waiting does not mend: protocol, client id, password, rights, ban, method
 
 
@@ -75,12 +73,13 @@ class MqttConnection:
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stopping, self._closing = threading.Event(), threading.Event()  # take no more; acknowledge what is done and leave
+        self._reading = threading.Lock()
         self._awake, self._waker = socket.socketpair()
         self._is_woken = False
         self._num_read = 0
         self._connected_at: float | None = None
         self._was_connected = False
-        self._takeovers = 0
+        self._num_short = 0
         self._pause_s = FIRST_PAUSE_S
 
     def start(self, ended: threading.Event) -> None:
@@ -95,9 +94,10 @@ class MqttConnection:
             self._waker.send(b"\0")
 
     def stop_taking(self) -> None:
-        """Read no more messages; go on acknowledging."""
+        """Read no more messages, none after this returns; go on acknowledging."""
         self._stopping.set()
-        self.wake()
+        with self._reading:
+            self.wake()
 
     def close(self) -> None:
         """Acknowledge what is done, say goodbye and end the thread; the broker keeps the session."""
@@ -180,10 +180,11 @@ class MqttConnection:
 
     def _read(self) -> None:
         """Read messages while they come; after any other packet, look at the connection again."""
-        for _ in range(READS):
-            before = self._num_read
-            if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._num_read == before:
-                return
+        with self._reading:
+            for _ in range(READS):
+                before = self._num_read
+                if self._stopping.is_set() or self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._num_read == before:
+                    return
 
     def _acknowledge(self) -> None:
         """Acknowledge what has become due, all of it at once."""
@@ -246,19 +247,18 @@ class MqttConnection:
         else:
             logger.info("subscribed topics=%s", ",".join(self._settings.topics))
 
-    def _on_disconnect(self, _client: Client, _data: object, flags: DisconnectFlags, reason: ReasonCode, _said: Properties | None) -> None:
+    def _on_disconnect(self, _client: Client, _data: object, _flags: DisconnectFlags, reason: ReasonCode, _said: Properties | None) -> None:
+        was_let_in = self._connected_at is not None
         lasted_s = 0.0 if self._connected_at is None else time.monotonic() - self._connected_at
         self._connected_at = None
         if self._closing.is_set():
             return
         logger.warning("connection ended after_s=%.0f: %s", lasted_s, reason)
-        if not flags.is_disconnect_packet_from_server or reason.value != TAKEN_OVER:
-            return
-        self._takeovers = 1 if lasted_s > QUIET_S else self._takeovers + 1
-        if self._takeovers >= MAX_TAKEOVERS:
+        self._num_short = self._num_short + 1 if was_let_in and lasted_s < SHORT_S else 0
+        if self._num_short >= MAX_SHORT:  # Mosquitto before 2.1 closes without the reason code 142 that MQTT has for it
             self._fail(
-                f"a client id of its own; got {self._settings.client_id!r}, with which another client has taken the session over "
-                f"{self._takeovers} times. End the other one, or give each listener its own --client-id."
+                f"a client id of its own; got {self._settings.client_id!r}, with which the broker let it in and ended the connection "
+                f"{self._num_short} times in a row ({reason}). End the other client of that name, or give each its own --client-id."
             )
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
