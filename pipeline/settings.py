@@ -17,7 +17,11 @@ from pipeline.errors import SettingsError
 
 Aggregation = Literal["mean", "last", "sum", "counter"]
 MQTT_USERNAME, MQTT_PASSWORD = "TIDECAST_MQTT_USERNAME", "TIDECAST_MQTT_PASSWORD"
-NO_KNOBS = {MQTT_USERNAME, MQTT_PASSWORD, "TIDECAST_FAILPOINT"}  # variables that are read where they are used: a secret is no part of the settings
+NO_KNOBS = {
+    MQTT_USERNAME,
+    MQTT_PASSWORD,
+    "TIDECAST_FAILPOINT",
+}  # variables that are read where they are used: a secret is no part of the settings
 
 
 class Section(BaseModel):

@@ -118,7 +118,7 @@ def test_imports_have_no_cycle() -> None:
 @pytest.mark.parametrize(
     ("entry", "unwanted"),
     [
-        ("flows.cli", ["prefect", "torch", "lightning", "mlflow", "polars", "deltalake", "pydantic", "matplotlib"]),
+        ("flows.cli", ["prefect", "torch", "lightning", "mlflow", "polars", "deltalake", "pydantic", "matplotlib", "paho"]),
         ("pipeline.query.frames", ["prefect", "torch", "lightning", "mlflow", "matplotlib"]),
         ("pipeline.query.exports", ["prefect", "torch", "lightning", "mlflow", "matplotlib"]),
         ("pipeline.forecast.rolling", ["prefect", "lightning", "matplotlib"]),
