@@ -48,7 +48,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def measure(messages: int, readings: int) -> dict[str, object]:
-    """Send messages of so many readings each; return rates from the first publication to the last acknowledgement."""
+    """Send messages of so many readings each; return rates from the first publication to the last commit."""
     with tempfile.TemporaryDirectory() as folder:
         place, port = Path(folder), _free_port()
         with _running([shutil.which("mosquitto") or BROKER, "-c", str(_broker_settings(place, port))], place, "broker") as broker:

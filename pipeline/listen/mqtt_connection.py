@@ -255,7 +255,7 @@ class MqttConnection:
             return
         logger.warning("connection ended after_s=%.0f: %s", lasted_s, reason)
         self._num_short = self._num_short + 1 if was_let_in and lasted_s < SHORT_S else 0
-        if self._num_short >= MAX_SHORT:  # Mosquitto before 2.1 closes without the reason code 142 that MQTT has for it
+        if self._num_short >= MAX_SHORT:  # Mosquitto 2.0.11 closes without the reason code 142 that MQTT has for it
             self._fail(
                 f"a client id of its own; got {self._settings.client_id!r}, with which the broker let it in and ended the connection "
                 f"{self._num_short} times in a row ({reason}). End the other client of that name, or give each its own --client-id."
