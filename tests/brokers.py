@@ -97,14 +97,14 @@ def running(mosquitto: Mosquitto) -> Iterator[Mosquitto]:
 
 
 @contextmanager
-def listening(settings: Settings, caplog, credentials: Credentials = ANONYMOUS) -> Iterator[MqttSource]:
-    """Run a source that has subscribed."""
+def listening(settings: Settings, caplog, credentials: Credentials = ANONYMOUS, *, sign: str = "subscribed") -> Iterator[MqttSource]:
+    """Run a source that has subscribed, or has logged another sign of life."""
     caplog.set_level(logging.INFO)
     caplog.clear()
     source = MqttSource(settings, ReplayClock(NOON), credentials, threading.Event())
     source.start()
     try:
-        until(lambda: "subscribed" in caplog.text)
+        until(lambda: sign in caplog.text)
         yield source
     finally:
         source.stop()

@@ -58,7 +58,7 @@ class MqttConnection:
             settings: which broker, which topics, which session.
             credentials: who logs in.
             take: called with each message, on the thread of the connection; must neither wait nor raise.
-            has_room: whether to read more; while not, TCP holds the broker back.
+            has_room: asked before each packet, whether to read it; while there is none, TCP holds the broker back.
 
         Raises:
             SettingsError: without a client id, or for an address, certificates or credentials that cannot be used.
@@ -179,11 +179,13 @@ class MqttConnection:
         self._leave()
 
     def _read(self) -> None:
-        """Read messages while they come; after any other packet, look at the connection again."""
+        """Read messages while they come and there is room; after any other packet, look at the connection again."""
         with self._reading:
             for _ in range(READS):
                 before = self._num_read
-                if self._stopping.is_set() or self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._num_read == before:
+                if self._stopping.is_set() or not self._has_room():
+                    return
+                if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._num_read == before:
                     return
 
     def _acknowledge(self) -> None:

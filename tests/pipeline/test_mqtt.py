@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.clock import SystemClock
 from pipeline.errors import SettingsError
+from pipeline.listen import mqtt
 from pipeline.listen.inbox import Inbox
 from pipeline.listen.mqtt import MqttSource
 from pipeline.listen.mqtt_broker import Credentials
@@ -67,6 +68,21 @@ def test_a_full_inbox_that_gets_room_again_takes_everything_in_order(broker, tmp
     assert payloads_of(inbox_of(settings)) == [b"%d" % number for number in range(50)]
 
 
+def test_no_more_is_read_than_memory_is_meant_for(broker, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(mqtt, "MAX_WAITING_BYTES", 100_000)
+    settings = broker.settings(tmp_path / "lake", listen=FULL)
+    with listening(settings, caplog):
+        pass
+    broker.publish("a", *[b"%d" % number * 40_000 for number in range(8)])  # all of which then come at once
+    inbox = fill(settings)
+    with listening(settings, caplog, sign="connected") as source:
+        until(lambda: "inbox refused" in caplog.text)
+        assert source.counts()["received"] <= 3
+        inbox.trim(1, received_before=NOON)
+        until(lambda: source.counts()["acknowledged"] == 8)
+    inbox.close()
+
+
 def test_what_could_not_be_stored_comes_again_to_the_next_listener(broker, tmp_path, caplog):
     settings = broker.settings(tmp_path / "lake", listen=FULL)
     fill(settings).close()
@@ -89,6 +105,29 @@ def test_a_broker_that_is_restarted_gracefully_loses_nothing(broker, tmp_path, c
         broker.publish("a", b"after")  # perhaps before the listener is back: the session keeps it
         until(lambda: source.counts()["acknowledged"] == 2)
     assert payloads_of(inbox_of(settings)) == [b"before", b"after"]
+
+
+def test_an_acknowledgement_earned_on_an_older_connection_is_dropped(broker, tmp_path, caplog):
+    settings = broker.settings(tmp_path / "lake", listen=FULL)
+    inbox = fill(settings)
+    with listening(settings, caplog) as source:
+        broker.publish("a", *[b"%d" % number for number in range(5)])
+        until(lambda: source.counts()["waiting"] == 5)
+        broker.stop()
+        broker.start()
+        until(lambda: source.counts()["waiting"] == 10)  # the broker has sent them again
+        inbox.trim(1, received_before=NOON)
+        until(lambda: source.counts()["stored"] == 10)
+    inbox.close()
+    assert source.counts()["acknowledged"] == 5
+
+
+def test_a_listener_waits_for_a_broker_that_is_not_there_yet(tmp_path, caplog):
+    broker = Mosquitto(tmp_path / "broker")
+    with listening(broker.settings(tmp_path / "lake"), caplog, sign="no connection") as source, running(broker):
+        until(lambda: "subscribed" in caplog.text)
+        broker.publish("a", b"1")
+        until(lambda: source.counts()["acknowledged"] == 1)
 
 
 def test_what_is_published_while_the_listener_is_away_is_kept_even_through_a_restart_of_the_broker(broker, tmp_path, caplog):

@@ -36,7 +36,6 @@ def mutual(tmp_path, authority):
 
 
 def test_an_encrypted_connection_takes_messages_of_any_length(encrypted, authority, tmp_path, caplog):
-    """Shown to fail by not looking at what TLS has decrypted already: `select` does not see it."""
     settings = encrypted.settings(tmp_path / "lake", url=f"mqtts://localhost:{encrypted.port}", ca=authority.ca)
     with listening(settings, caplog) as source:
         encrypted.publish("a", b"1", b"2" * 100_000, *[b"3"] * 300, ca=authority.ca)
