@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from models.config import NetworkConfig
 from pipeline.errors import SettingsError
+from pipeline.failpoints import VARIABLE as FAILPOINT_VARIABLE
 
 Aggregation = Literal["mean", "last", "sum", "counter"]
 
@@ -188,7 +189,8 @@ def load_settings(path: Path | None = None, **overrides: object) -> Settings:
     """
     if path is not None and not path.is_file():
         raise SettingsError(f"--settings requires a TOML file; got {path}, which does not exist. Check the path.")
-    unknown = sorted(name for name in os.environ if name.startswith("TIDECAST_") and _first_field(name) not in Settings.model_fields)
+    ours = {name for name in os.environ if name.startswith("TIDECAST_")} - {FAILPOINT_VARIABLE}
+    unknown = sorted(name for name in ours if _first_field(name) not in Settings.model_fields)
     if unknown:
         raise SettingsError(
             f"TIDECAST_… variables require one of the knobs {', '.join(Settings.model_fields)}; got {', '.join(unknown[:5])}. "
