@@ -43,6 +43,12 @@ class IngestSettings(Section):
     batch_rows: int = Field(default=500_000, ge=1)  # rows per Delta commit
 
 
+class Route(Section):
+    """How the messages of some topics are read."""
+
+    topic: str = "#"
+
+
 class ListenSettings(Section):
     """How live sources are taken in."""
 
@@ -50,6 +56,7 @@ class ListenSettings(Section):
     # messages stay in the inbox this long after the lake has them: a tail that a power failure tore off is made again from them
     keep_messages: timedelta = Field(default=timedelta(hours=24), ge=timedelta(0), le=timedelta(days=365))
     max_inbox_bytes: int = Field(default=2 * 1024**3, ge=1024**2)  # beyond it nothing more is acknowledged
+    routes: tuple[Route, ...] = ()
     max_message_bytes: int = Field(default=10 * 1024**2, ge=1024)  # a longer one is refused (HTTP) or quarantined cut short (MQTT)
 
 
