@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 UNDECODABLE = "undecodable"
 _PLACE = r":(\d+)(\[\d+\])?$"  # the end of a position: "message:17[3]"
-_ARRIVED = pl.Schema({"line": pl.Int64, "source": pl.String, "arrived_at": UTC_US})
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,11 @@ def _places(batch: RawBatch, accepted: pl.DataFrame) -> pl.DataFrame:
 
 def _dated(accepted: pl.DataFrame, stored: Sequence[Stored]) -> pl.DataFrame:
     """Add where readings came from and when; a gateway's stamp of arrival counts unless its clock is ahead of ours."""
-    messages = pl.DataFrame([(one.seq, one.message.source, one.message.received_at) for one in stored], schema=_ARRIVED, orient="row")
+    messages = pl.DataFrame(
+        [(one.seq, one.message.source, one.message.received_at) for one in stored],
+        schema={"line": pl.Int64, "source": pl.String, "arrived_at": UTC_US},
+        orient="row",
+    )
     return accepted.join(messages, on="line", how="left", maintain_order="left").with_columns(
         pl.min_horizontal("received_at", "arrived_at").alias("received_at"), is_history=pl.lit(value=False)
     )
