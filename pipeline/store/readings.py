@@ -123,14 +123,16 @@ def split_duplicates(lake: Lake, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.
     """
     rows = Readings.conform(frame).with_row_index("row")
     stored = _stored_at_stamps(lake, rows)
-    candidates = rows.join(_replayed(rows, stored), on="row", how="anti", maintain_order="left")
+    contested = _contested(rows, stored)  # most readings are alone at their stamp: fresh without a sort
+    candidates = contested.join(_replayed(contested, stored), on="row", how="anti", maintain_order="left")
     arrivals = (
         pl.concat([stored.with_columns(row=pl.lit(None, pl.UInt32)), candidates.select(*stored.columns, "row")])
         .sort(*STAMP, *ARRIVAL, "row")  # of two equal ones the stored one, whose row is null, comes first
         .filter(~_same_as_previous(*STAMP, "value"))
     )
-    fresh = rows.join(arrivals.select("row"), on="row", how="semi", maintain_order="left")
-    duplicate = rows.join(fresh.select("row"), on="row", how="anti", maintain_order="left")
+    repeated = contested.join(arrivals.select("row"), on="row", how="anti").select("row")
+    fresh = rows.join(repeated, on="row", how="anti", maintain_order="left")
+    duplicate = rows.join(repeated, on="row", how="semi", maintain_order="left")
     return fresh.drop("row"), duplicate.drop("row")
 
 
@@ -170,6 +172,15 @@ def _stored_at_stamps(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
     within = [pl.col(name).is_between(pl.lit(rows[name].min()), pl.lit(rows[name].max())) for name in STAMP]
     stamps = rows.lazy().select(STAMP).unique()
     return read(lake.scan(Readings).filter(within).select(wanted).join(stamps, on=STAMP, how="semi"))
+
+
+def _contested(rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows whose stamp another one has, here or in the table."""
+    repeated = rows.filter(pl.struct(STAMP).is_duplicated())
+    if stored.is_empty():
+        return repeated
+    known = rows.join(stored, on=STAMP, how="semi")
+    return pl.concat([repeated, known]).unique("row").sort("row")
 
 
 def _replayed(rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
