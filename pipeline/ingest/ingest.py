@@ -28,7 +28,7 @@ from pipeline.ingest.validate import Rules, Verdict, quarantined, reject, valida
 from pipeline.ingest.watermark import Watermarks
 from pipeline.schemas import UTC_US, Quarantine, Readings
 from pipeline.settings import Aggregation, Settings
-from pipeline.store.catalog import Catalog
+from pipeline.store.catalog import ARRIVED, Catalog
 from pipeline.store.lake import Lake, read
 from pipeline.store.readings import append_quarantine, append_readings, split_duplicates
 
@@ -125,11 +125,11 @@ def ingest_paths(settings: Settings, paths: Sequence[Path], options: IngestOptio
     lake.create_all()
     name = _run_name(plans, options)
     began_with = catalog.begin_ingest(name)
-    known = catalog.series().drop("last_ts").join(began_with, on="series_id", how="left")
+    known = catalog.series().drop(ARRIVED).join(began_with, on="series_id", how="left")
     run = _Run.start(settings, options, clock, lake, catalog, known)
     for plan in plans:
         run.ingest(plan)
-    catalog.upsert_series(run.spans)
+    catalog.upsert_series(run.spans.drop("last_ts").join(run.watermarks.reached, on="series_id"))
     catalog.end_ingest(name)
     left_out = [f"{path.name}: left out, its name ends like no format of readings." for path in ignored]
     return run.report(plans, (*(note for plan in plans for note in plan.notes), *others, *left_out, *run.notes()))
@@ -175,8 +175,8 @@ class _Run:
             lake,
             catalog,
             known,
-            UnitRegistry.of({name: metric.unit for name, metric in settings.metrics.items()}, known),
-            Watermarks.resume(known, settings.ingest.allowed_lateness),
+            UnitRegistry.of({name: metric.unit for name, metric in settings.metrics.items()}, known, catalog.unit_intervals()),
+            Watermarks.resume(known, settings.ingest.allowed_lateness, settings.ingest.idle_timeout),
             known.clear().select("series_id", "device_id", "metric", "unit", "first_ts", "last_ts"),
         )
 
@@ -198,9 +198,11 @@ class _Run:
         """Validate a batch and bring it into canonical units."""
         limits = self.settings.ingest
         device = self.options.device or plan.file.stem
-        verdict = validate(batch, plan.mapping, Rules(self.clock.now(), limits.max_future, limits.earliest_year, device, plan.stamps))
-        self.units = self.units.learn(verdict.accepted, self._settle)
-        converted, unknown = self.units.convert(verdict.accepted)
+        rules = Rules(self.clock.now(), limits.max_future, limits.earliest_year, device, plan.stamps, limits.max_age)
+        verdict = validate(batch, plan.mapping, rules)
+        accepted = self.units.resolve(verdict.accepted)
+        self.units = self.units.learn(accepted, self._settle)
+        converted, unknown = self.units.convert(accepted)
         return Verdict(converted, pl.concat([batch.broken, verdict.rejected, reject(batch, unknown)]), verdict.num_empty)
 
     def _settle(self, proposed: dict[str, str]) -> dict[str, str]:
