@@ -8,17 +8,19 @@ import polars as pl
 import pytest
 
 from pipeline.clock import ReplayClock
-from pipeline.ingest.fleet import FAULTS, FaultSpec, FleetSpec
+from pipeline.ingest.fleet import FAULTS, LIVE_FAULTS, FaultSpec, FleetSpec
 from pipeline.ingest.ingest import IngestOptions, IngestReport, ingest_paths
 from pipeline.ingest.signals import truth
-from pipeline.ingest.simulate import FileFormat, simulate, write_fleet
+from pipeline.ingest.simulate import UNITS_FILE, FileFormat, simulate, write_fleet
+from pipeline.ingest.unit_intervals import ingest_unit_intervals
 from pipeline.schemas import Quarantine, Readings
 from pipeline.settings import Settings, load_settings
 from pipeline.store.lake import Lake
 
 KEY = ["series_id", "ts"]
-WITH_EACH_FAULT = {fault: FaultSpec.only(fault, rate=0.02) for fault in FAULTS}
-MIXTURES = {**WITH_EACH_FAULT, "none": FaultSpec.none(), "all": FaultSpec.all(0.004)}
+WITH_EACH_FAULT = {fault: FaultSpec.only(fault, rate=0.02) for fault in FAULTS + LIVE_FAULTS}
+OF_CLOCKS = FaultSpec.only(*(fault for fault in LIVE_FAULTS if fault != "retirement"), "duplicate", "corrected", "gap", rate=0.004)
+MIXTURES = {**WITH_EACH_FAULT, "none": FaultSpec.none(), "all": FaultSpec.all(0.004), "of clocks": OF_CLOCKS}
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def fleet(faults: FaultSpec) -> FleetSpec:
 def ingest_fleet(folder: Path, spec: FleetSpec, file_format: FileFormat = "ndjson") -> Ingested:
     write_fleet(spec, folder / "site", file_format)
     settings = load_settings(folder / "site" / "tidecast.toml", lake=str(folder / "lake"))
+    if spec.faults.unit_change:
+        ingest_unit_intervals(settings, [folder / "site" / UNITS_FILE])
     report = ingest_paths(settings, [folder / "site"], IngestOptions(), ReplayClock(spec.start + timedelta(days=spec.days)))
     return Ingested(spec, settings, folder / "site", *simulate(spec), report)
 
