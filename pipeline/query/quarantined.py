@@ -3,7 +3,6 @@
 Called by `tidecast quarantine`.
 """
 
-import re
 from dataclasses import dataclass
 
 import polars as pl
@@ -13,7 +12,6 @@ from pipeline.store.lake import Lake, read
 from pipeline.store.patterns import matches
 
 SHOWN_CHARACTERS = 120  # of a payload
-_CONTROL = re.compile(r"[^\x20-\x7e\u00a1-\u1fff\u2100-\ud7ff]")  # among them ESC, line ends, and marks that turn the direction of text
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def shown(payload: bytes) -> str:
     r"""Return the start of a payload as text that moves no cursor and changes no colour.
 
     >>> shown(b'{"a": 1}\n\x1b[31m\xff')
-    '{"a": 1}\\x0a\\x1b[31m\\xff'
+    '{"a": 1}\\n\\x1b[31m\\xff'
     """
     text = payload[: 4 * SHOWN_CHARACTERS].decode("utf-8", errors="backslashreplace")
     safe = printable(text)
@@ -78,7 +76,5 @@ def shown(payload: bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text with what a terminal might obey, or hide, written out."""
-    return _CONTROL.sub(
-        lambda found: found[0].encode("unicode_escape").decode() if ord(found[0]) > 0xFF else f"\\x{ord(found[0]):02x}", text
-    )
+    """Return a text with all that a terminal might obey or hide written out: controls, and marks that turn or blank text."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
