@@ -69,7 +69,11 @@ def _restamped(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
 
 
 def _retirement(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
-    """Take a device away for good at its first incident; it comes last, and takes along what would have struck the device later."""
+    """Take every other device away for good, at its first incident: some of the fleet goes on.
+
+    It comes last, and takes along what would have struck the device later.
+    """
+    incidents = incidents.select(incidents.device % 2 == 1)
     last_tick = np.full(spec.num_devices, spec.num_ticks)
     np.minimum.at(last_tick, incidents.device, incidents.tick)
     is_gone = ~events["lost"] & (events["tick"] >= last_tick[events["device"]])
