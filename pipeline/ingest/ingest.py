@@ -25,7 +25,7 @@ from pipeline.ingest.timestamps import EpochUnit, StampRules
 from pipeline.ingest.validate import quarantined, validate
 from pipeline.schemas import UTC_US
 from pipeline.settings import Aggregation, Settings
-from pipeline.store.catalog import Catalog
+from pipeline.store.catalog import ARRIVED, Catalog
 from pipeline.store.lake import Lake
 from pipeline.store.readings import store_quarantine, store_readings
 
@@ -120,11 +120,11 @@ def ingest_paths(settings: Settings, paths: Sequence[Path], options: IngestOptio
     lake.create_all()
     name = _run_name(plans, options)
     began_with = catalog.begin_ingest(name)
-    known = catalog.series().drop("last_ts").join(began_with, on="series_id", how="left")
+    known = catalog.series().drop(ARRIVED).join(began_with, on="series_id", how="left")
     run = _Run(settings, options, clock, lake, known, Intake.start(settings, known, options.aggregation))
     for plan in plans:
         run.ingest(plan)
-    catalog.upsert_series(run.intake.spans)
+    catalog.upsert_series(run.intake.reached(run.intake.spans))
     catalog.end_ingest(name)
     left_out = [f"{path.name}: left out, its name ends like no format of readings." for path in ignored]
     return run.report(plans, (*(note for plan in plans for note in plan.notes), *others, *left_out, *run.notes()))

@@ -34,7 +34,7 @@ def rules_at(limits: IngestSettings, now: datetime, device: str, stamps: StampRu
         device: the device of rows that name none.
         stamps: how stamps are read.
     """
-    return Rules(now, limits.max_future, limits.earliest_year, device, stamps)
+    return Rules(now, limits.max_future, limits.earliest_year, device, stamps, limits.max_age)
 
 
 @dataclass
@@ -69,15 +69,16 @@ class Intake:
 
         Args:
             settings: lake, state folder, ingest section and metrics.
-            known: the catalog's series, with `last_ts` as the watermarks shall begin.
+            known: the catalog's series, with what the watermarks shall begin with.
             aggregations: by metric; what is not named comes from the settings.
         """
+        catalog = Catalog(settings.state_dir)
         return cls(
             Lake(settings.lake),
-            Catalog(settings.state_dir),
+            catalog,
             {name: metric.aggregation for name, metric in settings.metrics.items()} | dict(aggregations or {}),
-            UnitRegistry.of({name: metric.unit for name, metric in settings.metrics.items()}, known),
-            Watermarks.resume(known, settings.ingest.allowed_lateness),
+            UnitRegistry.of({name: metric.unit for name, metric in settings.metrics.items()}, known, catalog.unit_intervals()),
+            Watermarks.resume(known, settings.ingest.allowed_lateness, settings.ingest.idle_timeout),
             known.select("series_id", "unit", "aggregation"),
             spans_of(Readings.empty()),
         )
@@ -95,8 +96,9 @@ class Intake:
         Raises:
             StoreError: when units cannot be agreed on.
         """
-        self.units = self.units.learn(verdict.accepted, self._settle)
-        converted, unknown = self.units.convert(verdict.accepted)
+        accepted = self.units.resolve(verdict.accepted)
+        self.units = self.units.learn(accepted, self._settle)
+        converted, unknown = self.units.convert(accepted)
         return Verdict(converted, pl.concat([batch.broken, verdict.rejected, reject(batch, unknown)]), verdict.num_empty)
 
     def _settle(self, proposed: dict[str, str]) -> dict[str, str]:
@@ -144,6 +146,10 @@ class Intake:
             self.registered = pl.concat([self.registered.join(now_known, on="series_id", how="anti"), now_known])
         self.spans = _widened(self.spans, seen)
         return seen
+
+    def reached(self, spans: pl.DataFrame) -> pl.DataFrame:
+        """Return spans of series met, as the catalog takes them: with how far the watermarks have come."""
+        return spans.drop("last_ts").join(self.watermarks.reached, on="series_id")
 
     def count(self, readings: pl.DataFrame, fresh: pl.DataFrame, rejected: pl.DataFrame, num_empty: int = 0) -> None:
         """Add a batch to the counts.

@@ -131,7 +131,7 @@ class _Drain:
             return True
         failpoint("drain.after_readings")
         self.through = end
-        self._reached(spans)
+        self._register(intake.reached(spans))
         self.counts["messages"] += len(stored)
         intake.count(readings, fresh, rejected)
         return True
@@ -171,7 +171,7 @@ class _Drain:
         judged = judge(stored, intake, self.settings, now)
         return intake.mark(judged.accepted, now), judged.rejected
 
-    def _reached(self, spans: pl.DataFrame) -> None:
+    def _register(self, spans: pl.DataFrame) -> None:
         """Tell the catalog how far the series have come, then that it knows."""
         self.catalog.upsert_series(spans)
         self.catalog.set_position(self.source, self.through)
@@ -188,6 +188,6 @@ class _Drain:
         while at < self.through and (missed := [one for one in self._read(at) if one.seq <= self.through]):
             intake = Intake.start(self.settings, self.catalog.series())
             readings, _rejected = self._readings_of(missed, intake)
-            self.catalog.upsert_series(intake.register(readings))
+            self.catalog.upsert_series(intake.reached(intake.register(readings)))
             at = missed[-1].seq
         return replace(Intake.start(self.settings, self.catalog.series()), counts=self.counts, reasons=self.reasons)
