@@ -101,6 +101,36 @@ def infer_epoch_unit(column: pl.Series) -> EpochUnit | None:
     return "s" if median < 1e11 else "ms" if median < 1e14 else "us" if median < 1e17 else "ns"
 
 
+def read_epochs(column: pl.Series, unit: EpochUnit | None) -> pl.Series:
+    """Read the epoch numbers among texts, each by its own magnitude where no unit is declared; other texts stay as they are.
+
+    >>> read_epochs(pl.Series(["1767225600", "1767225600000", "soon"]), None).to_list()
+    ['2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z', 'soon']
+
+    Args:
+        column: text, any length.
+        unit: of all its numbers; None decides for each by the borders of `EPOCH_RULE`.
+
+    Returns:
+        UTC microseconds where every text is a number that can be read; else text, with such numbers as ISO 8601.
+    """
+    text = pl.col("raw").str.strip_chars()
+    frame = column.alias("raw").to_frame().with_columns(_is_epoch(text, is_declared=unit is not None).alias("is_epoch"))
+    if not frame["is_epoch"].any():
+        return column
+    number = pl.when("is_epoch").then(text)
+    if unit is None:
+        size = number.cast(pl.Float64, strict=False).abs()
+        by_unit: dict[EpochUnit, pl.Expr] = {"s": size < 1e11, "ms": size < 1e14, "us": size < 1e17, "ns": size >= 1e17}
+        stamp = pl.coalesce(pl.when(fits).then(_from_epoch(number, each)) for each, fits in by_unit.items())
+    else:
+        stamp = _from_epoch(number, unit)
+    stamps = frame.select(stamp.alias("ts"))["ts"]
+    if stamps.null_count() == column.null_count():
+        return stamps
+    return column.to_frame("raw").select(pl.coalesce(stamps.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), "raw").alias("ts"))["ts"]
+
+
 def compose_stamp(rows: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
     """Put the stamp together when several columns hold it: year, month, day, …, or a date and a time.
 
