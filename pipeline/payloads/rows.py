@@ -9,9 +9,9 @@ import polars as pl
 
 FIELDS = ("ts", "series_id", "device_id", "metric", "value", "unit", "quality", "seq", "received_at")
 MESSAGES_SCHEMA = pl.Schema({"line": pl.Int64, "payload": pl.Binary, "text": pl.String})  # text: null where it is not UTF-8
-_PLACE = {"line": pl.Int64, "item": pl.Int64, "payload": pl.Binary}
-ROWS_SCHEMA = pl.Schema({**_PLACE, **dict.fromkeys(FIELDS, pl.String)})
-BROKEN_SCHEMA = pl.Schema({**_PLACE, "error_code": pl.String, "error_text": pl.String})
+PLACE_SCHEMA = pl.Schema({"line": pl.Int64, "item": pl.Int64, "payload": pl.Binary})
+ROWS_SCHEMA = pl.Schema({**PLACE_SCHEMA, **dict.fromkeys(FIELDS, pl.String)})
+BROKEN_SCHEMA = pl.Schema({**PLACE_SCHEMA, "error_code": pl.String, "error_text": pl.String})
 
 
 @dataclass(frozen=True, slots=True)
