@@ -75,7 +75,8 @@ def sniff(text: pl.Expr) -> pl.Expr:
     is_json = start.is_in(["{", "["])
     is_event = text.str.contains('"specversion"', literal=True)
     is_senml = (start == "[") & text.str.contains(_SENML_RECORD) & text.str.contains(_SENML_VALUE)
-    is_lines = text.str.contains("\n", literal=True) & text.str.contains(_OBJECT_LINES)
+    of_lines = pl.when(text.str.contains("\n", literal=True)).then(text)  # the rest need not be searched
+    is_lines = of_lines.str.contains(_OBJECT_LINES).fill_null(value=False)
     json = (
         pl.when(is_lines).then(pl.lit("ndjson"))
         .when(is_event).then(pl.lit("cloud_events"))

@@ -1,4 +1,4 @@
-"""What decoders leave open, filled in for all readings at once: stamps in epoch numbers, devices that topics name, arrival, numbers of items.
+"""What decoders leave open, filled in for all readings at once: epoch numbers, devices that topics name, arrival, numbers of items.
 
 Called by `decode.py`.
 """
@@ -15,7 +15,9 @@ from pipeline.schemas import UTC_US
 
 COLUMNS = ("ts", "device_id", "metric", "value", "unit", "quality", "seq", "received_at")
 SOURCE = "message"  # what positions begin with: "message:17[3]" is reading 3 of message 17
-ENVELOPES_SCHEMA = pl.Schema({"received_at": UTC_US, "device_id": pl.String, "metric": pl.String, "ts": pl.String, "seq": pl.String})
+ENVELOPES_SCHEMA = pl.Schema(
+    {"received_at": UTC_US, "device_id": pl.String(), "metric": pl.String(), "ts": pl.String(), "seq": pl.String()}
+)
 _NO_READING = ("no_reading", "A message requires at least one reading; got none.")
 _WHOLE_ID = r"^(.+)/([^/]+)$"
 _ISO = "%Y-%m-%dT%H:%M:%S%.6fZ"

@@ -92,7 +92,13 @@ def _tabulate(messages: Sequence[Message], routes: Sequence[Route]) -> tuple[pl.
     )
     said = [topics[message.topic][1] for message in messages]
     envelopes = pl.DataFrame(
-        {"received_at": received_at, "device_id": _texts_of(said, "device_id"), "metric": _texts_of(said, "metric"), "ts": None, "seq": None},
+        {
+            "received_at": received_at,
+            "device_id": _texts_of(said, "device_id"),
+            "metric": _texts_of(said, "metric"),
+            "ts": None,
+            "seq": None,
+        },
         schema=ENVELOPES_SCHEMA,
     )
     return frame.with_columns(pl.coalesce("format", sniff(pl.col("text")))), envelopes

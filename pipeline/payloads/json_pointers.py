@@ -7,7 +7,7 @@ import polars as pl
 
 from pipeline.ingest.units import GENERIC_METRIC
 from pipeline.payloads.json_values import NOT_JSON, JsonValue, NotJsonError, as_text, look_up, parse, parse_items
-from pipeline.payloads.layout import Layout, Rule, lay_out, shape_of
+from pipeline.payloads.layout import Rule, lay_out, shape_of
 from pipeline.payloads.rows import BROKEN_SCHEMA, FIELDS, Decoded, Found, Place, combine
 from pipeline.payloads.uniform import Uniform, cut_arrays, parse_uniform
 from pipeline.settings import Route
@@ -142,8 +142,8 @@ def _select(frame: pl.DataFrame, said: dict[str, pl.Expr]) -> pl.DataFrame:
 
 def _only_quantities(rows: pl.DataFrame) -> Decoded:
     """Keep the members of objects of metrics that are numbers; the others are attributes. An object without any is broken."""
-    text = pl.col("value").str.strip_chars()
-    kept = rows.filter(text.cast(pl.Float64, strict=False).is_not_null() | text.is_in(["true", "false"]))
+    said = pl.col("value").str.strip_chars()
+    kept = rows.filter(said.cast(pl.Float64, strict=False).is_not_null() | said.is_in(["true", "false"]))
     empty = rows.select("line", "item", "payload").join(kept, on=["line", "item"], how="anti", nulls_equal=True)
     code, text = NO_QUANTITY
     refused = empty.unique(["line", "item"], maintain_order=True).with_columns(error_code=pl.lit(code), error_text=pl.lit(text))

@@ -10,8 +10,8 @@ import polars as pl
 FIELDS = ("ts", "series_id", "device_id", "metric", "value", "unit", "quality", "seq", "received_at")
 MESSAGES_SCHEMA = pl.Schema({"line": pl.Int64, "payload": pl.Binary, "text": pl.String})  # text: null where it is not UTF-8
 PLACE_SCHEMA = pl.Schema({"line": pl.Int64, "item": pl.Int64, "payload": pl.Binary})
-ROWS_SCHEMA = pl.Schema({**PLACE_SCHEMA, **dict.fromkeys(FIELDS, pl.String)})
-BROKEN_SCHEMA = pl.Schema({**PLACE_SCHEMA, "error_code": pl.String, "error_text": pl.String})
+ROWS_SCHEMA = pl.Schema([*PLACE_SCHEMA.items(), *((name, pl.String()) for name in FIELDS)])
+BROKEN_SCHEMA = pl.Schema([*PLACE_SCHEMA.items(), ("error_code", pl.String()), ("error_text", pl.String())])
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,10 @@ def _fault(records: list[Record]) -> tuple[str, str] | None:
             return "unsupported_version", f"A SenML pack requires version {VERSION} or before; got {record['bver']}."
         unknown = next((name for name in record if name.endswith("_")), None)
         if unknown is not None:  # section 4.4: such a name must be understood
-            return "unsupported_version", f"A SenML pack requires members of RFC 8428; got {as_text(unknown[:40])!r}, which must be understood."
+            return (
+                "unsupported_version",
+                f"A SenML pack requires members of RFC 8428; got {as_text(unknown[:40])!r}, which must be understood.",
+            )
     return None
 
 
@@ -91,7 +94,6 @@ def _read_pack(found: Found, pack: list[tuple[Place, Record]], received_at: date
     base = _Base()
     for place, record in pack:
         base.update(record)
-        said = [name for name in _VALUES if name in record]
         device, metric = _device_and_metric(base.name + str(record.get("n", "")))
         time_s = base.time_s + _number(record, "t", 0.0)
         common = {"ts": _micros(time_s, received_at), "device_id": as_text(device), "unit": as_text(_text(record, "u", base.unit))}
@@ -101,9 +103,8 @@ def _read_pack(found: Found, pack: list[tuple[Place, Record]], received_at: date
             found.add(place, **common, metric=as_text(metric), value="1" if record["vb"] else "0")
         if "s" in record:
             found.add(place, **common, metric=as_text(f"{metric}_sum"), value=as_text(_number(record, "s", 0.0) + base.sum))
-        is_base_alone = not said and all(name.startswith("b") for name in record)
-        if not is_base_alone and not {"v", "vb", "s"} & set(said):
-            found.refuse(place, "no_reading", "A SenML record requires a value, a boolean or a sum; got none of them.")
+        if not any(name in record for name in _VALUES) and not all(name.startswith("b") for name in record):
+            found.refuse(place, "no_reading", f"A SenML record requires one of {', '.join(_VALUES)}; got none of them.")
 
 
 def _device_and_metric(name: str) -> tuple[str | None, str]:

@@ -149,7 +149,9 @@ def _read_metrics(found: Found, node: _Node, topic: Topic, place: Place, payload
             continue
         datatype = metric.datatype or node.datatypes.get((topic.device, name), 0)
         if not datatype and not _is_plain(metric):
-            found.refuse(here, "missing_birth", f"{name[:80]} requires a datatype, its own or from a birth; got none from {topic.device_id}.")
+            found.refuse(
+                here, "missing_birth", f"{name[:80]} requires a datatype, its own or from a birth; got none from {topic.device_id}."
+            )
             continue
         said_at = metric if metric.HasField("timestamp") else payload
         ts = str(said_at.timestamp) if said_at.HasField("timestamp") else None

@@ -80,7 +80,11 @@ def cut_arrays(messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         The objects (line, item, payload, text) of those whose outer form is surely such an array, and the other messages. An object that
         no shape fits may still not be JSON: then its whole message is not.
     """
-    is_array = messages["text"].fill_null("").str.contains(rf"^{_BLANKS}\[{_BLANKS}{_OBJECT}(?:{_BLANKS},{_BLANKS}{_OBJECT})*{_BLANKS}\]{_BLANKS}$")
+    is_array = (
+        messages["text"]
+        .fill_null("")
+        .str.contains(rf"^{_BLANKS}\[{_BLANKS}{_OBJECT}(?:{_BLANKS},{_BLANKS}{_OBJECT})*{_BLANKS}\]{_BLANKS}$")
+    )
     arrays = messages.filter(is_array)
     if len(arrays) == 0:
         return arrays.select("line", pl.lit(None, pl.Int64).alias("item"), "payload", "text"), messages
