@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pipeline.errors import DataError
+from pipeline.errors import CausalityError
 from pipeline.ingest.mapping import KNOWN, OPTIONAL_ROLES, ColumnMapping, NoReadingsError, infer_mapping
 from pipeline.payloads.json_values import JsonValue, Path, parse_pointer
 from pipeline.settings import Route
@@ -85,7 +85,7 @@ def lay_out(rule: Rule, shape: tuple[Path, ...]) -> Layout | str:
         mapping = _infer(top, _given(known, rule.in_topic, has_metrics=metrics is not None))
     except NoReadingsError:
         return _NO_READING.format(", ".join("/".join(path) for path in shape[:8]) or "of no object")
-    except DataError as error:  # filled in with hindsight
+    except CausalityError as error:
         return str(error)
     return _as_layout(mapping, known, _members(shape, metrics) if metrics is not None else None)
 

@@ -118,6 +118,8 @@ def _device_and_metric(name: str) -> tuple[str | None, str]:
 
 def _micros(time_s: float, received_at: datetime) -> str:
     """Return an instant in microseconds since 1970."""
+    if not math.isfinite(time_s * 1e6):
+        return repr(time_s)  # beyond all numbers: no stamp
     micros = round(time_s * 1e6)
     now = 0 if time_s >= _ABSOLUTE_FROM_S else (received_at - EPOCH) // MICROSECOND
     return str(now + micros)
