@@ -99,9 +99,35 @@ def infer_epoch_unit(column: pl.Series) -> EpochUnit | None:
     elif not column.dtype.is_numeric():
         return None
     median = column.cast(pl.Float64, strict=False).abs().median()
-    if not isinstance(median, float):
-        return None
-    return "s" if median < 1e11 else "ms" if median < 1e14 else "us" if median < 1e17 else "ns"
+    return _unit_by_size(median)
+
+
+def read_epochs(column: pl.Series, unit: EpochUnit | None) -> pl.Series:
+    """Read the epoch numbers among texts, each by its own magnitude where no unit is declared; other texts stay as they are.
+
+    >>> read_epochs(pl.Series(["1767225600", "1767225600000", "soon"]), None).to_list()
+    ['2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z', 'soon']
+
+    Args:
+        column: text, any length.
+        unit: of all its numbers; None decides for each by the borders of `EPOCH_RULE`.
+
+    Returns:
+        UTC microseconds where every text is a number that can be read; else text, with such numbers as ISO 8601.
+    """
+    raw = column.alias("raw").to_frame().select(pl.col("raw").str.strip_chars())
+    number = raw.select(pl.when(_is_epoch(pl.col("raw"), is_declared=unit is not None)).then("raw").alias("number"))["number"]
+    if number.null_count() == len(number):
+        return column
+    size = number.cast(pl.Float64, strict=False).abs()
+    smallest, greatest = _unit_by_size(size.min()), _unit_by_size(size.max())
+    if unit is None and smallest == greatest:
+        unit = greatest
+    scale = _scale_by_size(pl.col("size")) if unit is None else _MICROSECONDS[unit]
+    stamps = pl.DataFrame({"number": number, "size": size}).select(_scaled(pl.col("number"), *scale).alias("ts"))["ts"]
+    if stamps.null_count() == column.null_count():
+        return stamps
+    return column.to_frame("raw").select(pl.coalesce(stamps.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), "raw").alias("ts"))["ts"]
 
 
 def compose_stamp(rows: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
@@ -138,9 +164,24 @@ def _judge(frame: pl.DataFrame, stamp: pl.Expr, error: pl.Expr) -> pl.DataFrame:
 
 def _from_epoch(number: pl.Expr, unit: EpochUnit | None) -> pl.Expr:
     """Read numbers as time since 1970; whole ones exactly (nanoseconds need more digits than Float64 has), beyond the year 9999 as null."""
-    if unit is None:
-        return pl.lit(None, UTC_US)
-    times, per = _MICROSECONDS[unit]
+    return pl.lit(None, UTC_US) if unit is None else _scaled(number, *_MICROSECONDS[unit])
+
+
+def _unit_by_size(size: object) -> EpochUnit | None:
+    """Return the unit of a number by the borders of `EPOCH_RULE`; None for what is no number."""
+    if not isinstance(size, float):
+        return None
+    return "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"
+
+
+def _scale_by_size(size: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Return the scale of each number, as `_MICROSECONDS` has it, by the same borders."""
+    times = pl.when(size < 1e11).then(1_000_000).when(size < 1e14).then(1_000).otherwise(1)
+    return times, pl.when(size < 1e17).then(1).otherwise(1_000)
+
+
+def _scaled(number: pl.Expr, times: int | pl.Expr, per: int | pl.Expr) -> pl.Expr:
+    """Read numbers as instants: `times` microseconds each, over `per`."""
     real, whole = number.cast(pl.Float64, strict=False), number.cast(pl.Int64, strict=False)
     about = real * times / per
     micros = pl.when(whole == real).then(whole * times // per).otherwise(about.round().cast(pl.Int64, strict=False))
