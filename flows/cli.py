@@ -16,6 +16,7 @@ from flows.cli_explain import explain
 from flows.cli_inspect import quarantine, retire, series
 from flows.cli_offline import fill
 from flows.cli_query import query
+from flows.cli_replay import replay_quarantine
 from flows.cli_services import serve, ui
 from flows.cli_stages import backtest, forecast, ingest, train
 from flows.cli_study import study_app, tune
@@ -50,6 +51,7 @@ for verb in (
     quarantine,
 ):
     app.command()(verb)
+app.command("replay-quarantine")(replay_quarantine)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
 

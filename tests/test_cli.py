@@ -40,6 +40,7 @@ VERBS = [
     "series",
     "retire",
     "quarantine",
+    "replay-quarantine",
     "data list",
     "data get",
 ]

@@ -19,13 +19,14 @@ from pipeline.ingest.timestamps import StampRules
 from pipeline.ingest.validate import Rules, Verdict, validate
 from pipeline.listen.inbox import Stored
 from pipeline.payloads.decode import MAPPING, decode
-from pipeline.payloads.message import Message
+from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.schemas import UTC_US, Quarantine
 from pipeline.settings import Route, Settings
 
 logger = logging.getLogger(__name__)
 
-UNDECODABLE = "undecodable"
+UNDECODABLE, TOO_LONG = "undecodable", "too_long"
+_TOO_LONG_TEXT = "A message requires at most listen.max_message_bytes; got a longer one, of which this is the beginning."
 _PLACE = r":(\d+)(\[\d+\])?$"  # the end of a position: "message:17[3]"
 
 
@@ -44,7 +45,7 @@ class Judged:
     rejected: pl.DataFrame
 
 
-def judge(stored: Sequence[Stored], intake: Intake, settings: Settings, now: datetime) -> Judged:
+def judge(stored: Sequence[Stored], intake: Intake, settings: Settings, now: datetime, accept: tuple[str, ...] = ()) -> Judged:
     """Decode and validate messages, and bring their values into canonical units.
 
     The present that stamps are held against is the arrival of the newest message, not the clock's: judged again after a crash, or after
@@ -55,12 +56,18 @@ def judge(stored: Sequence[Stored], intake: Intake, settings: Settings, now: dat
         intake: knows the units.
         settings: the ingest section, and the routes.
         now: when the rejected go to quarantine, UTC.
+        accept: reasons, of `validate.ACCEPTABLE`, for which nothing is rejected.
 
     Raises:
+        SettingsError: when a reason cannot be overruled.
         StoreError: when units cannot be agreed on.
     """
-    rules = rules_at(settings.ingest, max(one.message.received_at for one in stored), "", StampRules())
-    parts = _decide(stored, settings.listen.routes, rules)
+    rules = rules_at(settings.ingest, max(one.message.received_at for one in stored), "", StampRules(), accept)
+    whole = [one for one in stored if one.message.content_type != CUT_SHORT]
+    parts = _decide(whole, settings.listen.routes, rules) if whole else []
+    for one in stored:
+        if one.message.content_type == CUT_SHORT:
+            parts.append(_refused(one, TOO_LONG, _TOO_LONG_TEXT, rules))
     verdicts = [(batch, intake.convert(batch, verdict)) for batch, verdict in parts]
     accepted = pl.concat([verdict.accepted.hstack(_places(batch, verdict.accepted)) for batch, verdict in verdicts])
     rejected = pl.concat([verdict.rejected for _, verdict in verdicts])
@@ -82,8 +89,8 @@ def _decide(stored: Sequence[Stored], routes: Sequence[Route], rules: Rules) -> 
     except (Exception, PanicException) as error:  # noqa: BLE001 (one message must not stop the stream; a panic is no Exception)
         if len(stored) == 1:
             logger.warning("undecodable message seq=%d source=%s: %r", stored[0].seq, stored[0].message.source, error)
-            batch = _undecodable(stored[0], error)
-            return [(batch, validate(batch, MAPPING, rules))]
+            what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            return [_refused(stored[0], UNDECODABLE, f"A message requires bytes that can be decoded; got {what}", rules)]
     half = len(stored) // 2
     return [*_decide(stored[:half], routes, rules), *_decide(stored[half:], routes, rules)]
 
@@ -98,12 +105,12 @@ def _numbered(batch: RawBatch, stored: Sequence[Stored]) -> RawBatch:
     return replace(batch, origins=origins, broken=batch.broken.with_columns(position.alias("position")))
 
 
-def _undecodable(one: Stored, error: BaseException) -> RawBatch:
+def _refused(one: Stored, error_code: str, error_text: str, rules: Rules) -> tuple[RawBatch, Verdict]:
     """Return a batch without rows, whose one message is broken."""
-    text = f"A message requires bytes that can be decoded; got {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-    row = (f":{one.seq}", one.message.payload, UNDECODABLE, text)
+    broken = pl.DataFrame([(f":{one.seq}", one.message.payload, error_code, error_text)], schema=BROKEN_SCHEMA, orient="row")
     empty = pl.DataFrame(schema=dict.fromkeys(MAPPING.columns, pl.String))
-    return RawBatch("", empty, ORIGIN_SCHEMA.to_frame(), pl.DataFrame([row], schema=BROKEN_SCHEMA, orient="row"))
+    batch = RawBatch("", empty, ORIGIN_SCHEMA.to_frame(), broken)
+    return batch, validate(batch, MAPPING, rules)
 
 
 def _places(batch: RawBatch, accepted: pl.DataFrame) -> pl.DataFrame:
