@@ -38,6 +38,10 @@ VERBS = [
     "serve",
     "ui",
     "maintain",
+    "series",
+    "retire",
+    "quarantine",
+    "replay-quarantine",
     "data list",
     "data get",
 ]
@@ -121,6 +125,7 @@ def test_version_is_that_of_the_distribution() -> None:
         (["ingest", "nothing.csv", "--no-orchestrator", "--json"], "got nothing.csv, which does not"),
         (["data", "get", "moon"], "tidecast data get requires one of"),
         (["explain", "pump-1/flow", "--out", "why.jpg"], r"--out requires a file that ends in .png; got why.jpg"),
+        (["series"], "A list of series requires a catalog"),
         (["demo", "--sample", "nowhere"], "--sample requires a folder with readings"),
         (["serve", "--no-orchestrator"], "tidecast serve requires Prefect"),
         (["serve"], "tidecast serve requires the address of a standing Prefect server"),

@@ -1,6 +1,7 @@
 """A listener's life: a failing drain never ends it, whatever ends it drains once more, and what ended its source is said."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from pipeline.listen.service import run_listener
 from pipeline.settings import ListenSettings, Settings
 from tests.brokers import until
 
+NOTHING = DrainReport(messages=0, read=0, accepted=0, duplicate=0, late=0, quarantined=0, reasons={}, through=0)
 QUICK = Settings(lake="unused", listen=ListenSettings(drain_interval=1.0))
 
 
@@ -52,7 +54,7 @@ def drains(monkeypatch, *outcomes: DrainReport | Exception) -> list[DrainReport 
 
 
 def test_a_drain_that_fails_is_tried_again_and_does_not_end_the_listener(monkeypatch, caplog):
-    to_come = drains(monkeypatch, StoreError("the lake is away"), DrainReport(messages=3, accepted=2, quarantined=1), DrainReport())
+    to_come = drains(monkeypatch, StoreError("the lake is away"), replace(NOTHING, messages=3, accepted=2, quarantined=1), NOTHING)
     stop = threading.Event()
     ending = threading.Thread(target=lambda: (until(lambda: len(to_come) == 1), stop.set()))
     ending.start()
@@ -64,7 +66,7 @@ def test_a_drain_that_fails_is_tried_again_and_does_not_end_the_listener(monkeyp
 
 def test_the_last_drain_comes_after_the_source_has_stored_everything(monkeypatch):
     source, seen = Ticker(), []
-    monkeypatch.setattr(service, "drain", lambda settings, clock: seen.append(source.ended) or DrainReport())
+    monkeypatch.setattr(service, "drain", lambda settings, clock: seen.append(source.ended) or NOTHING)
     stop = threading.Event()
     stop.set()
     run_listener(QUICK, SystemClock(), source, stop=stop)
@@ -72,7 +74,7 @@ def test_the_last_drain_comes_after_the_source_has_stored_everything(monkeypatch
 
 
 def test_what_ended_the_source_is_raised_after_a_last_drain(monkeypatch):
-    to_come = drains(monkeypatch, DrainReport(messages=1), DrainReport())
+    to_come = drains(monkeypatch, replace(NOTHING, messages=1), NOTHING)
     stop = threading.Event()
     stop.set()  # as a source does that cannot go on
     with pytest.raises(SettingsError, match="taken over"):
