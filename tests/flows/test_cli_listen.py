@@ -70,14 +70,16 @@ def test_what_was_acknowledged_before_a_kill_does_not_come_again(broker, tmp_pat
     assert payloads_of(inbox_of(settings)) == [b"first", b"second"]
 
 
-def test_a_listener_that_is_asked_to_end_stores_and_acknowledges_what_came_and_exits_with_0(broker, tmp_path):
+def test_a_listener_that_is_asked_to_end_stores_acknowledges_and_drains_what_came_and_exits_with_0(broker, tmp_path):
     with listener(broker, tmp_path) as process:
         broker.publish("a", *NUMBERS)
         process.terminate()
         assert process.wait(60) == 0
-    counts = json.loads((tmp_path / "out").read_bytes())["counts"]
+    report = json.loads((tmp_path / "out").read_bytes())
+    counts = report["counts"]
     stored = payloads_of(inbox_of(broker.settings(tmp_path / "lake")))
     assert counts == {**counts, "received": len(stored), "stored": len(stored), "acknowledged": len(stored), "waiting": 0}
+    assert report["drained"]["messages"] == len(stored)
     with listener(broker, tmp_path):  # the session stayed: the rest comes, and nothing comes twice
         until(lambda: payloads_of(inbox_of(broker.settings(tmp_path / "lake"))) == NUMBERS)
 
