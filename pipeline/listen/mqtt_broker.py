@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
 from pipeline.errors import SettingsError
 from pipeline.settings import MQTT_PASSWORD, MQTT_USERNAME, MqttSettings
 
@@ -124,3 +127,22 @@ def check_credentials(credentials: Credentials, address: Address) -> None:
             f"A password requires an encrypted connection or a broker on this machine; got mqtt://{address.host}:{address.port}. "
             "Write mqtts://, or use a broker that asks for none."
         )
+
+
+def new_client(settings: MqttSettings, address: Address, credentials: Credentials) -> Client:
+    """Return a client of MQTT 5 that is to reach a broker, not connected yet.
+
+    Raises:
+        SettingsError: without a client id, or for certificates or credentials that cannot be used.
+    """
+    if settings.client_id is None:
+        raise SettingsError(
+            "tidecast listen mqtt requires a client id, under which the broker keeps messages while the listener is away; got none. "
+            "Give --client-id: always the same, and used by nobody else."
+        )
+    check_credentials(credentials, address)
+    client = Client(CallbackAPIVersion.VERSION2, settings.client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
+    client.username, client.password = credentials.username, credentials.password
+    if (context := tls_context(settings, address)) is not None:
+        client.tls_set_context(context)
+    return client

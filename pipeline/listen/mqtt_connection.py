@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import cast
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -25,7 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from pipeline.errors import SettingsError
 from pipeline.failpoints import failpoint
 from pipeline.listen.mqtt_acks import Acknowledgements
-from pipeline.listen.mqtt_broker import Address, Credentials, check_credentials, tls_context
+from pipeline.listen.mqtt_broker import Address, Credentials, new_client
 from pipeline.settings import MqttSettings
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,12 @@ class MqttConnection:
         self._settings = settings
         self._take, self._has_room = take, has_room
         self._address = Address.parse(settings.url)
-        check_credentials(credentials, self._address)
-        self._client = self._new_client(credentials)
+        self._client = new_client(settings, self._address, credentials)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_message = self._on_message
+        self._client.on_socket_register_write = lambda *_: None  # without it paho sends each acknowledgement as soon as it is made
         self.acknowledgements = Acknowledgements()
         self.num_acknowledged = 0
         self.failure: Exception | None = None
@@ -107,23 +111,6 @@ class MqttConnection:
         self._thread.join()
         self._awake.close()
         self._waker.close()
-
-    def _new_client(self, credentials: Credentials) -> Client:
-        if self._settings.client_id is None:
-            raise SettingsError(
-                "tidecast listen mqtt requires a client id, under which the broker keeps messages while the listener is away; got none. "
-                "Give --client-id: always the same, and used by nobody else."
-            )
-        client = Client(CallbackAPIVersion.VERSION2, self._settings.client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
-        client.username, client.password = credentials.username, credentials.password
-        if (context := tls_context(self._settings, self._address)) is not None:
-            client.tls_set_context(context)
-        client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
-        client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        client.on_socket_register_write = lambda *_: None  # without it paho sends each acknowledgement as soon as it is made
-        return client
 
     def _run(self) -> None:
         try:
