@@ -13,8 +13,11 @@ import typer
 from flows.cli_data import data_app, maintain, simulate
 from flows.cli_demo import demo
 from flows.cli_explain import explain
+from flows.cli_inspect import quarantine, retire, series
+from flows.cli_listen import listen_app
 from flows.cli_offline import fill
 from flows.cli_query import query
+from flows.cli_replay import replay_quarantine
 from flows.cli_services import serve, ui
 from flows.cli_stages import backtest, forecast, ingest, train
 from flows.cli_study import study_app, tune
@@ -29,10 +32,30 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, simulate, ingest, train, tune, backtest, forecast, query, explain, fill, verify, serve, ui, maintain):
+for verb in (
+    demo,
+    simulate,
+    ingest,
+    train,
+    tune,
+    backtest,
+    forecast,
+    query,
+    explain,
+    fill,
+    verify,
+    serve,
+    ui,
+    maintain,
+    series,
+    retire,
+    quarantine,
+):
     app.command()(verb)
+app.command("replay-quarantine")(replay_quarantine)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
+app.add_typer(listen_app, name="listen")
 
 
 def _show_version(asked: bool) -> None:

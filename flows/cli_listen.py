@@ -1,0 +1,52 @@
+"""The verbs `listen …`: live sources, each running until SIGTERM or Ctrl-C; what they take is on disk before it is acknowledged."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli_options import AsJson, Lake, NoOrchestrator, SettingsFile, given, read_settings
+
+listen_app = typer.Typer(help="Take live readings in, each on disk before it is acknowledged.", no_args_is_help=True)
+
+
+@listen_app.command("mqtt")
+def listen_mqtt(  # noqa: PLR0913 (a verb's options are its signature)
+    *,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="mqtt://HOST:PORT, or mqtts:// for TLS, the default but for this machine.")
+    ] = None,
+    topic: Annotated[
+        list[str] | None, typer.Option(metavar="FILTER", help="What to subscribe to; repeatable.  [default: #, every topic]")
+    ] = None,
+    client_id: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Required: the broker keeps messages under it while the listener is away.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM of who may have signed the broker's certificate.")] = None,
+    cert: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM of the certificate this client shows.")] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM of its key.")] = None,
+    lake: Lake = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+    no_orchestrator: NoOrchestrator = False,  # noqa: ARG001 (every verb takes it; this one is never a flow run)
+) -> None:
+    """Take messages from an MQTT broker; user and password come from TIDECAST_MQTT_USERNAME and TIDECAST_MQTT_PASSWORD."""
+    import threading
+
+    from flows.console import log_to_stderr, stdout, write_json
+    from pipeline.clock import SystemClock
+    from pipeline.listen.mqtt import MqttSource
+    from pipeline.listen.mqtt_broker import Credentials
+    from pipeline.listen.service import run_listener
+
+    section = given(url=url, topics=topic or None, client_id=client_id, ca=ca, cert=cert, key=key)
+    settings = read_settings(settings_file, lake, listen={"mqtt": section})
+    log_to_stderr()
+    clock, stop = SystemClock(), threading.Event()
+    source = MqttSource(settings, clock, Credentials.of_environment(os.environ), stop)
+    report = run_listener(settings, clock, source, stop=stop)
+    if as_json:
+        write_json(report.to_dict())
+    else:
+        stdout().print("  ".join(f"{name} [bold]{count:,}[/bold]" for name, count in report.counts.items()), highlight=False)

@@ -1,0 +1,111 @@
+"""The MQTT source: every message of a broker goes to the inbox, and is acknowledged when it is on disk there.
+
+The connection is `mqtt_connection.py`; what the broker promises, and what it does not, is in docs/live.md. Run by `service.py`.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from functools import partial
+
+from paho.mqtt.client import MQTTMessage
+
+from pipeline.clock import Clock
+from pipeline.errors import StoreError
+from pipeline.listen.group_commit import GroupCommit
+from pipeline.listen.mqtt_broker import Credentials
+from pipeline.listen.mqtt_connection import MqttConnection
+from pipeline.payloads.message import CUT_SHORT, Message
+from pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING_BYTES = 64 * 1024**2  # on their way to the disk; beyond it nothing more is read
+
+
+class MqttSource:
+    """Takes messages from a broker into the inbox."""
+
+    def __init__(self, settings: Settings, clock: Clock, credentials: Credentials, stop: threading.Event) -> None:
+        """Make it ready to start.
+
+        Args:
+            settings: the state folder, and the section `listen`.
+            clock: stamps what comes.
+            credentials: who logs in.
+            stop: set here when the source cannot go on; `stop()` then raises why.
+
+        Raises:
+            SettingsError: without a client id, or for an address, certificates or credentials that cannot be used.
+        """
+        self._settings = settings
+        self._clock = clock
+        self._ended = stop
+        self._connection = MqttConnection(settings.listen.mqtt, credentials, self._take, self._has_room)
+        self._acknowledgements = self._connection.acknowledgements
+        # Each is counted by one thread alone: these by that of the connection, the others by that of the commits.
+        self._received = self._retained = self._cut_short = self._submitted = self._submitted_bytes = 0
+        self._stored = self._answered = self._answered_bytes = 0
+
+    def start(self) -> None:
+        """Open the inbox, then connect.
+
+        Raises:
+            StoreError: when there is no inbox and none can be made.
+        """
+        listen = self._settings.listen
+        self._commits = GroupCommit(self._settings.state_dir, max_bytes=listen.max_inbox_bytes, holds=True)
+        self._connection.start(self._ended)
+
+    def stop(self) -> None:
+        """Take no more, store and acknowledge what came, and leave; the broker keeps the session.
+
+        Raises:
+            TidecastError: why the source could not go on, where it ended by itself.
+        """
+        self._connection.stop_taking()
+        self._commits.close()
+        self._connection.close()
+        if self._connection.failure is not None:
+            raise self._connection.failure
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many messages came, are on disk, are acknowledged, are on their way, and were not taken as they are."""
+        return {
+            "received": self._received,
+            "stored": self._stored,
+            "acknowledged": self._connection.num_acknowledged,
+            "waiting": self._submitted - self._answered,
+            "retained": self._retained,
+            "cut_short": self._cut_short,
+        }
+
+    def _has_room(self) -> bool:
+        return self._submitted_bytes - self._answered_bytes < MAX_WAITING_BYTES
+
+    def _take(self, message: MQTTMessage) -> None:
+        """Hand a message to the commits; on the thread of the connection."""
+        self._received += 1
+        place = self._acknowledgements.connection, message.mid
+        if message.retain:  # the last word on a topic from before we asked: not a new reading
+            self._retained += 1
+            self._acknowledgements.stored(*place)
+            return
+        payload, content_type = bytes(message.payload), getattr(message.properties, "ContentType", None)
+        if len(payload) > self._settings.listen.max_message_bytes:
+            self._cut_short += 1
+            logger.warning("message is too long, its beginning is kept topic=%s num_bytes=%d", message.topic, len(payload))
+            payload, content_type = payload[: self._settings.listen.max_message_bytes], CUT_SHORT
+        self._submitted += 1
+        self._submitted_bytes += len(payload)
+        taken = Message("mqtt", message.topic, payload, self._clock.now(), content_type)
+        self._commits.submit(taken, partial(self._on_stored, place, len(payload)))
+
+    def _on_stored(self, place: tuple[int, int], num_bytes: int, failure: StoreError | None) -> None:
+        """Have a message acknowledged that is on disk; on the thread of the commits."""
+        self._answered += 1
+        self._answered_bytes += num_bytes
+        if failure is None:
+            self._stored += 1
+            self._acknowledgements.stored(*place)
+        self._connection.wake()  # for the acknowledgement, and for the room

@@ -1,0 +1,257 @@
+"""The connection of the MQTT source: connect, subscribe, read, acknowledge in order, keep alive, connect again.
+
+MQTT 5, QoS 1 and a session that outlives the connection: what is not acknowledged when this process or its machine dies, the broker sends
+again. One thread owns the connection and calls paho's public steps itself: in paho's own thread a callback that raises ends the network
+silently, and each acknowledgement wakes it by itself. Used by `mqtt.py`.
+"""
+
+import logging
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from pipeline.errors import SettingsError
+from pipeline.failpoints import failpoint
+from pipeline.listen.mqtt_acks import Acknowledgements
+from pipeline.listen.mqtt_broker import Address, Credentials, new_client
+from pipeline.settings import MqttSettings
+
+logger = logging.getLogger(__name__)
+
+QOS = 1  # with 2, paho would hold what it has confirmed in memory only
+KEEPALIVE_S = 30
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # between two attempts to connect
+LOOK_S = 1.0  # the longest time without a look at the keep-alive
+FAREWELL_S = 5.0  # for the last acknowledgements to leave
+READS = 500  # packets between two rounds of acknowledgements
+SHORT_S, MAX_SHORT = 20.0, 5  # so many connections in a row, none longer than that: another client takes the session over each time
+HOPELESS = {132, 133, 134, 135, 138, 140}  # refusals that waiting does not mend: protocol, client id, password, rights, ban, method
+
+
+class MqttConnection:
+    """One connection after another, in a thread of its own, until it is closed or another one would be in vain.
+
+    Attributes:
+        acknowledgements: what arrived on the present connection and what of it is done; whoever adds to it calls `wake`.
+        num_acknowledged: how many messages the broker need not send again.
+        failure: why it ended by itself; None where it did not.
+    """
+
+    def __init__(
+        self, settings: MqttSettings, credentials: Credentials, take: Callable[[MQTTMessage], None], has_room: Callable[[], bool]
+    ) -> None:
+        """Make it ready to start.
+
+        Args:
+            settings: which broker, which topics, which session.
+            credentials: who logs in.
+            take: called with each message, on the thread of the connection; must neither wait nor raise.
+            has_room: asked before each packet, whether to read it; while there is none, TCP holds the broker back.
+
+        Raises:
+            SettingsError: without a client id, or for an address, certificates or credentials that cannot be used.
+        """
+        self._settings = settings
+        self._take, self._has_room = take, has_room
+        self._address = Address.parse(settings.url)
+        self._client = new_client(settings, self._address, credentials)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_message = self._on_message
+        self._client.on_socket_register_write = lambda *_: None  # without it paho sends each acknowledgement as soon as it is made
+        self.acknowledgements = Acknowledgements()
+        self.num_acknowledged = 0
+        self.failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        self._stopping, self._closing = threading.Event(), threading.Event()  # take no more; acknowledge what is done and leave
+        self._reading = threading.Lock()
+        self._awake, self._waker = socket.socketpair()
+        self._is_woken = False
+        self._num_read = 0
+        self._connected_at: float | None = None
+        self._was_connected = False
+        self._num_short = 0
+        self._pause_s = FIRST_PAUSE_S
+
+    def start(self, ended: threading.Event) -> None:
+        """Connect, and again, for as long as that may help; set `ended` when it does not."""
+        self._ended = ended
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Let the thread look at the acknowledgements and at what it has been asked; from any thread."""
+        if not self._is_woken:
+            self._is_woken = True
+            self._waker.send(b"\0")
+
+    def stop_taking(self) -> None:
+        """Read no more messages, none after this returns; go on acknowledging."""
+        self._stopping.set()
+        with self._reading:
+            self.wake()
+
+    def close(self) -> None:
+        """Acknowledge what is done, say goodbye and end the thread; the broker keeps the session."""
+        self._stopping.set()
+        self._closing.set()
+        self.wake()
+        self._thread.join()
+        self._awake.close()
+        self._waker.close()
+
+    def _run(self) -> None:
+        try:
+            while self.failure is None and not self._stopping.is_set():
+                self._connect()
+                self._serve()
+                self._stopping.wait(0 if self.failure else self._pause_s)
+                self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        except Exception as error:  # noqa: BLE001 (the thread's edge: whatever ends it ends the listener, which raises it)
+            self.failure = error
+        finally:
+            self._ended.set()
+
+    def _connect(self) -> None:
+        self.acknowledgements.reconnect()
+        asked = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        asked.SessionExpiryInterval = int(self._settings.session_expiry.total_seconds())
+        asked.ReceiveMaximum = self._settings.receive_maximum  # else Mosquitto stops after 20 that are not acknowledged
+        try:
+            self._client.connect(self._address.host, self._address.port, KEEPALIVE_S, clean_start=False, properties=asked)
+        except ssl.SSLCertVerificationError as error:
+            self._no_connection(f"its certificate is not trusted: {error.verify_message}", is_hopeless=True)
+        except OSError as error:
+            self._no_connection(str(error), is_hopeless=False)
+
+    def _no_connection(self, reason: str, *, is_hopeless: bool) -> None:
+        """Say why there is none; where there never was one and waiting does not bring it, give up."""
+        broker = f"{self._address.host}:{self._address.port}"
+        if is_hopeless and not self._was_connected:
+            self._fail(f"a broker that lets it in; got {broker}: {reason}. Check --url, user, password and certificates.")
+        else:
+            logger.warning("no connection broker=%s retry_s=%.1f: %s", broker, self._pause_s, reason)
+
+    def _fail(self, sentence: str) -> None:
+        self.failure = SettingsError(f"tidecast listen mqtt requires {sentence}")
+
+    def _serve(self) -> None:
+        """Read, acknowledge and keep alive, until the connection ends or everything is said."""
+        while (connection := self._client.socket()) is not None and self.failure is None and not self._closing.is_set():
+            self._acknowledge()
+            takes = not self._stopping.is_set() and self._has_room()
+            decrypted = takes and isinstance(connection, ssl.SSLSocket) and connection.pending() > 0  # select does not see those
+            readers = [self._awake, connection] if takes else [self._awake]
+            writers = [connection] if self._client.want_write() else []
+            readable, writable, _ = select.select(readers, writers, [], 0 if decrypted else LOOK_S)
+            if self._awake in readable:
+                self._awake.recv(4096)
+            if writable:
+                self._client.loop_write()
+            if decrypted or connection in readable:
+                self._read()
+            self._client.loop_misc()
+        self._leave()
+
+    def _read(self) -> None:
+        """Read messages while they come and there is room; after any other packet, look at the connection again."""
+        with self._reading:
+            for _ in range(READS):
+                before = self._num_read
+                if self._stopping.is_set() or not self._has_room():
+                    return
+                if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._num_read == before:
+                    return
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what has become due, all of it at once."""
+        self._is_woken = False  # before looking: who adds something from here on wakes us again
+        due = self.acknowledgements.due()
+        if not due:
+            return
+        failpoint("mqtt.before_ack")
+        for packet_id in due:
+            self._client.ack(packet_id, QOS)
+        with self._corked():
+            self._client.loop_write()
+        self.num_acknowledged += len(due)
+        failpoint("mqtt.after_ack")
+
+    @contextmanager
+    def _corked(self) -> Iterator[None]:
+        """Let many small packets leave as few large ones (Linux); paho writes each by itself."""
+        connection = self._client.socket()
+        if connection is None or not hasattr(socket, "TCP_CORK"):
+            yield
+            return
+        sock = cast(socket.socket, connection)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        yield
+        if self._client.socket() is connection:  # else it was closed meanwhile
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+    def _leave(self) -> None:
+        """Say goodbye, where there is still somebody to hear it."""
+        if self._client.socket() is None:
+            return
+        self._acknowledge()
+        self._client.disconnect()
+        deadline = time.monotonic() + FAREWELL_S
+        while (connection := self._client.socket()) is not None and time.monotonic() < deadline:
+            select.select([], [connection], [], LOOK_S)
+            self._client.loop_write()
+
+    # What paho calls, on the thread of the connection.
+
+    def _on_connect(self, _client: Client, _data: object, flags: ConnectFlags, reason: ReasonCode, granted: Properties | None) -> None:
+        if reason.is_failure:
+            self._no_connection(f"it refused: {reason}", is_hopeless=reason.value in HOPELESS)
+            return
+        logger.info("connected broker=%s:%d session=%s", self._address.host, self._address.port, "kept" if flags.session_present else "new")
+        if self._was_connected and not flags.session_present:
+            logger.warning("the broker has forgotten the session: what was published while there was no connection is lost")
+        asked_s = int(self._settings.session_expiry.total_seconds())
+        if (granted_s := getattr(granted, "SessionExpiryInterval", asked_s)) < asked_s:
+            logger.warning("the broker keeps the session for a shorter time granted_s=%d asked_s=%d", granted_s, asked_s)
+        self._was_connected, self._connected_at, self._pause_s = True, time.monotonic(), FIRST_PAUSE_S
+        options = SubscribeOptions(qos=QOS, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+        self._client.subscribe([(topic, options) for topic in self._settings.topics])
+
+    def _on_subscribe(self, _client: Client, _data: object, _mid: int, reasons: Sequence[ReasonCode], _said: Properties | None) -> None:
+        refused = [f"{topic} ({reason})" for topic, reason in zip(self._settings.topics, reasons, strict=False) if reason.value != QOS]
+        if refused:
+            self._fail(f"leave to subscribe with QoS {QOS}; got {', '.join(refused[:5])}. Check --topic and the user's rights.")
+        else:
+            logger.info("subscribed topics=%s", ",".join(self._settings.topics))
+
+    def _on_disconnect(self, _client: Client, _data: object, _flags: DisconnectFlags, reason: ReasonCode, _said: Properties | None) -> None:
+        was_let_in = self._connected_at is not None
+        lasted_s = 0.0 if self._connected_at is None else time.monotonic() - self._connected_at
+        self._connected_at = None
+        if self._closing.is_set():
+            return
+        logger.warning("connection ended after_s=%.0f: %s", lasted_s, reason)
+        self._num_short = self._num_short + 1 if was_let_in and lasted_s < SHORT_S else 0
+        if self._num_short >= MAX_SHORT:  # Mosquitto 2.0.11 closes without the reason code 142 that MQTT has for it
+            self._fail(
+                f"a client id of its own; got {self._settings.client_id!r}, with which the broker let it in and ended the connection "
+                f"{self._num_short} times in a row ({reason}). End the other client of that name, or give each its own --client-id."
+            )
+
+    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        self._num_read += 1
+        if message.qos == QOS:
+            self.acknowledgements.arrive(message.mid)
+        self._take(message)

@@ -1,0 +1,147 @@
+"""A listener that runs until it is told to end: a source takes messages in, and a thread brings the lake up to the inbox.
+
+On SIGTERM or Ctrl-C it takes no more, stores and acknowledges what came, drains once and returns. Called by the verbs `tidecast listen …`.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Protocol
+
+from pipeline.clock import Clock
+from pipeline.listen.drain import DrainReport, drain
+from pipeline.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+STATUS_S = 10.0
+LOOK_S = 0.25  # between two looks for a signal
+
+
+class Source(Protocol):
+    """What takes messages in. One that cannot go on sets the event `stop` it was made with, and says why in `stop()`."""
+
+    def start(self) -> None:
+        """Begin to take messages, on threads of its own."""
+
+    def stop(self) -> None:
+        """Take no more, store and acknowledge what came; raise why it ended, if it did so by itself."""
+
+    def counts(self) -> Mapping[str, int]:
+        """Return what it has counted since it began, by name."""
+
+
+@dataclass(frozen=True)
+class ListenReport:
+    """What a listener did.
+
+    Attributes:
+        counts: what its source counted.
+        drained: what became of the messages, in all of its drains; another process may have drained more of them.
+    """
+
+    counts: Mapping[str, int]
+    drained: Mapping[str, int]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the report as one JSON object."""
+        return asdict(self)
+
+
+class Drainer:
+    """Drains again and again, in a thread, and counts what became of the messages."""
+
+    def __init__(self, settings: Settings, clock: Clock, stop: threading.Event) -> None:
+        self.totals: Counter[str] = Counter(messages=0, accepted=0, duplicate=0, late=0, quarantined=0)
+        self._settings, self._clock, self._stop = settings, clock, stop
+        self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, which ends with the event `stop`."""
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for the drain that is on its way, then drain what came after it."""
+        self._thread.join()
+        self._drain()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._settings.listen.drain_interval.total_seconds()):
+            self._drain()
+
+    def _drain(self) -> None:
+        try:
+            report: DrainReport = drain(self._settings, self._clock)
+        except BaseException:  # the service's edge: a panic of Polars is no Exception, and the inbox keeps what was not drained
+            logger.exception("drain failed retry_s=%.0f", self._settings.listen.drain_interval.total_seconds())
+            return
+        self.totals.update({name: getattr(report, name) for name in self.totals})
+
+
+def run_listener(settings: Settings, clock: Clock, source: Source, *, stop: threading.Event) -> ListenReport:
+    """Run a source, and drain every `listen.drain_interval`, until SIGTERM, SIGINT or the event `stop`.
+
+    Args:
+        settings: the lake, the state folder and the section `listen`.
+        clock: what the drains are told is now.
+        source: not started yet.
+        stop: ends the listener; set here when a signal comes.
+
+    Returns:
+        What it did. A drain that fails is logged and tried again, at the latest by the next listener: what it left is in the inbox.
+
+    Raises:
+        TidecastError: why the source could not start or go on.
+    """
+    drainer = Drainer(settings, clock, stop)
+    with _noted_signals() as signals:
+        source.start()
+        drainer.start()
+        try:
+            _wait(stop, signals, source, drainer)
+            source.stop()
+        finally:
+            stop.set()
+            drainer.finish()
+    _say(source, drainer)
+    return ListenReport(dict(source.counts()), dict(drainer.totals))
+
+
+def _wait(stop: threading.Event, signals: Sequence[int], source: Source, drainer: Drainer) -> None:
+    """Wait for the end, and say now and then how it goes."""
+    said_at = time.monotonic()
+    while not stop.wait(LOOK_S) and not signals:
+        if time.monotonic() - said_at >= STATUS_S:
+            said_at = time.monotonic()
+            _say(source, drainer)
+    logger.info("ending signals=%s", ",".join(signal.Signals(number).name for number in signals) or "none")
+
+
+def _say(source: Source, drainer: Drainer) -> None:
+    facts = {**source.counts(), "drained": drainer.totals["messages"]}
+    logger.info("listening %s", " ".join(f"{name}={count}" for name, count in facts.items()))
+
+
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT instead of ending the process; a handler that set an event could wait for a lock of this very thread."""
+    noted: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        noted.append(number)
+
+    if threading.current_thread() is not threading.main_thread():  # Python lets only that one set handlers
+        yield noted
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,73 @@
+"""MQTT over TLS with a real Mosquitto: who the broker is, is checked always; who the listener is, where the broker asks."""
+
+import logging
+import threading
+
+import pytest
+
+from pipeline.clock import SystemClock
+from pipeline.listen.mqtt import MqttSource
+from tests.brokers import ANONYMOUS, Mosquitto, listening, refusal, running, until
+from tests.certificates import Authority
+
+# paho leaves the socket of a handshake that failed to the garbage collector
+left_open = pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def authority(tmp_path) -> Authority:
+    return Authority(tmp_path / "authority", "the plant's")
+
+
+@pytest.fixture
+def encrypted(tmp_path, authority):
+    cert, key = authority.issue("broker")
+    lines = (f"cafile {authority.ca}", f"certfile {cert}", f"keyfile {key}", "allow_anonymous true")
+    with running(Mosquitto(tmp_path / "broker", *lines)) as broker:
+        yield broker
+
+
+@pytest.fixture
+def mutual(tmp_path, authority):
+    cert, key = authority.issue("broker")
+    lines = (f"cafile {authority.ca}", f"certfile {cert}", f"keyfile {key}", "allow_anonymous true", "require_certificate true")
+    with running(Mosquitto(tmp_path / "broker", *lines)) as broker:
+        yield broker
+
+
+def test_an_encrypted_connection_takes_messages_of_any_length(encrypted, authority, tmp_path, caplog):
+    settings = encrypted.settings(tmp_path / "lake", url=f"mqtts://localhost:{encrypted.port}", ca=authority.ca)
+    with listening(settings, caplog) as source:
+        encrypted.publish("a", b"1", b"2" * 100_000, *[b"3"] * 300, ca=authority.ca)
+        until(lambda: source.counts()["acknowledged"] == 302)
+
+
+@left_open
+def test_a_broker_whose_certificate_somebody_else_signed_is_refused(encrypted, tmp_path):
+    stranger = Authority(tmp_path / "stranger", "somebody else's")
+    settings = encrypted.settings(tmp_path / "lake", url=f"mqtts://localhost:{encrypted.port}", ca=stranger.ca)
+    assert "its certificate is not trusted" in refusal(settings)
+
+
+@left_open
+def test_a_broker_with_another_name_than_its_certificate_is_refused(encrypted, authority, tmp_path):
+    settings = encrypted.settings(tmp_path / "lake", url=f"mqtts://127.0.0.1:{encrypted.port}", ca=authority.ca)
+    assert "its certificate is not trusted" in refusal(settings)
+
+
+def test_a_listener_shows_its_certificate_where_the_broker_asks(mutual, authority, tmp_path, caplog):
+    cert, key = authority.issue("listener")
+    settings = mutual.settings(tmp_path / "lake", url=f"mqtts://localhost:{mutual.port}", ca=authority.ca, cert=cert, key=key)
+    with listening(settings, caplog) as source:
+        mutual.publish("a", b"1", ca=authority.ca, certificate=(cert, key))
+        until(lambda: source.counts()["acknowledged"] == 1)
+
+
+def test_a_listener_without_a_certificate_is_not_let_in_and_says_so(mutual, authority, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    settings = mutual.settings(tmp_path / "lake", url=f"mqtts://localhost:{mutual.port}", ca=authority.ca)
+    source = MqttSource(settings, SystemClock(), ANONYMOUS, threading.Event())
+    source.start()
+    until(lambda: "connection ended" in caplog.text)
+    source.stop()
+    assert "subscribed" not in caplog.text

@@ -1,0 +1,82 @@
+"""A listener's life: a failing drain never ends it, whatever ends it drains once more, and what ended its source is said."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from pipeline.clock import SystemClock
+from pipeline.errors import SettingsError, StoreError
+from pipeline.listen import service
+from pipeline.listen.drain import DrainReport
+from pipeline.listen.service import run_listener
+from pipeline.settings import ListenSettings, Settings
+from tests.brokers import until
+
+NOTHING = DrainReport(messages=0, read=0, accepted=0, duplicate=0, late=0, quarantined=0, reasons={}, through=0)
+QUICK = Settings(lake="unused", listen=ListenSettings(drain_interval=1.0))
+
+
+class Ticker:
+    """A source that counts how often it was started and stopped."""
+
+    def __init__(self, failure: SettingsError | None = None) -> None:
+        self.began = self.ended = 0
+        self._failure = failure
+
+    def start(self) -> None:
+        """Count it."""
+        self.began += 1
+
+    def stop(self) -> None:
+        """Count it, and say why it ended."""
+        self.ended += 1
+        if self._failure is not None:
+            raise self._failure
+
+    def counts(self) -> dict[str, int]:
+        """Return both counts."""
+        return {"began": self.began, "ended": self.ended}
+
+
+def drains(monkeypatch, *outcomes: DrainReport | Exception) -> list[DrainReport | Exception]:
+    """Let drains come out one after another; return the list of those to come, whose last comes again and again."""
+    to_come = list(outcomes)
+
+    def drain(settings, clock):
+        outcome = to_come.pop(0) if len(to_come) > 1 else to_come[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(service, "drain", drain)
+    return to_come
+
+
+def test_a_drain_that_fails_is_tried_again_and_does_not_end_the_listener(monkeypatch, caplog):
+    to_come = drains(monkeypatch, StoreError("the lake is away"), replace(NOTHING, messages=3, accepted=2, quarantined=1), NOTHING)
+    stop = threading.Event()
+    ending = threading.Thread(target=lambda: (until(lambda: len(to_come) == 1), stop.set()))
+    ending.start()
+    report = run_listener(QUICK, SystemClock(), Ticker(), stop=stop)
+    ending.join()
+    assert report.to_dict()["drained"] == {"messages": 3, "accepted": 2, "duplicate": 0, "late": 0, "quarantined": 1}
+    assert "the lake is away" in caplog.text
+
+
+def test_the_last_drain_comes_after_the_source_has_stored_everything(monkeypatch):
+    source, seen = Ticker(), []
+    monkeypatch.setattr(service, "drain", lambda settings, clock: seen.append(source.ended) or NOTHING)
+    stop = threading.Event()
+    stop.set()
+    run_listener(QUICK, SystemClock(), source, stop=stop)
+    assert seen[-1] == 1
+
+
+def test_what_ended_the_source_is_raised_after_a_last_drain(monkeypatch):
+    to_come = drains(monkeypatch, replace(NOTHING, messages=1), NOTHING)
+    stop = threading.Event()
+    stop.set()  # as a source does that cannot go on
+    with pytest.raises(SettingsError, match="taken over"):
+        run_listener(QUICK, SystemClock(), Ticker(SettingsError("taken over")), stop=stop)
+    assert len(to_come) == 1
