@@ -197,10 +197,10 @@ def test_a_message_that_breaks_the_decoder_stops_nothing(site, monkeypatch, fail
     """Shown to fail by `except Exception` around the panic, which is none."""
     decode = judge.decode
 
-    def poisoned(messages, routes):
+    def poisoned(messages, routes, births):
         if any(b"poison" in message.payload for message in messages):
             raise failure
-        return decode(messages, routes)
+        return decode(messages, routes, births)
 
     monkeypatch.setattr(judge, "decode", poisoned)
     site.receive(*(reading(minute, float(minute)) for minute in range(5)), b"poison", *(reading(minute, 1.0) for minute in range(5, 9)))
@@ -210,7 +210,7 @@ def test_a_message_that_breaks_the_decoder_stops_nothing(site, monkeypatch, fail
 
 
 def test_a_fault_of_the_settings_is_no_fault_of_the_messages(site, monkeypatch) -> None:
-    def refuse(messages, routes):
+    def refuse(messages, routes, births):
         raise SettingsError("a route that is none")
 
     monkeypatch.setattr(judge, "decode", refuse)
