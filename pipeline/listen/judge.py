@@ -131,9 +131,12 @@ def _places(batch: RawBatch, accepted: pl.DataFrame) -> pl.DataFrame:
 def _dated(accepted: pl.DataFrame, stored: Sequence[Stored]) -> pl.DataFrame:
     """Add where readings came from and when; a gateway's stamp of arrival counts unless its clock is ahead of ours."""
     messages = pl.DataFrame(
-        [(one.seq, one.message.source, one.message.received_at) for one in stored],
-        schema={"line": pl.Int64, "source": pl.String, "arrived_at": UTC_US},
-        orient="row",
+        {
+            "line": [one.seq for one in stored],
+            "source": [one.message.source for one in stored],
+            "arrived_at": pl.Series([one.message.received_at for one in stored], dtype=UTC_US),
+        },
+        schema_overrides={"line": pl.Int64},
     )
     return accepted.join(messages, on="line", how="left", maintain_order="left").with_columns(
         pl.min_horizontal("received_at", "arrived_at").alias("received_at"), is_history=pl.lit(value=False)
