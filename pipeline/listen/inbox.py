@@ -174,7 +174,7 @@ class Inbox:
         """Take another name: whoever counts the numbers of this inbox begins again at its first message."""
         name = uuid.uuid4().hex
         with self._transaction():
-            self._connection.execute("UPDATE identity SET name = ?", (name,))
+            self._connection.execute("UPDATE identity SET name = ?, forgotten = 0", (name,))
         self.name = name
 
     def close(self) -> None:
