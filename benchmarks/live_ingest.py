@@ -25,7 +25,7 @@ from pipeline.payloads.message import Message
 from pipeline.settings import Settings
 
 NUM_DEVICES = 2_000
-START = datetime(2026, 1, 1, tzinfo=UTC)
+BEGAN = timedelta(hours=12)  # before now: no stamp is far behind its arrival
 SECOND = timedelta(seconds=1)
 PER_MESSAGE = {"messages": 1, "batches": 100}
 WHAT = {
@@ -37,9 +37,10 @@ WHAT = {
 
 def bodies(num_readings: int, per_body: int) -> Iterator[str]:
     """Yield JSON objects, or arrays of them, each of one device: a reading a second of each device, in turn."""
+    start = datetime.now(UTC).replace(microsecond=0) - BEGAN
     for first in range(0, num_readings, per_body):
         device, tick = first // per_body % NUM_DEVICES, first // per_body // NUM_DEVICES * per_body
-        stamps = ((START + (tick + number) * SECOND).isoformat() for number in range(per_body))
+        stamps = ((start + (tick + number) * SECOND).isoformat() for number in range(per_body))
         items = [
             f'{{"ts":"{ts}","device_id":"sensor-{device:04}","metric":"power","value":{first % 977 / 7:.3f},"unit":"kW"}}' for ts in stamps
         ]

@@ -17,9 +17,10 @@ ARRIVED = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STAMP = datetime(2026, 1, 1, tzinfo=UTC)
 STAMP_S = int(STAMP.timestamp())
 
-# What one reading says, in text that every format can carry; instants in milliseconds since 1970, after 1973 and before 2100.
+# What one reading says, in text that every format can carry; instants in milliseconds since 1970, from 1979 (a
+# number below 2**28 seconds is relative in SenML) to 2100.
 WORDS = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_-]{0,9}", fullmatch=True)
-MILLIS = st.integers(100_000_000_000, 4_102_444_800_000)
+MILLIS = st.integers(300_000_000_000, 4_102_444_800_000)
 VALUES = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
 READINGS = st.lists(st.tuples(MILLIS, WORDS, WORDS, VALUES), min_size=1, max_size=8)
 

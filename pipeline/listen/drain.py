@@ -168,7 +168,7 @@ class _Drain:
     def _readings_of(self, stored: list[Stored], intake: Intake) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return the readings of a range, marked late or not, and its rejected payloads."""
         now = self.clock.now()
-        judged = judge(stored, intake, self.settings, now)
+        judged = judge(stored, intake, self.settings, now, births=self.inbox.births(stored[0].seq - 1))
         return intake.mark(judged.accepted, now), judged.rejected
 
     def _register(self, spans: pl.DataFrame) -> None:

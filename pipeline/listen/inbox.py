@@ -30,17 +30,17 @@ SCHEMA = (
     ) STRICT
     """,
     "CREATE UNIQUE INDEX idempotency ON messages (connector, idempotency_key) WHERE idempotency_key IS NOT NULL",
-    # forgotten: the greatest number that was trimmed
+    # births of Sparkplug B, which say what the names in all later messages of a node stand for
+    "CREATE INDEX births ON messages (topic, seq) WHERE topic GLOB 'spBv1.0/*/[ND]BIRTH/*'",
+    # forgotten: the number up to which was trimmed
     "CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT",
 )
 INSERT = """
     INSERT INTO messages (connector, topic, payload, received_us, content_type, idempotency_key) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING
 """
-FIRST_YOUNG = "SELECT seq FROM messages WHERE seq < ? AND received_us >= ? ORDER BY seq LIMIT 1"
-FORGET = """
-    UPDATE identity SET forgotten = max(forgotten, (SELECT coalesce(max(seq), 0) FROM messages WHERE seq < ?))
-"""
+FIRST_YOUNG = "SELECT seq FROM messages WHERE seq BETWEEN ? AND ? AND received_us >= ? ORDER BY seq LIMIT 1"
+NEWEST_BIRTHS = "SELECT max(seq) FROM messages WHERE topic GLOB 'spBv1.0/*/[ND]BIRTH/*' AND seq <= ? GROUP BY topic"
 TRIM_STEP = 10_000  # messages deleted in one transaction: no writer waits for longer than that takes
 COLUMNS = "seq, connector, topic, payload, received_us, content_type, idempotency_key"
 
@@ -147,13 +147,26 @@ class Inbox:
             received_before: messages received at this instant stay, and so does everything behind the first of them.
             max_bytes: while the inbox is larger than this, younger ones go too.
         """
-        trimmed = 0
-        while deleted := self._trim_step(up_to, received_before, max_bytes):
+        trimmed, end = 0, self.forgotten()
+        while True:
+            before = end
+            end, deleted = self._trim_step(before, up_to, received_before, max_bytes)
             trimmed += deleted
-        return trimmed
+            if end == before:
+                return trimmed
+
+    def births(self, up_to: int) -> list[Message]:
+        """Return the newest message of each topic of births (Sparkplug B), of those up to a number, in order; trimming leaves it."""
+        query = f"SELECT {COLUMNS} FROM messages WHERE seq IN ({NEWEST_BIRTHS}) ORDER BY seq"  # noqa: S608 (our own names)
+        with self._faults():
+            rows = self._connection.execute(query, (up_to,)).fetchall()
+        return [
+            Message(connector, topic, payload, EPOCH + received_us * MICROSECOND, content_type, key)
+            for _, connector, topic, payload, received_us, content_type, key in rows
+        ]
 
     def forgotten(self) -> int:
-        """Return the greatest number that was ever trimmed; 0 before the first."""
+        """Return the number up to which was trimmed; 0 before the first time."""
         with self._faults():
             return int(self._connection.execute("SELECT forgotten FROM identity").fetchone()[0])
 
@@ -161,26 +174,27 @@ class Inbox:
         """Take another name: whoever counts the numbers of this inbox begins again at its first message."""
         name = uuid.uuid4().hex
         with self._transaction():
-            self._connection.execute("UPDATE identity SET name = ?", (name,))
+            self._connection.execute("UPDATE identity SET name = ?, forgotten = 0", (name,))
         self.name = name
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def _trim_step(self, up_to: int, received_before: datetime, max_bytes: int | None) -> int:
+    def _trim_step(self, forgotten: int, up_to: int, received_before: datetime, max_bytes: int | None) -> tuple[int, int]:
+        """Look at the next few numbers; return the one up to which is forgotten now, and how many messages went."""
+        end = min(up_to, forgotten + TRIM_STEP)
         before_us = (received_before - EPOCH) // MICROSECOND
         is_large = max_bytes is not None and self.is_full(max_bytes)
         with self._transaction():
-            (oldest,) = self._connection.execute("SELECT min(seq) FROM messages").fetchone()
-            if oldest is None:
-                return 0
-            end = min(up_to + 1, oldest + TRIM_STEP)
             if not is_large:
-                (young,) = self._connection.execute(FIRST_YOUNG, (end, before_us)).fetchone() or (end,)
-                end = min(end, young)
-            self._connection.execute(FORGET, (end,))
-            return self._connection.execute("DELETE FROM messages WHERE seq < ?", (end,)).rowcount
+                young = self._connection.execute(FIRST_YOUNG, (forgotten + 1, end, before_us)).fetchone()
+                end = end if young is None else young[0] - 1
+            if end <= forgotten:
+                return forgotten, 0
+            self._connection.execute("UPDATE identity SET forgotten = ?", (end,))
+            delete = f"DELETE FROM messages WHERE seq BETWEEN ? AND ? AND seq NOT IN ({NEWEST_BIRTHS})"  # noqa: S608 (our own names)
+            return end, self._connection.execute(delete, (1, end, up_to)).rowcount
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -20,6 +20,7 @@ from pipeline.ingest.validate import Rules, Verdict, validate
 from pipeline.listen.inbox import Stored
 from pipeline.payloads.decode import MAPPING, decode
 from pipeline.payloads.message import CUT_SHORT, Message
+from pipeline.payloads.sparkplug import is_birth
 from pipeline.schemas import UTC_US, Quarantine
 from pipeline.settings import Route, Settings
 
@@ -45,7 +46,15 @@ class Judged:
     rejected: pl.DataFrame
 
 
-def judge(stored: Sequence[Stored], intake: Intake, settings: Settings, now: datetime, accept: tuple[str, ...] = ()) -> Judged:
+def judge(
+    stored: Sequence[Stored],
+    intake: Intake,
+    settings: Settings,
+    now: datetime,
+    *,
+    births: Sequence[Message] = (),
+    accept: tuple[str, ...] = (),
+) -> Judged:
     """Decode and validate messages, and bring their values into canonical units.
 
     The present that stamps are held against is the arrival of the newest message, not the clock's: judged again after a crash, or after
@@ -56,6 +65,7 @@ def judge(stored: Sequence[Stored], intake: Intake, settings: Settings, now: dat
         intake: knows the units.
         settings: the ingest section, and the routes.
         now: when the rejected go to quarantine, UTC.
+        births: what `decode` must know of the messages before these.
         accept: reasons, of `validate.ACCEPTABLE`, for which nothing is rejected.
 
     Raises:
@@ -64,7 +74,7 @@ def judge(stored: Sequence[Stored], intake: Intake, settings: Settings, now: dat
     """
     rules = rules_at(settings.ingest, max(one.message.received_at for one in stored), "", StampRules(), accept)
     whole = [one for one in stored if one.message.content_type != CUT_SHORT]
-    parts = _decide(whole, settings.listen.routes, rules) if whole else []
+    parts = _decide(whole, births, settings.listen.routes, rules) if whole else []
     for one in stored:
         if one.message.content_type == CUT_SHORT:
             parts.append(_refused(one, TOO_LONG, _TOO_LONG_TEXT, rules))
@@ -79,10 +89,10 @@ def digest(payload: bytes) -> str:
     return hashlib.blake2b(payload, digest_size=16).hexdigest()
 
 
-def _decide(stored: Sequence[Stored], routes: Sequence[Route], rules: Rules) -> list[tuple[RawBatch, Verdict]]:
+def _decide(stored: Sequence[Stored], births: Sequence[Message], routes: Sequence[Route], rules: Rules) -> list[tuple[RawBatch, Verdict]]:
     """Decode and validate; a half that fails is halved again, until what fails is one message."""
     try:
-        batches = [_numbered(batch, stored) for batch in decode([one.message for one in stored], routes)]
+        batches = [_numbered(batch, stored) for batch in decode([one.message for one in stored], routes, births)]
         return [(batch, validate(batch, MAPPING, rules)) for batch in batches]
     except TidecastError:  # the settings or the disk: no fault of a message
         raise
@@ -91,8 +101,9 @@ def _decide(stored: Sequence[Stored], routes: Sequence[Route], rules: Rules) -> 
             logger.warning("undecodable message seq=%d source=%s: %r", stored[0].seq, stored[0].message.source, error)
             what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
             return [_refused(stored[0], UNDECODABLE, f"A message requires bytes that can be decoded; got {what}", rules)]
-    half = len(stored) // 2
-    return [*_decide(stored[:half], routes, rules), *_decide(stored[half:], routes, rules)]
+    first, second = stored[: len(stored) // 2], stored[len(stored) // 2 :]
+    known = [*births, *(one.message for one in first if is_birth(one.message.topic))]
+    return [*_decide(first, births, routes, rules), *_decide(second, known, routes, rules)]
 
 
 def _numbered(batch: RawBatch, stored: Sequence[Stored]) -> RawBatch:
@@ -120,9 +131,12 @@ def _places(batch: RawBatch, accepted: pl.DataFrame) -> pl.DataFrame:
 def _dated(accepted: pl.DataFrame, stored: Sequence[Stored]) -> pl.DataFrame:
     """Add where readings came from and when; a gateway's stamp of arrival counts unless its clock is ahead of ours."""
     messages = pl.DataFrame(
-        [(one.seq, one.message.source, one.message.received_at) for one in stored],
-        schema={"line": pl.Int64, "source": pl.String, "arrived_at": UTC_US},
-        orient="row",
+        {
+            "line": [one.seq for one in stored],
+            "source": [one.message.source for one in stored],
+            "arrived_at": pl.Series([one.message.received_at for one in stored], dtype=UTC_US),
+        },
+        schema_overrides={"line": pl.Int64},
     )
     return accepted.join(messages, on="line", how="left", maintain_order="left").with_columns(
         pl.min_horizontal("received_at", "arrived_at").alias("received_at"), is_history=pl.lit(value=False)

@@ -107,7 +107,7 @@ class _Replay:
         now = self.clock.now()
         stored = [Stored(number, _message(row)) for number, row in enumerate(rows)]
         items = [_item(row) for row in rows]
-        judged = judge(stored, self.intake, self.settings, now, self.accept)
+        judged = judge(stored, self.intake, self.settings, now, accept=self.accept)
         wanted = pl.DataFrame({"line": range(len(items)), "wanted": items}, schema={"line": pl.Int64, "wanted": pl.Int64})
         accepted = judged.accepted.join(wanted, on="line", maintain_order="left").filter(
             pl.col("wanted").is_null() | (pl.col("wanted") == pl.col("item"))

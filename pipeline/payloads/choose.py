@@ -33,7 +33,7 @@ _OBJECT_LINES = r"^\s*[{\[].*[}\]][ \t\r]*\n\s*[{\[]"
 _SENML_RECORD = r'^\s*\[\s*\{[^{}\[\]]*"(?:bn|n)"\s*:'
 _SENML_VALUE = r'^\s*\[\s*\{[^{}\[\]]*"(?:v|vb|vs|vd|s|bv|bt|bu|bver)"\s*:'
 _NUMBER = r"^\s*-?\d[\d.eE+-]*\s*$"
-_LINE = r'^(?:\s*\n|#[^\n]*\n)*[^\s{\["#][^\n]*[^\\\s] +[^\s=]+='
+_LINE = r'^(?:\s*\n|#[^\n]*\n)*[^\s{\["#](?:[^\n]*[^\\\s])? +[^\s=]+='
 
 
 def route_of(topic: str, routes: Sequence[Route]) -> tuple[int | None, dict[str, str]]:

@@ -89,13 +89,25 @@ def as_batch(decoded: Decoded, messages: pl.DataFrame) -> RawBatch:
         decoded: completed.
         messages: line and payload of every message of this format.
     """
-    rows, broken = _numbered(decoded.rows, pl.concat([decoded.broken, silent(decoded, messages)]))
+    broken = pl.concat([_whole(decoded, messages), silent(decoded, messages)])
+    rows, broken = _numbered(decoded.rows, broken)
     return RawBatch(
         SOURCE,
         rows.select(COLUMNS),
         rows.select(ORIGIN_SCHEMA.names()),
         broken.select(position(SOURCE), "payload", "error_code", "error_text"),
     )
+
+
+def _whole(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
+    """Return what is broken; a message of which nothing is good is broken once, as a whole, whatever its first reason."""
+    broken = decoded.broken
+    if broken.is_empty():
+        return broken
+    has_rows = pl.col("line").is_in(decoded.rows["line"].unique().implode())
+    whole = broken.filter(~has_rows).sort("line", "item", maintain_order=True).unique("line", keep="first", maintain_order=True)
+    whole = whole.drop("payload", "item").join(messages.select("line", "payload"), on="line", maintain_order="left")
+    return pl.concat([broken.filter(has_rows), whole.select(pl.lit(None, pl.Int64).alias("item"), pl.all()).select(broken.columns)])
 
 
 def _or(rows: pl.DataFrame, around: pl.DataFrame, name: str) -> pl.Series:

@@ -5,6 +5,7 @@ The same code validates these rows and those of files. Called by the drain of th
 
 import codecs
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import polars as pl
@@ -61,6 +62,8 @@ def decode(messages: Sequence[Message], routes: Sequence[Route], births: Sequenc
         route = route_at(cast(int | None, number), routes)
         if name == "sparkplug":
             decoded = decode_sparkplug([(line, messages[line]) for line in group["line"]], births)
+            if "{device_id}" in route.topic:  # else a device is known by all its topic's levels
+                decoded = replace(decoded, rows=decoded.rows.with_columns(pl.lit(None, pl.String).alias("device_id")))
             part = complete(decoded, envelopes, "ms", is_stamped_on_arrival=route.stamp_on_arrival)
         elif name == "cloud_events":
             part = _decode_events(group, route, envelopes)

@@ -78,8 +78,6 @@ class _OneByOne:
         except NotJsonError:
             self._found.refuse(Place(line, None, payload), *NOT_JSON)
             return
-        if not items:
-            self._found.refuse(Place(line, None, payload), *NO_OBJECT)
         for place, value in items:
             self._read(place, value)
 
@@ -93,8 +91,8 @@ class _OneByOne:
         return combine([self._found.decoded(), _only_quantities(self._members.decoded().rows)])
 
     def _read(self, place: Place, value: JsonValue) -> None:
-        """Read one object; a bare number is the value of what the topic names."""
-        if isinstance(value, int | float):
+        """Read one object; a message that is a bare number is the value of what its topic names."""
+        if isinstance(value, int | float) and place.item is None:
             self._found.add(place, value=as_text(value))
             return
         if not isinstance(value, dict):

@@ -39,18 +39,15 @@ def parse(text: str | None) -> JsonValue:
 
 
 def parse_items(line: int, text: str | None, payload: bytes) -> list[tuple[Place, JsonValue]]:
-    """Parse a message that is one value or an array of them, each item with its own bytes.
+    """Parse a message that is one value, or an array with objects, each item of which has its own bytes.
 
     Raises:
         NotJsonError: when it is not JSON as a whole.
     """
-    if text is None or not text.lstrip(" \t\r\n").startswith("["):
-        return [(Place(line, None, payload), parse(text))]
-    try:
-        found = list(_items(text))
-    except (ValueError, RecursionError) as error:
-        raise NotJsonError(str(error)) from error
-    return [(Place(line, number, cut.encode()), value) for number, (cut, value) in enumerate(found)]
+    parsed = parse(text)
+    if text is None or not isinstance(parsed, list) or not any(isinstance(item, dict) for item in parsed):
+        return [(Place(line, None, payload), parsed)]
+    return [(Place(line, number, cut.encode()), value) for number, (cut, value) in enumerate(_items(text))]
 
 
 def as_text(value: JsonValue) -> str | None:
@@ -91,25 +88,15 @@ def parse_pointer(pointer: str) -> Path:
 
 
 def _items(text: str) -> Iterator[tuple[str, JsonValue]]:
-    """Yield the items of an array with their texts; raise ValueError where it is none."""
-    at = _skip(text, _skip(text, 0) + 1)
-    if text[at : at + 1] == "]":
-        at += 1
-    else:
-        while True:
-            value, end = _DECODER.raw_decode(text, at)
-            yield text[at:end], value
-            end = _skip(text, end)
-            at = _skip(text, end + 1)
-            if text[end : end + 1] == "]":
-                at = end + 1
-                break
-            if text[end : end + 1] != ",":
-                raise ValueError(f"no comma at {end}")
-    if _skip(text, at) != len(text):
-        raise ValueError(f"more than an array, from {at}")
+    """Yield the items of a good array that is not empty, with their texts."""
+    at = _behind_blanks(text, 0)
+    while text[at] != "]":
+        start = _behind_blanks(text, at + 1)  # behind the bracket or the comma
+        value, end = _DECODER.raw_decode(text, start)
+        yield text[start:end], value
+        at = _behind_blanks(text, end)
 
 
-def _skip(text: str, at: int) -> int:
+def _behind_blanks(text: str, at: int) -> int:
     blanks = _BLANKS.match(text, at)
     return at if blanks is None else blanks.end()

@@ -90,8 +90,15 @@ def test_every_valid_payload_gives_readings_that_pass_validation():
 
 def test_readings_of_one_message_are_numbered_and_a_single_one_is_not():
     messages = [message(VALID["json"]), message(VALID["json_nested"]), message(b'[{"ts": 1767225600, "device": "d", "p": 1}, 7, "x"]')]
-    assert rows(messages).select("line", "item").rows() == [(0, None), (1, 0), (1, 1), (2, 0), (2, 1)]
-    assert broken(messages) == [("message:2[2]", b'"x"', "unparseable_message")]
+    assert rows(messages).select("line", "item").rows() == [(0, None), (1, 0), (1, 1), (2, 0)]
+    assert broken(messages) == [("message:2[1]", b"7", "unparseable_message"), ("message:2[2]", b'"x"', "unparseable_message")]
+
+
+@pytest.mark.parametrize("payload", [b"[1, 2, 3]", b"1\n2\n3", b'[{"a": "b"}, {"b": "c"}]', b'{"x"\n{"y"\n', b"[]"])
+def test_a_message_of_which_nothing_is_good_is_broken_once(payload):
+    """Shown to fail by leaving out `_whole`."""
+    ((position, cut, _),) = broken([message(payload)], Route(format="ndjson" if b"\n" in payload else "json"))
+    assert (position, cut) == ("message:0", payload)
 
 
 def test_a_topic_names_device_and_metric():

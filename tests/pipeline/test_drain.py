@@ -197,10 +197,10 @@ def test_a_message_that_breaks_the_decoder_stops_nothing(site, monkeypatch, fail
     """Shown to fail by `except Exception` around the panic, which is none."""
     decode = judge.decode
 
-    def poisoned(messages, routes):
+    def poisoned(messages, routes, births):
         if any(b"poison" in message.payload for message in messages):
             raise failure
-        return decode(messages, routes)
+        return decode(messages, routes, births)
 
     monkeypatch.setattr(judge, "decode", poisoned)
     site.receive(*(reading(minute, float(minute)) for minute in range(5)), b"poison", *(reading(minute, 1.0) for minute in range(5, 9)))
@@ -210,7 +210,7 @@ def test_a_message_that_breaks_the_decoder_stops_nothing(site, monkeypatch, fail
 
 
 def test_a_fault_of_the_settings_is_no_fault_of_the_messages(site, monkeypatch) -> None:
-    def refuse(messages, routes):
+    def refuse(messages, routes, births):
         raise SettingsError("a route that is none")
 
     monkeypatch.setattr(judge, "decode", refuse)
@@ -261,7 +261,9 @@ def test_messages_that_neither_has_any_more_are_told_loudly(tmp_path, caplog) ->
 
 def test_an_inbox_from_an_old_copy_loses_no_new_message(site, caplog) -> None:
     """Shown to fail by trusting the numbers: the next messages bore some that the lake had already."""
+    site.receive(reading(-3000, 0.0), at=NOON - timedelta(days=2))
     site.receive(reading(1, 1.0))
+    site.drain()
     old = site.settings.state_dir / "inbox.db"
     shutil.copy(old, f"{old}-copy")
     site.receive(reading(2, 2.0), reading(3, 3.0))
@@ -269,8 +271,9 @@ def test_an_inbox_from_an_old_copy_loses_no_new_message(site, caplog) -> None:
     shutil.copy(f"{old}-copy", old)
     site.receive(reading(4, 4.0))
     assert site.drain()[2] == 1
-    assert site.values() == [1.0, 2.0, 3.0, 4.0]
+    assert site.values() == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert "is older than the lake" in caplog.text
+    assert "in neither" not in caplog.text
 
 
 def test_messages_are_kept_for_as_long_as_the_settings_say(site) -> None:

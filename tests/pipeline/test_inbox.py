@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import StoreError
 from pipeline.failpoints import KILLED, VARIABLE
-from pipeline.listen.inbox import FILE_NAME, Inbox
+from pipeline.listen.inbox import FILE_NAME, NEWEST_BIRTHS, Inbox
 from pipeline.payloads.message import Message
 from tests.rivals import race
 
@@ -177,6 +177,23 @@ def test_a_large_inbox_forgets_young_messages_too_but_none_that_the_lake_lacks(i
     assert not inbox.is_full(300_001)
     inbox.trim(19, received_before=NOON, max_bytes=1)
     assert [one.seq for one in inbox.read(0, max_messages=99, max_bytes=10**9)] == [20]
+
+
+def test_the_newest_birth_of_each_node_outlives_its_time(inbox, monkeypatch) -> None:
+    """Shown to fail by trimming it: the names in all that the node sends afterwards would mean nothing."""
+    monkeypatch.setattr("pipeline.listen.inbox.TRIM_STEP", 2)
+    births = ["spBv1.0/g/NBIRTH/n", "spBv1.0/g/DBIRTH/n/d", "spBv1.0/g/NBIRTH/n"]
+    inbox.put([message(str(number), topic=topic) for number, topic in enumerate([*births, *["spBv1.0/g/NDATA/n"] * 5])])
+    assert inbox.trim(7, received_before=FAR) == 5
+    assert everything(inbox) == [b"1", b"2", b"7"]
+    assert [one.payload for one in inbox.births(8)] == [b"1", b"2"]
+    assert [one.payload for one in inbox.births(2)] == [b"1"]
+
+
+def test_births_are_found_without_reading_all_messages(inbox) -> None:
+    """Shown to fail by an index whose condition the query does not repeat word for word."""
+    plan = inbox._connection.execute(f"EXPLAIN QUERY PLAN {NEWEST_BIRTHS}", (1,)).fetchall()
+    assert "INDEX births" in str(plan)
 
 
 def test_numbers_go_on_where_they_were_after_everything_is_forgotten(inbox) -> None:

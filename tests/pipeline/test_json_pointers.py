@@ -97,7 +97,7 @@ def test_readings_come_back_as_they_were_written(readings, form, spelling):
 @settings(deadline=None, max_examples=60)
 @given(st.lists(DOCUMENTS, min_size=1, max_size=4), SPELLINGS, st.sampled_from(ROUTES))
 def test_bulk_and_one_by_one_read_the_same(documents, spelling, route):
-    """Shown to fail by writing floats with `repr`, and by not asking `_reads_scalars`."""
+    """Shown to fail by writing floats with `repr`, and by keeping the good objects of an array that holds a bad one."""
     objects = [json.dumps(document, **spelling) for document in documents]
     texts = [*objects * COPIES, *[f"[{','.join(objects)}]"] * COPIES, "[" + ",".join(objects * COPIES) + "]"]
     assert as_found(decode_json(frame(texts), route)) == as_found(decode_json(frame(texts), route, in_bulk=False))
@@ -117,6 +117,13 @@ def test_a_number_is_written_alike_in_bulk_and_one_by_one(number):
     odd = good.replace("2", number)
     texts = [good] * COPIES + [odd] * COPIES + [f"[{good},{odd}]"] * COPIES + [f"[{good},{good}]"] * COPIES
     assert as_found(decode_json(frame(texts), Route())) == as_found(decode_json(frame(texts), Route(), in_bulk=False))
+
+
+def test_a_pointer_to_an_object_reads_the_same_in_bulk():
+    """Shown to fail by not asking `_reads_scalars`."""
+    texts = ['{"ts":1,"Device":{"é":1e-7},"value":2}'] * COPIES
+    route = Route(device_id="/Device")
+    assert as_found(decode_json(frame(texts), route)) == as_found(decode_json(frame(texts), route, in_bulk=False))
 
 
 def test_objects_of_one_shape_are_parsed_in_bulk(monkeypatch):

@@ -124,3 +124,21 @@ def test_a_stamp_is_put_together_from_its_columns(columns):
 def test_a_zone_or_unit_that_does_not_exist_is_refused(rules):
     with pytest.raises(SettingsError, match="requires"):
         StampRules(**rules)
+
+
+ALIKE = [
+    *("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.123456789Z", "2026-01-01T00:00:00.Z", "2026-1-1T1:2:3Z", "2026-13-01T00:00:00Z"),
+    *("2026-01-01T24:00:00Z", "2016-12-31T23:59:60Z", " 2026-01-01T00:00:00Z", "2026-01-01T00:00:00z", "2026-01-01 00:00:00Z"),
+    *("2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00.5+00:00", "2026-01-01T00:00:00-00:00", "2026-01-01T01:00:00+01:00", "NA", None),
+]
+
+
+@given(st.lists(st.sampled_from(ALIKE), min_size=1, max_size=5))
+@example(["2016-12-31T23:59:60Z"])
+@example([None])
+@settings(max_examples=60, deadline=None)
+def test_a_stamp_is_read_the_same_whatever_else_is_in_its_column(stamps):
+    """A column of nothing but UTC in the usual form is read in one go; "soon" sends it the long way."""
+    column = pl.Series(stamps, dtype=pl.String)
+    mixed = parse_stamps(pl.Series([*stamps, "soon"]), StampRules())
+    assert parse_stamps(column, StampRules()).equals(mixed.head(len(stamps)))

@@ -1,0 +1,50 @@
+"""The examples of docs/payloads.md, run: each payload gives the readings of the table below it."""
+
+import base64
+import re
+import tomllib
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline.payloads.choose import UNKNOWN
+from pipeline.settings import Route
+from tests.messages import message, rows
+
+PAGE = (Path(__file__).parents[2] / "docs" / "payloads.md").read_text(encoding="utf-8")
+SECTIONS = [section for section in PAGE.split("\n## ") if re.search(r"^```(json|text|base64)$", section, flags=re.MULTILINE)]
+
+
+def block(section: str, language: str) -> str | None:
+    """Return the code of a language in a section."""
+    found = re.search(rf"^```{language}\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
+    return None if found is None else found[1]
+
+
+def table(section: str) -> list[dict[str, str]]:
+    """Return the rows of the table behind the last code."""
+    lines = [line.strip("| ").split(" | ") for line in section.rpartition("```")[2].splitlines() if line.startswith("| ")]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.splitlines()[0])
+def test_an_example_gives_the_readings_of_its_table(section):
+    """Shown to fail by another number in a table, and by a route without its pointers."""
+    encoded = block(section, "base64")
+    payload = block(section, "json") or block(section, "text") or base64.b64decode(encoded or "")
+    topic = re.search(r"^Topic `(.+)`$", section, flags=re.MULTILINE)
+    route = Route(**tomllib.loads(block(section, "toml") or ""))
+    found = rows([message(payload, topic="any" if topic is None else topic[1])], route)
+    expected = pl.DataFrame(table(section)).with_columns(pl.col("ts").str.to_datetime(time_unit="us", time_zone="UTC"))
+    assert found.select(expected.columns).rows() == expected.rows()
+
+
+def test_every_format_has_an_example():
+    assert len(SECTIONS) == 10
+
+
+def test_every_reason_is_on_the_page():
+    sources = "".join(path.read_text() for path in (Path(__file__).parents[2] / "pipeline" / "payloads").glob("*.py"))
+    codes = set(re.findall(r'"(unparseable_message|no_reading|missing_birth|unsupported_version)"', sources)) | {UNKNOWN[0]}
+    assert codes == set(re.findall(r"^\| `(\w+)` \|", PAGE.partition("## What is quarantined")[2], flags=re.MULTILINE))

@@ -1,0 +1,123 @@
+"""Sparkplug B: births name what data messages abbreviate, whatever range of messages is decoded."""
+
+import logging
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.payloads.sparkplug import is_birth
+from pipeline.payloads.sparkplug_schema import payload_class
+from pipeline.settings import Route
+from tests.messages import READINGS, STAMP, STAMP_S, broken, message, numbers, rows
+
+DOUBLE, INT32, BOOLEAN, STRING = 10, 3, 11, 12
+
+
+def sparkplug(kind, *metrics, device=None, seq=0, timestamp=STAMP_S * 1000):
+    """Return a message of a node, or of a device below it, with metrics by their fields."""
+    payload = payload_class()(timestamp=timestamp, seq=seq)
+    for fields in metrics:
+        payload.metrics.add(**fields)
+    topic = "/".join(["spBv1.0", "plant", kind, "gateway", *([] if device is None else [device])])
+    return message(payload.SerializeToString(), topic=topic)
+
+
+@settings(deadline=None, max_examples=40)
+@given(READINGS, st.booleans())
+def test_readings_come_back_by_name_or_by_alias(readings, is_aliased):
+    messages = []
+    for number, (millis, device, metric, value) in enumerate(readings):
+        birth = {"name": metric.encode(), "alias": number, "datatype": DOUBLE, "is_null": True}
+        named = {"alias": number} if is_aliased else {"name": metric.encode()}
+        messages.append(sparkplug("DBIRTH", birth, device=device))
+        messages.append(sparkplug("DDATA", {**named, "double_value": value, "timestamp": millis}, device=device))
+    assert numbers(rows(messages)) == [(millis, f"plant/gateway/{device}", metric, value) for millis, device, metric, value in readings]
+
+
+@pytest.mark.parametrize("split", [1, 2, 3, 4])
+def test_a_range_and_the_births_before_it_give_what_the_whole_gives(split):
+    """What a restart needs: aliases are made again from the births. Shown to fail by leaving out the births."""
+    named = [{"name": name, "alias": 1, "datatype": INT32, "int_value": 1} for name in (b"power", b"voltage")]
+    data = {"alias": 1, "int_value": 2}
+    messages = [sparkplug("NBIRTH", named[0]), sparkplug("NDATA", data), sparkplug("NBIRTH", named[1]), sparkplug("NDATA", data)]
+    births = [each for each in messages[:split] if is_birth(each.topic)][-1:]
+    whole = rows(messages)["metric"].to_list()
+    assert whole == ["power", "power", "voltage", "voltage"]
+    assert (rows(messages[split:], births=births)["metric"].to_list() if split < 4 else []) == whole[split:]
+
+
+def test_an_alias_without_a_birth_is_broken_and_not_guessed():
+    lost = sparkplug("NDATA", {"alias": 7, "double_value": 1.0})
+    assert broken([lost]) == [("message:0", lost.payload, "missing_birth")]
+
+
+def test_the_birth_of_a_node_ends_the_aliases_of_its_devices():
+    birth = sparkplug("DBIRTH", {"name": b"a", "alias": 1, "datatype": DOUBLE, "is_null": True}, device="d")
+    data = sparkplug("DDATA", {"alias": 1, "double_value": 1.0}, device="d")
+    assert len(rows([birth, data])) == 1
+    assert len(rows([birth, sparkplug("NBIRTH"), data])) == 0
+
+
+@pytest.mark.parametrize(
+    ("datatype", "field", "sent", "expected"),
+    [
+        (1, "int_value", 2**32 - 1, "-1"),
+        (1, "int_value", 255, "-1"),
+        (2, "int_value", 2**15, "-32768"),
+        (INT32, "int_value", 2**31 - 1, "2147483647"),
+        (4, "long_value", 2**64 - 5, "-5"),
+        (5, "int_value", 255, "255"),
+        (7, "int_value", 2**32 - 1, "4294967295"),
+        (8, "long_value", 2**64 - 1, "18446744073709551615"),
+        (9, "float_value", 1.5, "1.5"),
+        (DOUBLE, "double_value", 1e-7, "0.0000001"),
+        (BOOLEAN, "boolean_value", True, "1"),
+    ],
+)
+def test_numbers_are_read_by_their_datatype(datatype, field, sent, expected):
+    assert rows([sparkplug("NDATA", {"name": b"m", "datatype": datatype, field: sent})])["value"].to_list() == [expected]
+
+
+def test_a_whole_number_without_a_datatype_is_not_guessed():
+    """-1 is sent as 4294967295: only its type tells them apart."""
+    lost = sparkplug("NDATA", {"name": b"m", "int_value": 2**32 - 1})
+    assert broken([lost]) == [("message:0", lost.payload, "missing_birth")]
+
+
+def test_nulls_texts_and_metrics_of_the_session_are_no_readings():
+    metrics = [
+        {"name": b"null", "datatype": DOUBLE, "is_null": True},
+        {"name": b"text", "datatype": STRING, "string_value": b"on"},
+        {"name": b"date", "datatype": 13, "long_value": 1},
+        {"name": b"bdSeq", "datatype": 4, "long_value": 1},
+        {"name": b"Node Control/Rebirth", "datatype": BOOLEAN, "boolean_value": False},
+        {"name": b"power", "datatype": DOUBLE, "double_value": 1.0, "is_historical": True, "timestamp": STAMP_S * 1000},
+    ]
+    assert rows([sparkplug("NBIRTH", *metrics)]).select("ts", "device_id", "metric").rows() == [(STAMP, "plant/gateway", "power")]
+
+
+@pytest.mark.parametrize(("code", "expected"), [(192, "0"), (500, "500"), (0, "-1")])
+def test_a_bad_quality_is_never_ours_for_good(code, expected):
+    quality = {"keys": [b"Quality"], "values": [{"type": INT32, "int_value": code}]}
+    found = rows([sparkplug("NDATA", {"name": b"m", "datatype": DOUBLE, "double_value": 1.0, "properties": quality})])
+    assert found["quality"].to_list() == [expected]
+
+
+@pytest.mark.parametrize("topic", ["spBv1.0/plant/NDEATH/gateway", "spBv1.0/STATE/host", "spBv1.0/plant/NCMD/gateway", "spBv1.0/plant"])
+def test_messages_about_the_session_are_accounted_for(topic):
+    payload = sparkplug("NDATA", {"name": b"m", "datatype": DOUBLE, "double_value": 1.0}).payload
+    assert broken([message(payload, topic=topic)]) == [("message:0", payload, "no_reading")]
+
+
+def test_a_topic_template_may_name_the_device():
+    data = sparkplug("DDATA", {"name": b"m", "datatype": DOUBLE, "double_value": 1.0}, device="d")
+    assert rows([data], Route(topic="spBv1.0/{group}/+/{node}/{device_id}"))["device_id"].to_list() == ["d"]
+
+
+@pytest.mark.parametrize(("numbers", "missing"), [((0, 1, 2), 0), ((255, 0, 1), 0), ((0, 2, 5), 3), ((254, 1), 2)])
+def test_gaps_of_the_sequence_numbers_are_counted(numbers, missing, caplog):
+    caplog.set_level(logging.WARNING)
+    metric = {"name": b"m", "datatype": DOUBLE, "double_value": 1.0}
+    assert len(rows([sparkplug("NDATA", metric, seq=number) for number in numbers])) == len(numbers)
+    assert [record.args[0] for record in caplog.records] == ([missing] if missing else [])
