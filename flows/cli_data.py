@@ -20,7 +20,8 @@ def simulate(  # noqa: PLR0913 (a verb's options are its signature)
     start: Annotated[datetime | None, instant_option("--start", "Stamp of the first reading.  [default: 2026-01-01]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 7,
     fault: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Inject only this fault (repeatable; `none` for a clean fleet).")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Inject only this fault (repeatable; `none` for a clean fleet; docs/event_time.md has all)."),
     ] = None,
     fault_rate: Annotated[float, typer.Option(min=0, max=1, help="Incidents per device and tick, of each fault.")] = 0.002,
     compress: Annotated[bool, typer.Option("--compress", help="Write readings.ndjson.gz.")] = False,

@@ -45,8 +45,8 @@ class IngestSettings(Section):
     # nothing of a series for longer is a silence: what then comes of its closed ticks is late. Longer than most outages of a network
     # or restarts of a gateway, shorter than a shift
     idle_timeout: timedelta = Field(default=timedelta(hours=1), ge=timedelta(seconds=1), le=timedelta(days=365))
-    # a stamp further behind its own arrival is a reset clock, or a backfill, which looks the same; None takes both
-    max_age: timedelta | None = Field(default=timedelta(days=30), ge=timedelta(minutes=1), le=timedelta(days=36_500))
+    # a stamp further behind its own arrival is a reset clock, or a backfill, which looks the same; a century takes both
+    max_age: timedelta = Field(default=timedelta(days=30), ge=timedelta(minutes=1), le=timedelta(days=36_500))
     # a stamp further ahead of our clock is a broken clock
     max_future: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0), le=timedelta(days=3650))
     earliest_year: int = Field(default=2001, ge=1, le=9998)  # 1970 and 2000 are what a device without a clock battery sends
@@ -166,8 +166,8 @@ class ForecastSettings(Section):
     """How forecasts are issued."""
 
     calibrate: bool = True  # hedge them and set their width, by what came true before; where it changes, states are rebuilt
-    # a series that is silent for longer, while others are not, is forecast no more until it comes back; None: never
-    retire_after: timedelta | None = Field(default=timedelta(days=90), ge=timedelta(minutes=1), le=timedelta(days=36_500))
+    # a series that is silent for longer, while others are not, is forecast no more until it comes back; a century is never
+    retire_after: timedelta = Field(default=timedelta(days=90), ge=timedelta(minutes=1), le=timedelta(days=36_500))
 
 
 class TrackingSettings(Section):
