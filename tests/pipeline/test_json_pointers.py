@@ -119,10 +119,12 @@ def test_a_number_is_written_alike_in_bulk_and_one_by_one(number):
     assert as_found(decode_json(frame(texts), Route())) == as_found(decode_json(frame(texts), Route(), in_bulk=False))
 
 
-def test_a_pointer_to_an_object_reads_the_same_in_bulk():
-    """Shown to fail by not asking `_reads_scalars`."""
-    texts = ['{"ts":1,"Device":{"é":1e-7},"value":2}'] * COPIES
-    route = Route(device_id="/Device")
+@pytest.mark.parametrize("device", ["", "/dev", "/dev/id", "/dev/id/x", "/none", "/none/id"])
+@pytest.mark.parametrize("ts", ["/dev", "/dev/id", "/ts"])
+def test_pointers_to_objects_and_beyond_scalars_read_the_same_in_bulk(device, ts):
+    """Shown to fail by not asking whether a path is in the shape."""
+    texts = ['{"ts":1,"dev":{"id":"é"},"value":2}'] * COPIES + ['{"ts":1,"dev":7,"value":2}'] * COPIES
+    route = Route(device_id=device, ts=ts)
     assert as_found(decode_json(frame(texts), route)) == as_found(decode_json(frame(texts), route, in_bulk=False))
 
 
