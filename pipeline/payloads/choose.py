@@ -3,6 +3,7 @@
 Called by `decode.py`.
 """
 
+import codecs
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -26,6 +27,8 @@ _MEDIA_TYPES: dict[str, PayloadFormat | None] = {
     "application/vnd.influx.line-protocol": "line_protocol",
     "application/x-influx-line-protocol": "line_protocol",
 }
+UTF_8 = "utf-8"
+_CHARSETS = {UTF_8, "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be"}  # by their names in Python
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([\w.:+-]+)", re.IGNORECASE)
 
 # By the first bytes of a text. A JSON object or array, a bare number, or a line of line protocol.
@@ -64,9 +67,15 @@ def named_format(route: Route, content_type: str | None, topic: str) -> PayloadF
 
 
 def charset_of(content_type: str | None) -> str:
-    """Return the character set that a content type names, else UTF-8."""
+    """Return Python's name of the character set that a content type names, else UTF-8; one that is not read has an empty name."""
     match = _CHARSET.search(content_type or "")
-    return "utf-8" if match is None else match[1].lower()
+    if match is None:
+        return UTF_8
+    try:
+        name = codecs.lookup(match[1]).name
+    except LookupError:
+        return ""
+    return name if name in _CHARSETS else ""
 
 
 def sniff(text: pl.Expr) -> pl.Expr:

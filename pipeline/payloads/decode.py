@@ -3,7 +3,6 @@
 The same code validates these rows and those of files. Called by the drain of the inbox and by the Kafka source.
 """
 
-import codecs
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
@@ -13,7 +12,7 @@ import polars as pl
 from pipeline.ingest.mapping import ColumnMapping
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import EpochUnit
-from pipeline.payloads.choose import ANY, UNKNOWN, charset_of, named_format, route_at, route_of, sniff
+from pipeline.payloads.choose import ANY, UNKNOWN, UTF_8, charset_of, named_format, route_at, route_of, sniff
 from pipeline.payloads.cloud_events import Event, unwrap
 from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, silent, together
 from pipeline.payloads.json_pointers import decode_json, decode_ndjson
@@ -36,7 +35,9 @@ MAPPING = ColumnMapping(
     seq="seq",
     layout="long",
 )
-_CHARSETS = {"utf-8", "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be"}  # by their names in Python
+_KINDS_SCHEMA = pl.Schema(
+    {"route": pl.Int64(), "device_id": pl.String(), "metric": pl.String(), "format": pl.String(), "charset": pl.String()}
+)
 _BOM = "\ufeff"
 _ITEMS_OF_EVENT = 10**9  # more than a message can hold: what orders the readings of the events of one batch
 
@@ -75,55 +76,43 @@ def decode(messages: Sequence[Message], routes: Sequence[Route], births: Sequenc
 
 def _tabulate(messages: Sequence[Message], routes: Sequence[Route]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the messages as `MESSAGES_SCHEMA` with received_at, format and route; and what their envelopes say."""
-    topics = {topic: route_of(topic, routes) for topic in {message.topic for message in messages}}
-    kinds = {
-        (topic, content_type): (named_format(route_at(topics[topic][0], routes), content_type, topic), charset_of(content_type))
-        for topic, content_type in {(message.topic, message.content_type) for message in messages}
-    }
-    known = [kinds[message.topic, message.content_type] for message in messages]
+    kinds: dict[tuple[str, str | None], int] = {}
+    numbers = [kinds.setdefault((message.topic, message.content_type), len(kinds)) for message in messages]
+    of_kinds = pl.DataFrame([_kind(topic, content_type, routes) for topic, content_type in kinds], schema=_KINDS_SCHEMA, orient="row")
+    around = of_kinds[numbers]
     payloads = [message.payload for message in messages]
     received_at = pl.Series("received_at", [message.received_at for message in messages], dtype=UTC_US)
-    frame = pl.DataFrame(
-        {
-            "line": pl.int_range(len(messages), eager=True),
-            "payload": pl.Series(payloads, dtype=pl.Binary),
-            "text": _texts(payloads, [charset for _, charset in known]),
-            "received_at": received_at,
-            "format": pl.Series([name for name, _ in known], dtype=pl.String),
-            "route": pl.Series([topics[message.topic][0] for message in messages], dtype=pl.Int64),
-        }
+    frame = around.select("format", "route").with_columns(
+        pl.int_range(pl.len(), dtype=pl.Int64).alias("line"),
+        pl.Series("payload", payloads, dtype=pl.Binary),
+        _texts(payloads, around["charset"]),
+        received_at,
     )
-    said = [topics[message.topic][1] for message in messages]
-    envelopes = pl.DataFrame(
-        {
-            "received_at": received_at,
-            "device_id": _texts_of(said, "device_id"),
-            "metric": _texts_of(said, "metric"),
-            "ts": None,
-            "seq": None,
-        },
-        schema=ENVELOPES_SCHEMA,
-    )
-    return frame.with_columns(pl.coalesce("format", sniff(pl.col("text")))), envelopes
+    said = around.select("device_id", "metric").with_columns(received_at, ts=pl.lit(None, pl.String), seq=pl.lit(None, pl.String))
+    return frame.with_columns(pl.coalesce("format", sniff(pl.col("text")))), said.select(ENVELOPES_SCHEMA.names())
 
 
-def _texts_of(said: list[dict[str, str]], name: str) -> pl.Series:
-    return pl.Series(name, [words.get(name) for words in said], dtype=pl.String)
+def _kind(topic: str, content_type: str | None, routes: Sequence[Route]) -> tuple[int | None, str | None, str | None, str | None, str]:
+    """Return what holds for all messages of one topic and content type, as `_KINDS_SCHEMA`."""
+    number, said = route_of(topic, routes)
+    name = named_format(route_at(number, routes), content_type, topic)
+    return number, said.get("device_id"), said.get("metric"), name, charset_of(content_type)
 
 
-def _texts(payloads: Sequence[bytes], charsets: Sequence[str]) -> pl.Series:
+def _texts(payloads: Sequence[bytes], charsets: pl.Series) -> pl.Series:
     """Decode payloads; null where the bytes are no text of their character set."""
-    if set(charsets) == {"utf-8"}:
-        try:
+    is_utf8 = bool((charsets == UTF_8).all())
+    try:
+        if is_utf8:
             return pl.Series("text", payloads, dtype=pl.Binary).cast(pl.String).str.strip_prefix(_BOM)
-        except pl.exceptions.ComputeError:  # Polars names no row: look at each
-            pass
+    except pl.exceptions.ComputeError:  # Polars names no row: look at each
+        pass
     return pl.Series("text", [_text(*pair) for pair in zip(payloads, charsets, strict=True)], dtype=pl.String).str.strip_prefix(_BOM)
 
 
 def _text(payload: bytes, charset: str) -> str | None:
     try:
-        return payload.decode(charset) if codecs.lookup(charset).name in _CHARSETS else None
+        return payload.decode(charset)
     except (LookupError, UnicodeDecodeError):
         return None
 
@@ -178,7 +167,7 @@ def _tabulate_events(events: Sequence[Event], received_at: pl.Series) -> pl.Data
         {
             "line": pl.int_range(len(events), eager=True),
             "payload": pl.Series(payloads, dtype=pl.Binary),
-            "text": _texts(payloads, [charset_of(event.content_type) for event in events]),
+            "text": _texts(payloads, pl.Series([charset_of(event.content_type) for event in events], dtype=pl.String)),
             "received_at": received_at,
             "format": pl.Series([named_format(ANY, event.content_type, "") for event in events], dtype=pl.String),
         }

@@ -58,12 +58,13 @@ def parse_uniform(objects: pl.DataFrame, rule: Rule) -> tuple[list[Uniform], pl.
     for document in _frequent(objects):
         if len(objects) < _LEAST:
             break
-        layout = lay_out(rule, shape_of(document))
+        shape = shape_of(document)
+        layout = lay_out(rule, shape)
         pattern = _pattern(document)
-        if isinstance(layout, str) or pattern is None or not _reads_scalars(layout, document):
+        if isinstance(layout, str) or pattern is None or _reads_an_object(layout, shape):
             continue
         fits = objects["text"].fill_null("").str.contains(f"^{_BLANKS}{pattern}{_BLANKS}$")
-        uniform = _parse(objects.filter(fits), layout)
+        uniform = _parse(objects.filter(fits), layout, shape)
         if uniform is not None:
             found.append(uniform)
             objects = objects.filter(~fits)
@@ -95,8 +96,8 @@ def cut_arrays(messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _frequent(objects: pl.DataFrame) -> Iterator[dict[str, JsonValue]]:
-    """Yield an object of each shape of a sample spread over all, the most frequent first."""
-    texts = objects["text"].gather_every(max(1, len(objects) // _SAMPLE))
+    """Yield an object of each shape of a sample, the most frequent first; drawn, because faults may come at every tenth message."""
+    texts = objects["text"].sample(min(_SAMPLE, len(objects)), seed=0)
     documents: dict[tuple[Path, ...], dict[str, JsonValue]] = {}
     counts: Counter[tuple[Path, ...]] = Counter()
     for text in texts:
@@ -123,24 +124,24 @@ def _pattern(document: dict[str, JsonValue]) -> str | None:
     return rf"\{{{_BLANKS}" + f"{_BLANKS},{_BLANKS}".join(members) + rf"{_BLANKS}\}}"
 
 
-def _reads_scalars(layout: Layout, document: dict[str, JsonValue]) -> bool:
-    """Whether each path leads to a member that is no object, or to nothing."""
-    shape = shape_of(document)
-    return all(path in shape or not any(known[: len(path)] == path for known in shape) for path in layout.paths)
+def _reads_an_object(layout: Layout, shape: tuple[Path, ...]) -> bool:
+    """Whether a path leads to an object, whose text Polars and Python would write differently."""
+    return any(len(path) < len(member) and member[: len(path)] == path for path in layout.paths for member in shape)
 
 
-def _parse(objects: pl.DataFrame, layout: Layout) -> Uniform | None:
+def _parse(objects: pl.DataFrame, layout: Layout, shape: tuple[Path, ...]) -> Uniform | None:
     """Decode what is surely JSON of this shape; None where too few are, or where Polars cannot after all."""
     if len(objects) < _LEAST:
         return None
-    dtype, columns = _dtype(layout.paths), []
+    dtype = _dtype(tuple(path for path in layout.paths if path in shape))
+    columns = []
     for number, path in enumerate(layout.paths):
-        column = pl.col("text")
-        for name in path:
+        column = pl.col("text") if path in shape else pl.lit(None, pl.String)
+        for name in path if path in shape else ():
             column = column.struct.field(name)
         columns.append(column.alias(str(number)))
     try:
-        texts = objects.select(pl.col("text").str.json_decode(dtype)).select(columns)
+        texts = objects.select(pl.col("text").str.json_decode(dtype)).with_columns(columns).drop("text")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return None
     return Uniform(layout, objects.select("line", "item", "payload"), texts)
