@@ -15,10 +15,12 @@ from flows.cli_demo import demo
 from flows.cli_explain import explain
 from flows.cli_offline import fill
 from flows.cli_query import query
+from flows.cli_scores import scores
 from flows.cli_services import serve, ui
 from flows.cli_stages import backtest, forecast, ingest, train
 from flows.cli_study import study_app, tune
 from flows.cli_verify import verify
+from flows.cli_watch import watch
 
 TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 
@@ -29,7 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, simulate, ingest, train, tune, backtest, forecast, query, explain, fill, verify, serve, ui, maintain):
+for verb in (demo, simulate, ingest, train, tune, backtest, forecast, query, watch, scores, explain, fill, verify, serve, ui, maintain):
     app.command()(verb)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")

@@ -31,6 +31,8 @@ VERBS = [
     "backtest",
     "forecast",
     "query",
+    "watch",
+    "scores",
     "explain",
     "fill",
     "verify",

@@ -189,10 +189,10 @@ def _cell(value: object) -> str:
     """Return what a table says of a value; seconds only where an instant has some."""
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}" if not value.second else f"{value:%Y-%m-%d %H:%M:%S}"
-    return _short(value) if isinstance(value, float) else "" if value is None else str(value)
+    return short_number(value) if isinstance(value, float) else "" if value is None else str(value)
 
 
-def _short(value: float) -> str:
+def short_number(value: float) -> str:
     """Return four significant digits, without an exponent where thousands separators read better."""
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 

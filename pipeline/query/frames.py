@@ -149,6 +149,11 @@ def _require_a_target(between: pl.DataFrame, num_rows: int, at: datetime) -> Non
         )
 
 
+def whole_forecasts(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return stored rows with every step of theirs in long form, in the columns of `query_forecasts`."""
+    return _long_form(_narrow(rows, None, None, None))
+
+
 def _long_form(rows: pl.DataFrame) -> pl.DataFrame:
     """Explode rows of `horizon` steps from `first_step` on into one row for each target time."""
     parts = [_empty(), *(_exploded(group) for group in rows.partition_by("quantile_levels"))]
