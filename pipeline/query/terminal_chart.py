@@ -7,7 +7,7 @@ Called by `pipeline.query.terminal_screen`.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import polars as pl
 from rich.text import Text
@@ -52,11 +52,13 @@ class _Canvas:
     def row(self, number: int) -> Text:
         """Return one row of characters."""
         text = Text()
-        for column in range(self.columns):
-            role, bits = self.cells.get((column, number), ("", 0))
-            sign = " " if not bits else chr(0x2800 + bits) if self.unicode else SIGNS[role]
-            text.append(sign, STYLES.get(role, ""))
+        cells = (self.cells.get((column, number), ("", 0)) for column in range(self.columns))
+        for role, run in groupby(cells, key=lambda cell: cell[0]):
+            text.append("".join(self._sign(role, bits) for _, bits in run), STYLES.get(role, ""))
         return text
+
+    def _sign(self, role: str, bits: int) -> str:
+        return " " if not bits else chr(0x2800 + bits) if self.unicode else SIGNS[role]
 
 
 def draw_chart(view: SeriesView, width: int, rows: int, *, unicode: bool = True) -> list[Text]:
@@ -78,7 +80,7 @@ def draw_chart(view: SeriesView, width: int, rows: int, *, unicode: bool = True)
     first, last = min(times), max(*times, min(times) + 1)
 
     def place(point: Point) -> tuple[int, int]:
-        x, y = (point[0] - first) / (last - first), (high - point[1]) / (high - low)
+        x, y = (point[0] - first) / (last - first), (high / 2 - point[1] / 2) / (high / 2 - low / 2)  # halves: a range may overflow
         return round(x * (canvas.width - 1)), round(y * (canvas.height - 1))
 
     _paint_band(canvas, [place(p) for p in _known(fan["upper"])], [place(p) for p in _known(fan["lower"])])
@@ -96,12 +98,13 @@ def draw_chart(view: SeriesView, width: int, rows: int, *, unicode: bool = True)
 def draw_spark(view: SeriesView, width: int, *, unicode: bool = True) -> str:
     """Return the last `width` observations as one line of bars; a gap is a space."""
     bars = "▁▂▃▄▅▆▇█" if unicode else "_.-~=+*#"
-    values = view.history["value"].tail(width).to_list()
+    values = [value for _, value in _points(view.history.tail(width), "value")]
     known = [value for value in values if value is not None]
     if not known:
         return " " * width
     low, high = _range(known)
-    signs = (" " if value is None else bars[round((value - low) / (high - low) * (len(bars) - 1))] for value in values)
+    step = (high / 2 - low / 2) / (len(bars) - 1)
+    signs = (" " if value is None else bars[round((value / 2 - low / 2) / step)] for value in values)
     return "".join(signs).rjust(width)
 
 
@@ -165,7 +168,7 @@ def _value_labels(low: float, high: float, rows: int) -> dict[int, str]:
     """Return the labels of the first, the last and, where there is room, the middle row."""
     labels = {0: high, rows - 1: low}
     if rows % 2 and rows > 4:
-        labels[rows // 2] = (low + high) / 2
+        labels[rows // 2] = low / 2 + high / 2
     written = {row: short_number(value) for row, value in labels.items()}
     if len(set(written.values())) < len(labels):  # values that differ after the fourth digit
         written = {row: f"{value:.7g}" for row, value in labels.items()}

@@ -108,7 +108,7 @@ def _score_line(view: SeriesView, until: datetime | None, now: datetime) -> Text
     line = Text("last day  ", "dim") if is_recent else Text(f"day to {_stamp(until, now)}  ", "yellow")
     parts = [f"MAE {_number(day.mae)}", f"bias {_signed(day.bias)}", f"80 % interval held {_percent(day.coverage)} of {day.scored:,}"]
     parts += [f"{day.num_models} models"] if day.num_models > 1 else []
-    return line.append(" · ".join(parts), "not dim default")
+    return line.append(" · ".join(parts), "not dim")
 
 
 def _table(views: tuple[SeriesView, ...], now: datetime, width: int, unicode: bool) -> list[Text]:
@@ -139,7 +139,7 @@ def _cells(view: SeriesView, now: datetime, spark_width: int, unicode: bool) -> 
     fan, day = view.fan, view.day
     return {
         "newest": Text(_newest(view) or "–", "bold cyan"),
-        "age": Text(_age(view, now).removesuffix(" ago"), _age_style(view, now)),
+        "age": Text(_short_age(view, now), _age_style(view, now)),
         "recent": Text(draw_spark(view, max(1, spark_width - 1), unicode=unicode), "cyan"),
         "next": Text("–" if fan is None else _number(next(_upcoming(fan, now), None)), "yellow"),
         "status": Text("–") if fan is None else Text("over", "red") if _is_over(fan, now) else Text(fan.status, _status_style(fan.status)),
@@ -169,6 +169,13 @@ def _age(view: SeriesView, now: datetime) -> str:
         return "no reading"
     age = now - view.last_reading
     return f"{age_of(age)} ago" if age >= timedelta(0) else f"{age_of(-age)} ahead"
+
+
+def _short_age(view: SeriesView, now: datetime) -> str:
+    if view.last_reading is None:
+        return "–"
+    age = now - view.last_reading
+    return age_of(age) if age >= timedelta(0) else f"−{age_of(-age)}"
 
 
 def age_of(age: timedelta) -> str:
