@@ -174,6 +174,14 @@ def test_at_is_what_every_origin_before_said_of_that_instant(fleet: Lake) -> Non
     assert query_forecasts(fleet.uri, at=START + 500 * HOUR).is_empty()
 
 
+def test_at_takes_the_newest_origin_that_reaches_the_instant(lake: Lake) -> None:
+    """Shown to fail by taking the newest origin before it: that of a model with a shorter horizon, which says nothing of it."""
+    append_forecasts(lake, forecast("a/x", START, horizon=5))
+    append_forecasts(lake, forecast("a/x", START + HOUR, horizon=2, version="2"))
+    compact(lake)  # into one file, whose statistics do not tell the two apart
+    assert query_forecasts(lake.uri, at=START + 4 * HOUR)["step"].to_list() == [4]
+
+
 def test_at_opens_no_file_whose_forecasts_end_before_or_begin_after(fleet: Lake) -> None:
     files = ForecastFiles.of(fleet, Selection(target=START + 13 * HOUR))
     (name,) = files.table["file"].to_list()

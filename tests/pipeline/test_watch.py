@@ -98,9 +98,17 @@ def test_a_look_reads_no_file_of_forecasts_or_scores_again(watch: Watch, lake: L
 
 def test_a_compaction_changes_nothing_that_is_seen(watch: Watch, lake: Lake) -> None:
     """Shown to fail by counting again the scores that a compaction has written anew."""
+    append_scores(lake, Scores.conform(pl.DataFrame([score(FLOW, START + 30 * HOUR, 5.0, step=2)])))  # a second file of its day
     before = watch.look(9).to_dict()
-    compact(lake)
+    assert compact(lake).files_removed > 0
     assert watch.look(9).to_dict() == before
+
+
+def test_a_forecast_that_is_caught_up_on_does_not_replace_a_newer_one(watch: Watch, lake: Lake) -> None:
+    """Shown to fail by taking whatever the newest file holds."""
+    before = watch.look(9).views[0].fan
+    append_forecasts(lake, forecast(FLOW, START + HOUR, version="2", delay=100 * HOUR))
+    assert watch.look(9).views[0].fan is before
 
 
 def test_new_observations_and_late_corrections_are_seen(watch: Watch, lake: Lake, tmp_path: Path) -> None:
