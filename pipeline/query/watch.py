@@ -1,7 +1,7 @@
 """What there is to see of some series right now: newest observations, newest forecast, and how good the last day's were.
 
-Called by the verb `watch` every few seconds, so a look reads only what came since the last one: files of forecasts and scores that were
-not there before, and the observations of the last ticks where their table has a new version. Imports neither torch, MLflow nor Prefect.
+Called by the verb `watch` every few seconds, so a look reads only the files that were not there at the last one, of which the tables'
+logs tell. Imports neither torch, MLflow nor Prefect.
 """
 
 import difflib
@@ -15,11 +15,11 @@ import polars as pl
 from pipeline.errors import DataError
 from pipeline.query.frames import whole_forecasts
 from pipeline.query.locate import ForecastFiles, Selection, is_pattern, named, newest
+from pipeline.query.recent import RecentTicks, Span
 from pipeline.query.scores import MEASURES, newest_target
 from pipeline.schemas import MICROSECOND, Observations, Scores
 from pipeline.store.catalog import FILE_NAME, Catalog
 from pipeline.store.lake import Lake, read
-from pipeline.store.observations import read_observations
 
 DAY = timedelta(days=1)
 HISTORY = 96  # ticks that are read where there is no forecast
@@ -121,13 +121,14 @@ class Watch:
             DataError: where a name is no series of the lake or a pattern matches none.
             StoreError: where the lake cannot be read.
         """
+        files = self._recent.stored_files()  # before the registry, which knows of every reading in them
         matching = self._matching()
         shown = matching.head(limit)
         if self._series != tuple(shown["series_id"]):
             self._forget(tuple(shown["series_id"]))
         self._read_forecasts()
         self._read_scores()
-        self._read_history(shown)
+        self._recent.update(dict(self._spans(shown)), files)
         return Look(tuple(self._views(shown)), matching.height, self._scored_until)
 
     def _forget(self, series: tuple[str, ...]) -> None:
@@ -137,8 +138,7 @@ class Watch:
         self._seen: set[str] = set()  # files of forecasts and of scores
         self._scores = Scores.empty().select(SCORE)
         self._scored_until: datetime | None = None
-        self._history = Observations.empty()
-        self._history_of: tuple[object, ...] | None = None  # what it was read for
+        self._recent = RecentTicks(self.lake)
 
     def _matching(self) -> pl.DataFrame:
         """Return the registered series that are asked for."""
@@ -187,31 +187,15 @@ class Watch:
             self._seen |= set(fresh)
         self._scores = self._scores.filter(in_day)
 
-    def _read_history(self, shown: pl.DataFrame) -> None:
-        """Read the last ticks of each series, where the table, the series or their forecasts have changed."""
-        asked = (self.lake.version(Observations), shown["last_ts"].to_list(), [fan.origin for fan in self._fans.values()])
-        if asked == self._history_of:
-            return
-        spans = [span for row in shown.iter_rows(named=True) if (span := self._span(row)) is not None]
-        # those that stopped long ago are read apart, so that the others need not be read from there
-        days = {first.date(): [span for span in spans if span[1].date() == first.date()] for _, first, _ in spans}
-        parts = [Observations.empty()]
-        for day in days.values():
-            series, starts, ends = zip(*day, strict=True)
-            parts.append(read_observations(self.lake, series=series, start=min(starts), end=max(ends)))
-        self._history, self._history_of = pl.concat(parts), asked
-
-    def _span(self, row: dict[str, object]) -> tuple[str, datetime, datetime] | None:
-        """Return a series and the labels to read of it; None where there are none."""
-        interval_us, last = row["sample_interval_us"], row["last_ts"]
-        if not isinstance(interval_us, int) or not isinstance(last, datetime):
-            return None
-        fan = self._fans.get(str(row["series_id"]))
-        interval, last = interval_us * MICROSECOND, last if fan is None else max(last, fan.origin)
-        return str(row["series_id"]), last - history_length(fan) * interval, last + interval
+    def _spans(self, shown: pl.DataFrame) -> Iterator[tuple[str, Span]]:
+        """Yield the labels to read of each series whose grid is known."""
+        for row in shown.filter(pl.col("sample_interval_us").is_not_null(), pl.col("last_ts").is_not_null()).iter_rows(named=True):
+            interval, fan = row["sample_interval_us"] * MICROSECOND, self._fans.get(row["series_id"])
+            last = row["last_ts"] if fan is None else max(row["last_ts"], fan.origin)
+            yield row["series_id"], (last - history_length(fan) * interval, last + interval)
 
     def _views(self, shown: pl.DataFrame) -> Iterator[SeriesView]:
-        histories = self._history.select("series_id", "ts", "value").partition_by("series_id", as_dict=True, include_key=False)
+        histories = self._recent.rows.select("series_id", "ts", "value").partition_by("series_id", as_dict=True, include_key=False)
         measures = MEASURES | {"num_models": pl.col("model_version").n_unique()}
         days = {row["series_id"]: row for row in self._scores.group_by("series_id").agg(**measures).iter_rows(named=True)}
         nothing = Observations.empty().select("ts", "value")

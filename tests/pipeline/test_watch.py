@@ -112,11 +112,39 @@ def test_a_forecast_that_is_caught_up_on_does_not_replace_a_newer_one(watch: Wat
 
 
 def test_new_observations_and_late_corrections_are_seen(watch: Watch, lake: Lake, tmp_path: Path) -> None:
+    """Shown to fail by keeping what a day held before it was written anew: a revision that has gone."""
     watch.look(9)
-    rows = [observation(FLOW, 31, 31.0), observation(FLOW, 29, 29.0, 1)]
+    rows = [observation(FLOW, 31, 31.0), observation(FLOW, 29, 29.0), observation(FLOW, 28, 28.0)]
     write_observations(lake, Observations.conform(pl.DataFrame(rows)), readings_version=2)
     register(Catalog(tmp_path / "state"), FLOW, 31)
-    assert watch.look(9).views[0].history.tail(4)["value"].to_list() == [-28.0, 29.0, 30.0, 31.0]
+    assert watch.look(9).views[0].history.tail(4)["value"].to_list() == [28.0, 29.0, 30.0, 31.0]
+
+
+def test_a_new_tick_costs_the_file_that_brings_it(watch: Watch, lake: Lake, tmp_path: Path) -> None:
+    """Shown to fail by reading all files whenever there is a new one."""
+    watch.look(9)
+    remove_files(lake, Observations)
+    next_day = Observations.conform(pl.DataFrame([observation(FLOW, 31, 31.0)])).with_columns(event_date=NEW_DAY)
+    lake.append(Observations, next_day, app_id="test", seq=1)  # `write_observations` would look for its ticks in what was removed
+    register(Catalog(tmp_path / "state"), FLOW, 31)
+    assert watch.look(9).views[0].history.tail(3)["value"].to_list() == [None, 30.0, 31.0]
+
+
+def test_a_reading_that_comes_between_two_reads_is_seen_at_the_next_look(watch: Watch, lake: Lake, tmp_path: Path) -> None:
+    """Shown to fail by listing the files after the registry was read: its tick was taken for read and never shown."""
+    catalog, registered = watch.catalog, watch.catalog.series()
+
+    class Slow(Catalog):
+        def series(self) -> pl.DataFrame:
+            register(Catalog(tmp_path / "state"), FLOW, 45)
+            rows = Observations.conform(pl.DataFrame([observation(FLOW, hour, float(hour)) for hour in range(31, 46)]))
+            write_observations(lake, rows, readings_version=2)
+            return registered
+
+    watch.catalog = Slow(catalog.state_dir)
+    watch.look(9)
+    watch.catalog = catalog
+    assert watch.look(9).views[0].history["value"][-1] == 45.0
 
 
 def test_a_series_that_stopped_long_ago_shows_its_last_ticks(watch: Watch, lake: Lake, tmp_path: Path) -> None:
