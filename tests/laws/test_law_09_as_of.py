@@ -19,6 +19,7 @@ from pipeline.query.inputs import FORECAST, INPUT, query_inputs
 from pipeline.schemas import Observations
 from pipeline.settings import Settings
 from pipeline.store.lake import Lake, read
+from pipeline.store.maintenance import compact
 from pipeline.store.observations import read_observations
 from tests.arrivals import LATENESS, MINUTE, Arrival, arrive, new_lake, regularised, with_grid
 from tests.lakes import HOUR, TestLake, hourly_readings, random_weights
@@ -92,9 +93,9 @@ TARGET = FIRST + 64 * HOUR
 
 @pytest.fixture(scope="module")
 def past(tmp_path_factory: pytest.TempPathFactory) -> dict[datetime, str]:
-    """A lake as it was at five instants: each a copy, so with other times on its files; the last one has seen all of this.
+    """A lake as it was at five instants: each a copy, so with other times on its files; the last one has seen all and was compacted.
 
-    Hour by hour a fleet is read in and forecast. At 62 h readings of 57 h come late and are corrected; at 64 h another model serves.
+    Hour by hour a fleet is read in and forecast. At 62 h corrections of 57 h come; at 64 h another model serves, and catches up from 62 h.
     """
     folder = tmp_path_factory.mktemp("past")
     lake, copies, readings = TestLake.at(folder), {}, hourly_readings(70)
@@ -110,8 +111,9 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> dict[datetime, str]:
             lake.ingest(late)
         if hour == 64:
             lake.register(random_weights(1))
-        forecast(lake.settings, lake.clock)
+        forecast(lake.settings, lake.clock, origins=3 if hour == 64 else 1)
         copies[lake.clock.now()] = str(shutil.copytree(lake.settings.lake, folder / f"at-{hour}"))
+    compact(Lake(copies[lake.clock.now()]))  # rows of one file were made at different instants
     return copies
 
 
@@ -123,7 +125,7 @@ def test_what_was_said_of_an_instant_is_what_a_lake_of_that_time_says(past: dict
         for instant, then in past.items():
             said = query_forecasts(now, at=at, as_of=instant, latest=latest, with_actuals=True)
             assert_frame_equal(said, query_forecasts(then, at=at, latest=latest, with_actuals=True), check_exact=True)
-    assert query_forecasts(now, series=[NORTH], at=TARGET, latest=False)["step"].to_list() == [4, 3, 2, 1]
+    assert query_forecasts(now, series=[NORTH], at=TARGET, latest=False)["step"].to_list() == [4, 3, 2, 2, 1, 1]
     last = query_forecasts(now, series=[NORTH], at=TARGET + HOUR, latest=False)
     assert last["model_version"].n_unique() == 2
 
@@ -138,7 +140,7 @@ def test_the_inputs_of_a_forecast_are_those_that_its_version_of_the_table_held(p
         held = table.sort("ts", "revision").group_by("ts", maintain_order=True).last().select(INPUT)
         assert_frame_equal(seen.filter(series_id=series, origin=origin, model_version=model, created_at=created_at).select(INPUT), held)
     revised = seen.filter(series_id=NORTH, ts=FIRST + 57 * HOUR)
-    assert revised["revision"].to_list() == [1, 1, 2, 2, 2]
+    assert revised["revision"].to_list() == [1, 1, 2, 2, 2, 2, 2]
 
 
 def test_the_inputs_of_a_forecast_stay_what_they_were(past: dict[datetime, str]) -> None:
