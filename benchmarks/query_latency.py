@@ -33,8 +33,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(folder)
         lake.create_all()
-        names = [f"plant-{number // 100:02d}.sensor-{number:04d}/temperature" for number in range(asked.series)]
-        written_s = _build(lake, names, asked.origins, asked.horizon)
+        names = series_names(asked.series)
+        written_s = build(lake, names, asked.origins, asked.horizon)
         report: dict[str, object] = {
             "points": asked.series * asked.origins * asked.horizon,
             "series": asked.series,
@@ -61,12 +61,17 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _build(lake: Lake, names: list[str], num_origins: int, horizon: int) -> float:
-    """Commit the forecasts of one origin after the other; return the seconds it took."""
-    rng = np.random.default_rng(0)
+def series_names(num_series: int) -> list[str]:
+    """Return ids of a fleet, sorted."""
+    return [f"plant-{number // 100:02d}.sensor-{number:04d}/temperature" for number in range(num_series)]
+
+
+def build(lake: Lake, names: list[str], num_origins: int, horizon: int, first: int = 0) -> float:
+    """Commit the forecasts of one origin after the other, from the hour `first` on; return the seconds it took."""
+    rng = np.random.default_rng(first)
     shape = np.sort(rng.normal(20, 5, (len(names), horizon, len(LEVELS))), axis=-1).astype(np.float32)
     started = time.perf_counter()
-    for number in range(num_origins):
+    for number in range(first, first + num_origins):
         origin = START + number * HOUR
         values = (shape + rng.normal(0, 1, (len(names), 1, 1)).astype(np.float32)).reshape(len(names), -1)
         constant = {

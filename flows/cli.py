@@ -18,10 +18,12 @@ from flows.cli_listen import listen_app
 from flows.cli_offline import fill
 from flows.cli_query import query
 from flows.cli_replay import replay_quarantine
+from flows.cli_scores import scores
 from flows.cli_services import serve, ui
 from flows.cli_stages import backtest, forecast, ingest, train
 from flows.cli_study import study_app, tune
 from flows.cli_verify import verify
+from flows.cli_watch import watch
 
 TERMINATED = 128 + signal.SIGTERM  # as a shell says it
 
@@ -41,6 +43,8 @@ for verb in (
     backtest,
     forecast,
     query,
+    watch,
+    scores,
     explain,
     fill,
     verify,

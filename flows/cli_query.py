@@ -29,9 +29,11 @@ def query(  # noqa: PLR0913 (one option for each way to narrow a query)
     end: Annotated[datetime | None, instant_option("--to", "Last origin.")] = None,
     step: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="Only this step, 1 is the first tick after the origin.")] = None,
     lead_time: Annotated[timedelta | None, duration_option("--lead-time", "Only the target this far from its origin.")] = None,
+    at: Annotated[datetime | None, instant_option("--at", "Only what was forecast for this instant.")] = None,
     as_of: Annotated[datetime | None, instant_option("--as-of", "What the lake said at this instant.")] = None,
     model_version: Annotated[str | None, typer.Option(metavar="VERSION", help="Only forecasts of this model.")] = None,
-    with_actuals: Annotated[bool, typer.Option("--with-actuals", help="Add what came true.")] = False,
+    with_actuals: Annotated[bool, typer.Option("--with-actuals", help="Add what came true, as far as it was known.")] = False,
+    inputs: Annotated[bool, typer.Option("--inputs", help="Instead of forecasts, the observations that each of them could see.")] = False,
     format: Annotated[Format | None, typer.Option(help="[default: table, or by the ending of FILE] nixtla: CSV for its tools.")] = None,  # noqa: A002 (the flag's name)
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of stdout.")] = None,
     lake: Lake = None,
@@ -44,6 +46,7 @@ def query(  # noqa: PLR0913 (one option for each way to narrow a query)
 
     form: Format | None = "json" if as_json else format
     _require_agreement(form, output)
+    _require_forecasts(form, inputs=inputs, with_actuals=with_actuals)
     settings = read_settings(settings_file, lake)
     frame = query_forecasts(
         settings.lake,
@@ -55,11 +58,16 @@ def query(  # noqa: PLR0913 (one option for each way to narrow a query)
         end=end,
         step=step,
         lead_time=lead_time,
+        at=at,
         as_of=as_of,
         model_version=model_version,
         with_actuals=with_actuals,
     )
-    _write(frame, form, output)
+    if inputs:
+        from pipeline.query.inputs import query_inputs
+
+        frame = query_inputs(settings.lake, frame)
+    _write(frame, form, output, provenance=at is not None)
 
 
 def _require_agreement(form: Format | None, output: Path | None) -> None:
@@ -76,8 +84,21 @@ def _require_agreement(form: Format | None, output: Path | None) -> None:
         raise SettingsError(f"--format {form} requires a file that ends in {_HOLDS[form]}; got {output}. Rename it, or drop --format.")
 
 
-def _write(frame: "pl.DataFrame", form: Format | None, output: Path | None) -> None:
-    """Write a frame to a file or to stdout.
+def _require_forecasts(form: Format | None, *, inputs: bool, with_actuals: bool) -> None:
+    """Refuse what is said of forecasts where their inputs are asked for.
+
+    Raises:
+        SettingsError: naming the option.
+    """
+    from pipeline.errors import SettingsError
+
+    other = [name for name, is_asked in {"--format nixtla": form == "nixtla", "--with-actuals": with_actuals}.items() if is_asked]
+    if inputs and other:
+        raise SettingsError(f"--inputs requires a query without options that say how forecasts are written; got {other[0]}. Drop one.")
+
+
+def _write(frame: "pl.DataFrame", form: Format | None, output: Path | None, *, provenance: bool) -> None:
+    """Write a frame to a file or to stdout; a table says where its forecasts come from if asked to.
 
     Raises:
         SettingsError: where binary data would reach a terminal, or a file cannot be written.
@@ -93,7 +114,7 @@ def _write(frame: "pl.DataFrame", form: Format | None, output: Path | None) -> N
         except OSError as error:
             raise SettingsError(f"--output requires a place that can be written; got {output}: {error}. Choose another.") from error
     elif form is None or form == "table":
-        _draw(frame)
+        _draw(frame, provenance=provenance)
     elif form == "parquet" and sys.stdout.isatty():
         raise SettingsError("--format parquet requires a file; got a terminal. Add --output FILE.")
     else:
@@ -101,14 +122,14 @@ def _write(frame: "pl.DataFrame", form: Format | None, output: Path | None) -> N
         sys.stdout.flush()
 
 
-def _draw(frame: "pl.DataFrame") -> None:
+def _draw(frame: "pl.DataFrame", *, provenance: bool) -> None:
     from flows.console import note, stdout
-    from pipeline.query.exports import to_table
+    from pipeline.query.exports import to_inputs_table, to_table
 
     if frame.is_empty():
         note("No forecast matches. `tidecast query` without options shows the newest of every series; `tidecast forecast` makes them.")
     else:
-        stdout().print(to_table(frame))
+        stdout().print(to_table(frame, provenance=provenance) if "step" in frame.columns else to_inputs_table(frame))
 
 
 def _content(frame: "pl.DataFrame", form: Format) -> bytes:

@@ -15,9 +15,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipeline.schemas import Forecasts
+from pipeline.schemas import Forecasts, Observations
 from pipeline.store.forecasts import append_forecasts
 from pipeline.store.lake import Lake
+from pipeline.store.observations import write_observations
+from tests.pipeline.test_watch import observation
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()"]
@@ -31,6 +33,8 @@ VERBS = [
     "backtest",
     "forecast",
     "query",
+    "watch",
+    "scores",
     "explain",
     "fill",
     "listen mqtt",
@@ -120,6 +124,7 @@ def test_version_is_that_of_the_distribution() -> None:
         (["query", "--lake", "gs://bucket"], "lake requires a folder, a file:// or an s3:// URI"),
         (["query", "--lake", ""], "lake requires a folder, a file:// or an s3:// URI"),
         (["query", "--output", "foo.json", "--format", "csv"], r"--format csv requires a file that ends in .csv; got foo.json"),
+        (["query", "--inputs", "--with-actuals"], "--inputs requires a query without options that say how forecasts are written"),
         (["query", "--settings", "nowhere.toml"], "--settings requires a TOML file; got nowhere.toml"),
         (["train", "--bidirectional", "--no-orchestrator"], "reads? the target forward in time only"),
         (["ingest", "nothing.csv", "--no-orchestrator", "--json"], "got nothing.csv, which does not"),
@@ -194,6 +199,28 @@ def test_query_by_range_and_lead_time(lake: Path) -> None:
     assert [(row["series_id"], row["origin"]) for row in rows] == [
         (series, f"2026-01-01T0{hour}:00:00Z") for series in ("pump-1/flow", "pump-2/flow") for hour in (0, 1)
     ]
+
+
+def test_query_at_an_instant_says_which_model_and_which_inputs(lake: Path) -> None:
+    query = ["query", "--lake", str(lake), "--series", "pump-1/flow", "--at", "2026-01-01T02:00", "--every-origin"]
+    rows = json.loads(CliRunner().invoke(app, [*query, "--json"]).stdout)
+    assert [(row["step"], row["q0.5"], row["model_version"], row["input_version"]) for row in rows] == [(2, 5.0, "1", 1), (1, 3.0, "1", 1)]
+    known = json.loads(CliRunner().invoke(app, [*query, "--as-of", "2026-01-01T00:30", "--json"]).stdout)
+    assert [row["step"] for row in known] == [2]
+    header = CliRunner().invoke(app, query).stdout.splitlines()[0]
+    assert header.split()[-4:] == ["model", "inputs", "made", "(UTC)"]
+
+
+def test_query_shows_the_inputs_of_a_forecast(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.create_all()
+    append_forecasts(lake, pl.DataFrame([row("pump-1/flow", 0)], schema=Forecasts.polars()))
+    rows = [observation("pump-1/flow", hour, float(hour)) for hour in (-740, -733, -732, -731)]  # hour -732 is the origin
+    write_observations(lake, Observations.conform(pl.DataFrame(rows)), readings_version=1)
+    query = ["query", "--lake", str(tmp_path), "--inputs"]
+    late = json.loads(CliRunner().invoke(app, [*query, "--json"]).stdout)
+    assert [row["value"] for row in late] == [-740.0, -733.0], "the tick of the origin itself was known an hour later"
+    assert CliRunner().invoke(app, query).stdout.count("pump-1/flow") == 2
 
 
 def test_query_writes_the_same_rows_in_every_format(lake: Path, tmp_path: Path) -> None:

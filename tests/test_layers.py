@@ -120,6 +120,7 @@ def test_imports_have_no_cycle() -> None:
     [
         ("flows.cli", ["prefect", "torch", "lightning", "mlflow", "polars", "deltalake", "pydantic", "matplotlib", "paho"]),
         ("pipeline.query.frames", ["prefect", "torch", "lightning", "mlflow", "matplotlib"]),
+        ("pipeline.query.terminal_screen", ["prefect", "torch", "lightning", "mlflow", "matplotlib"]),
         ("pipeline.query.exports", ["prefect", "torch", "lightning", "mlflow", "matplotlib"]),
         ("pipeline.forecast.rolling", ["prefect", "lightning", "matplotlib"]),
         ("flows.direct", ["prefect", "torch", "lightning", "mlflow"]),

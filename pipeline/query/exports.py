@@ -4,6 +4,7 @@ Called by the command line and by notebooks with what `pipeline.query.frames.que
 ISO 8601 with a Z; a value that is not finite is written as null or as an empty field, never as NaN.
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,30 +80,57 @@ def write_frame(frame: pl.DataFrame, path: Path) -> Path:
     return path
 
 
-def to_table(frame: pl.DataFrame, *, max_rows: int = 48) -> "Table":
+def to_table(frame: pl.DataFrame, *, max_rows: int = 48, provenance: bool = False) -> "Table":
     """Return a table for the terminal: the median, the 80 % interval and what came true, of the first `max_rows` rows.
 
     Args:
         frame: as `query_forecasts` returns it.
         max_rows: further rows are not drawn; the caption says how many there are.
+        provenance: say of each row which model made it, when and from which version of the observations.
     """
     from rich.markup import escape
     from rich.table import Table
 
     shown = frame.head(max_rows)
     values = [name for name in ("q0.1", MEDIAN, "q0.9", "actual") if name in frame.columns]
-    titles = {MEDIAN: "median", "q0.1": "10 %", "q0.9": "90 %"}
+    titles = {
+        MEDIAN: "median",
+        "q0.1": "10 %",
+        "q0.9": "90 %",
+        "series_id": "series",
+        "ts": "target time (UTC)",
+        "created_at": "made (UTC)",
+    }
+    titles |= {"model_version": "model", "input_version": "inputs"}
+    columns = ["series_id", "origin", "step", "ts", *values, "status"]
+    columns += ["model_version", "input_version", "created_at"] if provenance else []
     left_out = frame.height - shown.height
     table = Table(box=None, header_style="bold", caption=f"{left_out:,} more rows" if left_out else None)
-    for name in ("series_id", "origin", "step", "ts"):
-        table.add_column({"series_id": "series", "ts": "target time (UTC)"}.get(name, name), justify="right" if name == "step" else "left")
-    for name in values:
-        table.add_column(titles.get(name, name), justify="right", style="bold" if name == MEDIAN else "")
-    table.add_column("status")
+    for name in columns:
+        is_number = name in (*values, "step", "input_version")
+        table.add_column(titles.get(name, name), justify="right" if is_number else "left", style="bold" if name == MEDIAN else "")
     for row in shown.iter_rows(named=True):
-        instants = {name: f"{row[name]:%Y-%m-%d %H:%M}" for name in ("origin", "ts")}
-        numbers = ("" if row[name] is None else _short(row[name]) for name in values)
-        table.add_row(escape(row["series_id"]), instants["origin"], str(row["step"]), instants["ts"], *numbers, row["status"])
+        table.add_row(*(escape(_cell(row[name])) for name in columns))
+    return table
+
+
+def to_inputs_table(frame: pl.DataFrame, *, max_rows: int = 48) -> "Table":
+    """Return a table for the terminal: the last `max_rows` observations that forecasts could see, a gap without a value.
+
+    Args:
+        frame: as `query_inputs` returns it.
+        max_rows: earlier rows are not drawn; the caption says how many there are.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    titles = {"series_id": "series", "ts": "tick (UTC)", "value": "value", "revision": "revision", "available_at": "known since (UTC)"}
+    left_out = max(0, frame.height - max_rows)
+    table = Table(box=None, header_style="bold", caption=f"{left_out:,} earlier rows" if left_out else None)
+    for name, title in {"series_id": titles.pop("series_id"), "origin": "origin", **titles}.items():
+        table.add_column(title, justify="right" if name in ("value", "revision") else "left")
+    for row in frame.tail(max_rows).iter_rows(named=True):
+        table.add_row(*(escape(_cell(row[name])) for name in ("series_id", "origin", *titles)))
     return table
 
 
@@ -157,7 +185,14 @@ def to_autogluon(frame: pl.DataFrame) -> pl.DataFrame:
     ).sort("item_id", "timestamp")
 
 
-def _short(value: float) -> str:
+def _cell(value: object) -> str:
+    """Return what a table says of a value; seconds only where an instant has some."""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}" if not value.second else f"{value:%Y-%m-%d %H:%M:%S}"
+    return short_number(value) if isinstance(value, float) else "" if value is None else str(value)
+
+
+def short_number(value: float) -> str:
     """Return four significant digits, without an exponent where thousands separators read better."""
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 

@@ -1,10 +1,11 @@
-"""Find, in a lake of any size, the few forecast rows that a query is about; called by `pipeline.query.frames` alone.
+"""Find, in a lake of any size, the few forecast rows that a query is about; called by `pipeline.query.frames` and `.watch`.
 
 The transaction log says how new each data file can be, so files are opened newest first and only until every series is found. Of a
 file the small key columns are read first, then of the wide `quantiles` column only the span of rows that won: Parquet filters decode
 all of that column, 60 ms for a day of 2,000 hourly series where the span takes 3 to 30.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,8 +17,8 @@ from pipeline.store.lake import Lake, read
 from pipeline.store.patterns import matches
 
 KEYS = ("series_id", "origin", "model_version", "created_at")
-PAYLOAD = ("horizon", "sample_interval_us", "quantile_levels", "quantiles", "status")
-STATISTICS = ("num_records", "min.origin", "max.origin", "min.created_at")
+PAYLOAD = ("horizon", "sample_interval_us", "quantile_levels", "quantiles", "input_version", "status")
+STATISTICS = ("num_records", "min.origin", "max.origin", "max.horizon", "max.sample_interval_us", "min.created_at")
 NO_KEYS = Forecasts.empty().select(pl.lit("").alias("file"), pl.lit(0, pl.Int64).alias("row"), *KEYS)
 
 
@@ -32,11 +33,12 @@ class Selection:
     end: datetime | None = None
     as_of: datetime | None = None
     model_version: str | None = None
+    target: datetime | None = None  # an instant after the origin and within the horizon
 
     @property
     def num_exact(self) -> int | None:
         """How many series there can be at most; None where a pattern leaves that open."""
-        if self.series is None or any(_is_pattern(name) for name in self.series):
+        if self.series is None or any(is_pattern(name) for name in self.series):
             return None
         return len(set(self.series))
 
@@ -44,9 +46,7 @@ class Selection:
         """Return the conditions on the stored rows."""
         conditions = []
         if self.series is not None:
-            exact = [name for name in self.series if not _is_pattern(name)]
-            patterns = [_matches(name) for name in self.series if _is_pattern(name)]
-            conditions.append(pl.any_horizontal(pl.col("series_id").is_in(exact), *patterns))
+            conditions.append(named(self.series))
         if self.device is not None:
             conditions.append(_matches(f"{self.device}/*"))
         if self.metric is not None:
@@ -57,6 +57,9 @@ class Selection:
             conditions.append(pl.col("origin") <= self.end)
         if self.as_of is not None:
             conditions.append(pl.col("created_at") <= self.as_of)
+        if self.target is not None:
+            reach = pl.duration(microseconds=pl.col("horizon").cast(pl.Int64) * pl.col("sample_interval_us"))
+            conditions += [pl.col("origin") < self.target, pl.col("origin") + reach >= self.target]
         if self.model_version is not None:
             stored = pl.col("model_version")  # the registry's version and the start of the weights' hash
             conditions.append((stored == self.model_version) | stored.str.starts_with(f"{self.model_version}-"))
@@ -71,6 +74,9 @@ class Selection:
             conditions.append(pl.col("min.origin") <= self.end)
         if self.as_of is not None:
             conditions.append(pl.col("min.created_at") <= self.as_of)
+        if self.target is not None:
+            reach = pl.duration(microseconds=pl.col("max.horizon").cast(pl.Int64) * pl.col("max.sample_interval_us"))
+            conditions += [pl.col("min.origin") < self.target, pl.col("newest") + reach >= self.target]
         return conditions
 
 
@@ -163,12 +169,19 @@ def _last_of_each(keys: pl.LazyFrame) -> pl.LazyFrame:
     return keys.group_by("series_id").agg(pl.all().sort_by(order).last()).select(NO_KEYS.columns)
 
 
-def _is_pattern(name: str) -> bool:
+def named(series: Sequence[str]) -> pl.Expr:
+    """Return whether `series_id` is one of some ids or matches one of some patterns."""
+    exact = [name for name in series if not is_pattern(name)]
+    return pl.any_horizontal(pl.col("series_id").is_in(exact), *(_matches(name) for name in series if is_pattern(name)))
+
+
+def is_pattern(name: str) -> bool:
+    """Return whether a name holds `*` (any characters) or `?` (one character)."""
     return "*" in name or "?" in name
 
 
 def _matches(pattern: str) -> pl.Expr:
     """Return whether `series_id` matches a pattern in which only `*` and `?` are special."""
-    if not _is_pattern(pattern):
+    if not is_pattern(pattern):
         return pl.col("series_id") == pattern
     return matches("series_id", [pattern])

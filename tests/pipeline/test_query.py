@@ -68,7 +68,7 @@ def fleet(lake: Lake) -> Lake:
 def test_long_form_has_one_row_for_each_target_time(fleet: Lake) -> None:
     frame = query_forecasts(fleet.uri, series=["pump-1/flow"])
     assert frame.columns[:4] == ["series_id", "origin", "step", "ts"]
-    assert frame.columns[-3:] == ["model_version", "status", "created_at"]
+    assert frame.columns[-4:] == ["model_version", "input_version", "status", "created_at"]
     assert frame["step"].to_list() == [1, 2, 3, 4]
     assert frame["ts"].to_list() == [START + 60 * HOUR + step * HOUR for step in (1, 2, 3, 4)]
     assert frame["q0.9"].to_list() == pytest.approx([501.9, 502.9, 503.9, 504.9])
@@ -164,6 +164,37 @@ def test_a_lead_time_between_the_ticks_names_the_sample_interval(fleet: Lake) ->
         query_forecasts(fleet.uri, lead_time=90 * timedelta(minutes=1))
 
 
+def test_at_is_what_every_origin_before_said_of_that_instant(fleet: Lake) -> None:
+    """Shown to fail by taking the step from the newest origin for all rows, and by letting in origins whose horizon ends before."""
+    append_forecasts(fleet, pl.concat([forecast("pump-1/flow", START + hour * HOUR, level=10.0 * hour) for hour in (1, 2, 3, 4)]))
+    said = query_forecasts(fleet.uri, series=["pump-1/flow"], at=START + 5 * HOUR, latest=False)
+    assert said.select("step", "q0.5").rows() == [(step, pytest.approx(10.0 * (5 - step) + step + 0.5)) for step in (4, 3, 2, 1)]
+    assert said["ts"].unique().to_list() == [START + 5 * HOUR]
+    assert query_forecasts(fleet.uri, series=["pump-1/flow"], at=START + 5 * HOUR).equals(said.tail(1))
+    assert query_forecasts(fleet.uri, at=START + 500 * HOUR).is_empty()
+
+
+def test_at_takes_the_newest_origin_that_reaches_the_instant(lake: Lake) -> None:
+    """Shown to fail by taking the newest origin before it: that of a model with a shorter horizon, which says nothing of it."""
+    append_forecasts(lake, forecast("a/x", START, horizon=5))
+    append_forecasts(lake, forecast("a/x", START + HOUR, horizon=2, version="2"))
+    compact(lake)  # into one file, whose statistics do not tell the two apart
+    assert query_forecasts(lake.uri, at=START + 4 * HOUR)["step"].to_list() == [4]
+
+
+def test_at_opens_no_file_whose_forecasts_end_before_or_begin_after(fleet: Lake) -> None:
+    files = ForecastFiles.of(fleet, Selection(target=START + 13 * HOUR))
+    (name,) = files.table["file"].to_list()
+    assert pl.read_parquet(name)["origin"].unique().to_list() == [START + 12 * HOUR]
+
+
+def test_an_instant_between_the_ticks_names_its_neighbours(fleet: Lake) -> None:
+    """Shown to fail by answering with no row, as if nothing had been forecast."""
+    between = START + 62 * HOUR + timedelta(minutes=20)
+    with pytest.raises(SettingsError, match=r"got at=2026-02-03T02:20:00\+00:00, between 2026-02-03T02:00.* and 2026-02-03T03:00"):
+        query_forecasts(fleet.uri, at=between)
+
+
 def test_horizons_and_levels_may_differ_between_models(lake: Lake) -> None:
     append_forecasts(lake, forecast("a/x", START, horizon=2, levels=(0.1, 0.5, 0.9)))
     append_forecasts(lake, forecast("b/x", START, horizon=3, levels=(0.5, 0.95)))
@@ -189,14 +220,23 @@ def test_actuals_are_the_latest_revision_or_the_one_known_then(fleet: Lake) -> N
 def test_nothing_found_still_has_the_columns(lake: Lake) -> None:
     frame = query_forecasts(lake.uri, with_actuals=True)
     assert frame.is_empty()
-    assert frame.columns[4:] == [*(f"q0.{tenth}" for tenth in range(1, 10)), "model_version", "status", "created_at", "actual"]
+    assert frame.columns[4:] == [
+        *(f"q0.{tenth}" for tenth in range(1, 10)),
+        "model_version",
+        "input_version",
+        "status",
+        "created_at",
+        "actual",
+    ]
 
 
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
         ({"start": datetime(2026, 1, 1)}, "time zone; got start=2026-01-01"),  # noqa: DTZ001 (a naive instant is the point)
-        ({"step": 1, "lead_time": HOUR}, "a step or a lead time; got both"),
+        ({"step": 1, "lead_time": HOUR}, "one of step, lead_time and at; got step=1 and lead_time=1:00:00"),
+        ({"step": 1, "at": START}, "one of step, lead_time and at"),
+        ({"at": datetime(2026, 1, 1)}, "time zone; got at=2026-01-01"),  # noqa: DTZ001
         ({"step": 0}, "step >= 1"),
         ({"lead_time": timedelta(0)}, "lead_time > 0"),
     ],
