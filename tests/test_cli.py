@@ -3,9 +3,9 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -85,11 +85,14 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_help_lists_every_verb_within_a_second() -> None:
-    """Shown to fail by importing prefect at the top of flows/cli_stages.py."""
-    started = time.perf_counter()
+def test_help_lists_every_verb_within_a_second_of_work() -> None:
+    """Of the processor's time, which other work on the machine hardly stretches; 0.2 s on an idle one.
+
+    Shown to fail by importing prefect at the top of flows/cli_stages.py.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     shown = tidecast("--help")
-    assert time.perf_counter() - started < 1.0
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 1.0
     assert shown.returncode == 0
     assert [verb for verb in VERBS if verb.split()[0] not in shown.stdout] == []
 
