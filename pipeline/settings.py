@@ -102,6 +102,8 @@ class ForecastSettings(Section):
     """How forecasts are issued."""
 
     calibrate: bool = True  # hedge them and set their width, by what came true before; where it changes, states are rebuilt
+    # a follower that dies reads again what came since its last snapshot
+    snapshot_interval: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0), le=timedelta(days=1))
 
 
 class TrackingSettings(Section):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Self
 
 from pipeline.clock import Clock
@@ -21,6 +22,7 @@ from pipeline.store.lease import Holder, Leases
 logger = logging.getLogger(__name__)
 
 LENGTH = timedelta(seconds=15)  # a standby takes over this long after its predecessor's last sign of life
+PROCESS = ", process "  # between the machine and the number in a holder's name
 RENEWALS = 5  # in the length of a lease: a busy disk may eat some
 
 
@@ -47,7 +49,10 @@ class Leadership:
         """
         leases, name = Leases(settings.state_dir), lease_name(settings)
         floor = Lake(settings.lake).last_seq(Forecasts, name) or 0  # a state folder that was lost counts on
-        token = leases.take(name, f"{socket.gethostname()}, process {os.getpid()}", clock.now(), LENGTH, floor=floor)
+        before = leases.holder(name)
+        if before is not None and _is_dead(before):  # killed here: its lease need not be waited for
+            leases.release(name, before.token)
+        token = leases.take(name, f"{_machine()}{PROCESS}{os.getpid()}", clock.now(), LENGTH, floor=floor)
         return None if token is None else cls(leases, name, Fence(name, token))
 
     def claim(self, settings: Settings) -> None:
@@ -110,3 +115,23 @@ def lease_name(settings: Settings) -> str:
 def leader(settings: Settings) -> Holder | None:
     """Return who took the lease last."""
     return Leases(settings.state_dir).holder(lease_name(settings))
+
+
+def _machine() -> str:
+    """Return what the numbers of processes belong to: the host and, where the system has them, the namespace (a container's own)."""
+    namespace = Path("/proc/self/ns/pid")
+    return f"{socket.gethostname()} {namespace.stat().st_ino}" if namespace.exists() else socket.gethostname()
+
+
+def _is_dead(holder: Holder) -> bool:
+    """Whether a holder was a process of this machine that has ended; of others only the end of the lease tells."""
+    machine, _, process = holder.name.rpartition(PROCESS)
+    if machine != _machine() or not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # alive, and another user's
+        return False
+    return False

@@ -1,6 +1,7 @@
 """The ticks that a fleet has still to read, and the advance through them. Called by `pipeline.forecast.rolling`."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -115,7 +116,7 @@ class Advance:
         names, horizon = CovariateNames(*self.config.covariate_names), self.config.horizon
         self.panel = join_covariates(self.panel, names, lake, catalog, horizon=horizon, allowed_lateness=allowed_lateness, start=start)
 
-    def run(self, issued_tick: dict[str, int], origins: int, written: Written) -> None:
+    def run(self, issued_tick: Mapping[str, int], origins: int, written: Written) -> None:
         """Advance every series to its target and hand over the forecasts of the ticks that had none.
 
         Series that read the same number of ticks and forecast the same ones go through the engine together.

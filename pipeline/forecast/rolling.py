@@ -6,6 +6,7 @@ forecast that is already there is never written again, so a run that dies anywhe
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -24,9 +25,11 @@ from pipeline.forecast.state import WHOLLY, StreamState
 from pipeline.prepare.covariates import CovariateNames
 from pipeline.prepare.grid import tick_expr
 from pipeline.prepare.sequences import Panel, serving_series
+from pipeline.schemas import EPOCH
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import scan_forecasts
+from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake, read
 from pipeline.tracking.registry import LoadedModel, champion
 
@@ -84,6 +87,7 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
         report = rolling.advance(clock, origins=origins)
         if leadership is not None:
             rolling.snapshot()
+            Handovers(settings.state_dir).record(model.version, model.identity, clock.now())
     finally:
         if leadership is not None:
             leadership.release()
@@ -121,12 +125,13 @@ class RollingForecasts:
             state = None
         return cls(settings, model, state or StreamState.empty(model.identity, model.model, calibrate=calibrate), leadership)
 
-    def advance(self, clock: Clock, *, origins: int = 1) -> ForecastReport:
+    def advance(self, clock: Clock, *, origins: int = 1, issued: Mapping[str, int] | None = None) -> ForecastReport:
         """Read every tick that the tables have and the state has not, and commit the forecasts of it.
 
         Args:
             clock: for `created_at`.
-            origins: ticks to forecast for series that are new to the model; 0 for none.
+            origins: ticks to forecast for series that nobody has forecast; 0 for none.
+            issued: the newest tick that each series was forecast from, by the model that served before; None for this model's own.
 
         Raises:
             DataError: when no series matches the model.
@@ -139,7 +144,7 @@ class RollingForecasts:
         if consumed == versions and not redescribed:
             return self._report()
         fleet = self._fleet()
-        issued_tick = self._issued_ticks(fleet)
+        issued_tick = self._issued_ticks(fleet) if issued is None else issued
         changed = {} if consumed is None else first_changes(self._lake, self.state, fleet, consumed, self.model.model.config)
         changed |= dict.fromkeys(redescribed, WHOLLY)
         rewind(self.state, changed, fleet, self.model.model, self._snapshots)
@@ -167,8 +172,23 @@ class RollingForecasts:
             StoreError: when the state folder cannot be written.
         """
         if not self._is_saved:
-            self.state = self._snapshots.save(self.state, timedelta(seconds=self.model.model.config.sample_interval_s), self.leadership)
+            self.state = self._snapshots.save(self.state, self._interval, self.leadership)
             self._is_saved = True
+
+    @property
+    def ticks(self) -> dict[str, int]:
+        """The newest tick that each series has read, and so was forecast from."""
+        return dict(zip(self.state.series_ids, self.state.tick_B.tolist(), strict=True))
+
+    @property
+    def frontier(self) -> datetime | None:
+        """The newest instant that any series was read up to; None for a state of nothing. Grids may be offset by less than a tick."""
+        newest = int(self.state.tick_B.max(initial=0)) * self._interval
+        return EPOCH + newest if len(self.state.tick_B) else None
+
+    @property
+    def _interval(self) -> timedelta:
+        return timedelta(seconds=self.model.model.config.sample_interval_s)
 
     @property
     def _consumed(self) -> InputVersions | None:
@@ -186,7 +206,7 @@ class RollingForecasts:
 
     def _issued_ticks(self, fleet: pl.DataFrame) -> dict[str, int]:
         """Return the tick of the newest forecast of each series: from the state, or, where it was lost, from what was issued."""
-        ticks = dict(zip(self.state.series_ids, self.state.tick_B.tolist(), strict=True))
+        ticks = self.ticks
         lost = fleet.filter(~pl.col("series_id").is_in(list(ticks)) & pl.col("first_ts").is_not_null())
         if not lost.is_empty():
             newest = scan_forecasts(self._lake, series=lost["series_id"].to_list(), model_version=self.model.identity)
@@ -201,7 +221,7 @@ class RollingForecasts:
             first_tick_B = new.select(tick_expr("first_ts")).to_series().to_numpy().astype(np.int64)
             self.state = self.state.with_series(new["series_id"].to_list(), first_tick_B - 1, self.model.model)
 
-    def _read(self, panels: list[Panel], issued_tick: dict[str, int], origins: int, issue: Issue) -> ForecastReport:
+    def _read(self, panels: list[Panel], issued_tick: Mapping[str, int], origins: int, issue: Issue) -> ForecastReport:
         """Advance through the panels and commit."""
         written = Written(self._lake, None if self.leadership is None else self.leadership.fence)
         frontier = max((int((panel.first_tick_B + panel.length_B).max()) for panel in panels), default=0)

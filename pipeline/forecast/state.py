@@ -38,10 +38,6 @@ class Rung(NamedTuple):
     frontier: int
 
 
-def _no_rungs() -> NDArray[np.int64]:
-    return np.empty((0, 0), np.int64)
-
-
 @dataclass
 class StreamState:
     """Struct of arrays, one slot for each series.
@@ -69,7 +65,12 @@ class StreamState:
     plans_version: int | None = None
     static_BJ: NDArray[np.float64] | None = None
     rungs: tuple[Rung, ...] = ()
-    changed_RB: NDArray[np.int64] = field(default_factory=_no_rungs)
+    changed_RB: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 0), np.int64))
+
+    def __post_init__(self) -> None:
+        """Give a state without rungs a column for each series all the same."""
+        if not self.rungs:
+            self.changed_RB = np.empty((0, len(self.series_ids)), np.int64)
 
     @classmethod
     def empty(cls, model_version: str, forecaster: CausalForecaster, *, calibrate: bool) -> Self:

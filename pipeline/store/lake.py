@@ -135,6 +135,12 @@ class Lake:
         """Return the newest version of one table; 0 is the empty table that was created."""
         return self.open(schema).version()
 
+    def has_moved(self, schema: type[TableSchema], version: int) -> bool:
+        """Return whether a table is past a version; in a local lake the look at one file's name."""
+        if "://" in self.uri:
+            return self.version(schema) > version
+        return (Path(self.table_uri(schema)) / "_delta_log" / f"{version + 1:020}.json").exists()
+
     def last_seq(self, schema: type[TableSchema], app_id: str) -> int | None:
         """Return the last sequence number that `app_id` has committed to one table; None before its first."""
         return self.open(schema).transaction_version(app_id)
