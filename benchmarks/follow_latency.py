@@ -1,10 +1,11 @@
-"""How soon after a tick closes its forecasts can be read, while a lake is followed: p50, p95 and where the time goes.
+"""How soon after a tick closes its forecasts can be read, while a lake is followed, against single runs.
 
-    python -m benchmarks.follow_latency [--series 2000] [--history 48] [--ticks 12] [--single]
+    python -m benchmarks.follow_latency [--series 2000] [--history 48] [--ticks 6]
 
 A fleet of hourly series; every tick their readings are committed before it closes, and the clock is set to the instant of closing. Random
-weights: the time does not depend on them. `--single` opens the state anew for each tick, as a scheduled run of `tidecast forecast` does.
-Prints one JSON line: seconds of one tick until its forecasts are committed (`forecasts_s`), and until their scores are too (`tick_s`).
+weights: the time does not depend on them. Some ticks are followed; for as many the model is loaded, the state opened and saved anew, as
+scheduled runs of `tidecast forecast` do, in the same process. Prints one JSON line: seconds of a tick until its forecasts are committed
+(`forecasts_s`) and until its scores are too (`tick_s`), medians, and the processor's seconds beside the wall's.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,7 +25,7 @@ import torch
 
 from models.config import ForecasterConfig, NetworkConfig
 from models.forecaster import CausalForecaster
-from pipeline.clock import ReplayClock
+from pipeline.clock import Clock, ReplayClock
 from pipeline.evaluate.maturity import score_matured
 from pipeline.forecast.follower import Follower
 from pipeline.schemas import Readings
@@ -45,8 +47,7 @@ def main() -> None:
     parser.add_argument("--history", type=int, default=48, help="hours that are there before")
     parser.add_argument("--ticks", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--single", action="store_true", help="open the state anew for each tick")
-    parser.add_argument("--profile", type=Path, help="write a profile of the last ticks there")
+    parser.add_argument("--profile", type=Path, help="write a profile of the followed ticks there")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,58 +57,68 @@ def main() -> None:
 def measured(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     """Return the figures of one run."""
     settings = Settings(lake=str(folder / "lake"), forecast=ForecastSettings(snapshot_interval=timedelta(days=1)))
-    clock, scored_s = ReplayClock(START + arguments.history * HOUR), [0.0]
+    clock = ReplayClock(START + arguments.history * HOUR)
     Lake(settings.lake).create_all()
-    _register(folder / "model", settings, clock)
+    register_random_weights(folder / "model", settings, clock)
     for hours in np.array_split(np.arange(arguments.history), 4):
-        _arrive(settings, arguments.series, hours.tolist())
+        arrive(settings, arguments.series, hours.tolist())
+    scored: list[Marks] = []
 
-    def score(settings: Settings, clock: ReplayClock) -> int:
-        started = time.perf_counter()
-        done = score_matured(settings, clock)
-        scored_s[0] = time.perf_counter() - started
-        return done
+    def score(settings: Settings, clock: Clock) -> int:
+        scored.append(Marks.now())
+        return score_matured(settings, clock)
 
-    follower = Follower(settings, clock, score)  # type: ignore[arg-type]
+    follower = Follower(settings, clock, score)
     follower.lead()
     follower.tick()
-    profile, ticks_s, forecasts_s = cProfile.Profile(), [], []
-    for tick in range(arguments.ticks):
-        hour = arguments.history + tick
-        clock.instant = START + hour * HOUR + timedelta(seconds=30)
-        _arrive(settings, arguments.series, [hour])
-        clock.instant = START + hour * HOUR + settings.ingest.allowed_lateness
-        if arguments.single:
-            follower.forget()
-        started = time.perf_counter()
-        if arguments.profile:
-            profile.enable()
-        done = follower.tick()
-        profile.disable()
-        ticks_s.append(time.perf_counter() - started)
-        forecasts_s.append(ticks_s[-1] - scored_s[0])
-        if done.forecast.rows_written != arguments.series:
-            sys.exit(f"a tick requires a forecast of every series; got {done.forecast.rows_written}")
+    result: dict[str, object] = {"series": arguments.series, "horizon": HORIZON, "history": arguments.history, "ticks": arguments.ticks}
+    profile = cProfile.Profile()
+    for number, name in enumerate(("followed", "single")):
+        forecasts, ticks = [], []
+        for tick in range(arguments.ticks):
+            hour = arguments.history + number * arguments.ticks + tick
+            clock.instant = START + hour * HOUR + timedelta(seconds=30)
+            arrive(settings, arguments.series, [hour])
+            clock.instant = START + hour * HOUR + settings.ingest.allowed_lateness
+            began = Marks.now()
+            if name == "single":
+                follower.forget()
+            elif arguments.profile:
+                profile.enable()
+            done = follower.tick()
+            profile.disable()
+            ticks.append(Marks.now().since(began))
+            forecasts.append(scored[-1].since(began))
+            if done.forecast.rows_written != arguments.series:
+                sys.exit(f"a tick requires a forecast of every series; got {done.forecast.rows_written}")
+        result[name] = {"forecasts_s": _median(forecasts), "tick_s": _median(ticks)}
     if arguments.profile:
         profile.dump_stats(arguments.profile)
-    return {
-        "series": arguments.series,
-        "horizon": HORIZON,
-        "ticks": arguments.ticks,
-        "single": arguments.single,
-        **_percentiles("forecasts_s", forecasts_s),
-        **_percentiles("tick_s", ticks_s),
-        "first_s": round(forecasts_s[0], 3),
-        "last_s": round(forecasts_s[-1], 3),
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
+    return {**result, "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
 
 
-def _percentiles(name: str, seconds: list[float]) -> dict[str, float]:
-    return {f"{name}_p{level}": round(float(np.percentile(seconds, level)), 3) for level in (50, 95)}
+class Marks(NamedTuple):
+    """Seconds of the wall's clock and of the processor's."""
+
+    wall: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> "Marks":
+        """Read both clocks."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, before: "Marks") -> "Marks":
+        """Return what has passed on both."""
+        return Marks(self.wall - before.wall, self.processor - before.processor)
 
 
-def _register(folder: Path, settings: Settings, clock: ReplayClock) -> None:
+def _median(marks: list[Marks]) -> dict[str, float]:
+    return {name: round(float(np.median([getattr(mark, name) for mark in marks])), 3) for name in Marks._fields}
+
+
+def register_random_weights(folder: Path, settings: Settings, clock: ReplayClock) -> None:
+    """Make a model of the usual size the champion."""
     config = ForecasterConfig(
         sample_interval_s=3600, horizon=HORIZON, context_length=96, seasons=(24,), network=NetworkConfig(num_layers=2, hidden_size=64)
     )
@@ -130,7 +141,7 @@ def _register(folder: Path, settings: Settings, clock: ReplayClock) -> None:
     register(settings, folder, clock)
 
 
-def _arrive(settings: Settings, num_series: int, hours: list[int]) -> None:
+def arrive(settings: Settings, num_series: int, hours: list[int]) -> None:
     """Commit one reading of each series and hour, as a live source's drain does."""
     lake, rng = Lake(settings.lake), np.random.default_rng(hours[0])
     devices = pl.DataFrame({"device_id": [f"device-{number}" for number in range(num_series)]})

@@ -109,11 +109,11 @@ class Advance:
 
     def read_covariates(self, lake: Lake, catalog: Catalog, allowed_lateness: timedelta) -> None:
         """Join what else is known of the ticks that will be read."""
+        names, horizon = CovariateNames(*self.config.covariate_names), self.config.horizon
         read_B = np.flatnonzero(self.target_B).tolist()  # not those that stopped long ago
-        if not read_B:
+        if not read_B or not any(names):
             return
         start = min(self.panel.label(b, 0) for b in read_B)
-        names, horizon = CovariateNames(*self.config.covariate_names), self.config.horizon
         self.panel = join_covariates(self.panel, names, lake, catalog, horizon=horizon, allowed_lateness=allowed_lateness, start=start)
 
     def run(self, issued_tick: Mapping[str, int], origins: int, written: Written) -> None:
