@@ -22,7 +22,7 @@ from pipeline.clock import ReplayClock
 from pipeline.forecast.rolling import RollingForecasts
 from pipeline.prepare.regularise import regularise
 from pipeline.schemas import Readings
-from pipeline.settings import Settings
+from pipeline.settings import Settings, TrackingSettings
 from pipeline.store.lake import Lake, read
 from pipeline.store.readings import append_readings
 from pipeline.tracking.registry import champion
@@ -41,7 +41,8 @@ def main() -> None:
 
 def measured(folder: Path, num_series: int, hours: int) -> dict[str, object]:
     """Return the figures of one run."""
-    settings, clock = Settings(lake=str(folder / "lake")), ReplayClock(START)
+    tracking = TrackingSettings(uri=f"sqlite:///{folder}/mlflow.db")  # shared by both copies of the state
+    settings, clock = Settings(lake=str(folder / "lake"), tracking=tracking), ReplayClock(START)
     Lake(settings.lake).create_all()
     register_random_weights(folder / "model", settings, clock)
     arrive(settings, num_series, list(range(hours - 3)))

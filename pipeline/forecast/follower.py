@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.clock import Clock
-from pipeline.errors import DataError, LeaseLostError, StoreError
+from pipeline.errors import DataError, LeaseLostError, ModelError, StoreError
 from pipeline.forecast.leadership import Leadership, leader
 from pipeline.forecast.rolling import ForecastReport, RollingForecasts
 from pipeline.forecast.succession import ChampionWatch, Succession
@@ -195,7 +195,11 @@ class Follower:
             return champion(self._settings)
         if Catalog(self._settings.state_dir).snapshot_pointer(last.model) is None:
             return champion(self._settings)
-        return load_version(self._settings, last.version)
+        try:
+            return load_version(self._settings, last.version)
+        except ModelError as error:  # it was deleted
+            logger.warning("the champion forecasts at once: %s", error)
+            return champion(self._settings)
 
     def _is_succeeded(self) -> bool:
         """Whether another model ought to serve and is ready to; begins its rebuild where it has not begun."""

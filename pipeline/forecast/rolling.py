@@ -7,6 +7,7 @@ forecast that is already there is never written again, so a run that dies anywhe
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -82,15 +83,12 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
     """
     model = champion(settings)
     leadership = Leadership.take(settings, clock)
-    try:
+    with leadership.renewed(clock) if leadership is not None else nullcontext():
         rolling = RollingForecasts.open(settings, model, leadership)
         report = rolling.advance(clock, origins=origins)
         if leadership is not None:
             rolling.snapshot()
             Handovers(settings.state_dir).record(model.version, model.identity, clock.now())
-    finally:
-        if leadership is not None:
-            leadership.release()
     return report
 
 

@@ -83,8 +83,8 @@ class Snapshots:
         with leadership.held() if leadership is not None else nullcontext():
             Catalog(self.state_dir).set_snapshot_pointer(state.model_version, name, version)
             kept = {rung.name for rung in state.rungs}
-            for file in self._folder.glob(f"model-{state.model_version}-observations-*.safetensors"):
-                if file.name not in kept:
+            for file in self._folder.glob(f"model-{state.model_version}-observations-*"):
+                if file.name not in kept:  # those that were cut short too
                     file.unlink(missing_ok=True)
         return state
 

@@ -108,7 +108,8 @@ class Succession:
         if self._process is not None and self._process.is_alive():
             self._process.terminate()
             self._process.join()
-        self._place.unlink(missing_ok=True)
+        for file in self._place.parent.glob(f"{self._place.stem}.*"):  # one that was cut short too
+            file.unlink(missing_ok=True)
         self._process, self._version, self._died_at = None, None, None
 
     @property

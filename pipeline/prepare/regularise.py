@@ -258,7 +258,7 @@ def _readings_of(lake: Lake, spans: pl.DataFrame) -> pl.DataFrame:
     news = pl.min_horizontal("changed_from", pl.coalesce("stored_last", "first_ts"))
     two_ticks = pl.duration(microseconds=2 * pl.col("sample_interval_us"))
     since = spans.select("series_id", since=news - two_ticks)
-    is_old = pl.col("since") < since["since"].max() - RECENT
+    is_old = pl.col("since") < since.select(pl.col("since").max() - RECENT).item()
     scan = lake.scan(Readings).select(columns)
     parts = [part for part in (since.filter(~is_old), since.filter(is_old)) if not part.is_empty()]
     return pl.concat(

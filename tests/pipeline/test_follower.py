@@ -1,6 +1,7 @@
 """The follower: the tables of single runs, with the state in memory; and a new champion takes over between two ticks."""
 
 import multiprocessing
+import threading
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -8,20 +9,22 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from pipeline.errors import LeaseLostError
+from pipeline.clock import Clock
+from pipeline.errors import LeaseLostError, StoreError
 from pipeline.evaluate.maturity import score_matured
 from pipeline.forecast.follower import Follower
-from pipeline.forecast.leadership import LENGTH, leader, lease_name
-from pipeline.forecast.rolling import forecast
+from pipeline.forecast.leadership import LENGTH, Leadership, leader, lease_name
+from pipeline.forecast.rolling import RollingForecasts, forecast
 from pipeline.forecast.succession import TRY_AGAIN
 from pipeline.ingest.ingest import IngestOptions, ingest_paths
 from pipeline.prepare.regularise import regularise
 from pipeline.schemas import Forecasts, Observations, Scores
-from pipeline.settings import ForecastSettings
+from pipeline.settings import ForecastSettings, Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
 from pipeline.store.lease import Leases
+from pipeline.tracking.registry import champion
 from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
 
 SERIES = ("north/temperature", "south/temperature", "west/temperature")
@@ -74,7 +77,7 @@ def table(lake: TestLake, schema: type[Forecasts | Observations | Scores]) -> pl
 
 
 def test_following_leaves_the_tables_of_single_runs(tmp_path: Path) -> None:
-    """Shown to fail by a follower that wakes only when readings come, and by one that does not score."""
+    """Shown to fail by a follower that does not score, and by one whose state forgets which observations it has read."""
     followed, scheduled = live_lake(tmp_path / "a"), live_lake(tmp_path / "b")
     arrive(followed, INSTANTS[0])
     follower = follow(followed)
@@ -94,6 +97,7 @@ def test_following_leaves_the_tables_of_single_runs(tmp_path: Path) -> None:
 
 
 def test_a_follower_wakes_when_a_tick_closes_though_nothing_has_come_since(tmp_path: Path) -> None:
+    """Shown to fail by a follower that wakes only when readings come."""
     lake = live_lake(tmp_path)
     arrive(lake, START + 60 * HOUR + timedelta(seconds=30))
     follower = follow(lake)
@@ -132,6 +136,45 @@ def test_a_follower_that_was_replaced_writes_nothing_more(tmp_path: Path) -> Non
         zombie.tick()
     assert table(lake, Forecasts)["origin"].max() == START + 60 * HOUR
     assert successor.tick().forecast.rows_written == 3
+
+
+def test_a_replaced_process_neither_moves_the_snapshot_nor_commits_a_forecast(tmp_path: Path) -> None:
+    """Shown to fail by a `Snapshots.save` that does not hold the lease, and by a commit without the fence."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    regularise(lake.settings, lake.clock)
+    model = champion(lake.settings)
+    zombie = RollingForecasts.open(lake.settings, model, Leadership.take(lake.settings, lake.clock))
+    zombie.advance(lake.clock)
+    lake.clock.advance(LENGTH)
+    follow(lake)
+    with pytest.raises(LeaseLostError, match="requires the lease"):
+        zombie.snapshot()
+    assert Catalog(lake.settings.state_dir).snapshot_pointer(model.identity) is None
+    arrive(lake, INSTANTS[1])
+    regularise(lake.settings, lake.clock)
+    with pytest.raises(LeaseLostError, match="got token 1, and the table has 2"):
+        zombie.advance(lake.clock)
+    assert table(lake, Forecasts)["origin"].max() == START + 60 * HOUR
+
+
+def test_a_follower_whose_tick_fails_goes_back_to_its_snapshot(tmp_path: Path) -> None:
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    stop, reports, failures = threading.Event(), [], [StoreError("full"), StoreError("full")]
+
+    def score(settings: Settings, clock: Clock) -> int:
+        if failures:
+            raise failures.pop()
+        stop.set()
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.forecast.follower.AFTER_AN_ERROR", timedelta(milliseconds=1))
+        Follower(lake.settings, lake.clock, score).run(stop, reports.append, print)
+    assert not failures
+    assert table(lake, Forecasts).height == 3
+    assert Catalog(lake.settings.state_dir).snapshot_pointer(table(lake, Forecasts)["model_version"][0]) is not None
 
 
 def test_a_new_champion_takes_over_between_two_ticks(tmp_path: Path) -> None:
