@@ -77,7 +77,7 @@ def table(lake: TestLake, schema: type[Forecasts | Observations | Scores]) -> pl
 
 
 def test_following_leaves_the_tables_of_single_runs(tmp_path: Path) -> None:
-    """Shown to fail by a follower that does not score, and by one whose state forgets which observations it has read."""
+    """Shown to fail by a follower that does not score."""
     followed, scheduled = live_lake(tmp_path / "a"), live_lake(tmp_path / "b")
     arrive(followed, INSTANTS[0])
     follower = follow(followed)
