@@ -224,6 +224,9 @@ def forecast(
     origins: Annotated[
         int, typer.Option(min=1, help="How many of the newest ticks to forecast from for a series that is new to the model.")
     ] = 1,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until SIGTERM or Ctrl-C, without Prefect; with --json one line for each tick.")
+    ] = False,
     lake: Lake = None,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
@@ -233,6 +236,11 @@ def forecast(
     from flows.console import busy, stdout, write_json
 
     settings = read_settings(settings_file, lake)
+    if follow:
+        from flows.follow import follow as follow_lake
+
+        follow_lake(settings, origins, as_json=as_json)
+        return
     with busy("forecasting"):
         report = stages(no_orchestrator).forecast(origins, settings)
     if as_json:

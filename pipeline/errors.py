@@ -4,6 +4,7 @@
     ├── SettingsError    the settings, the flags or the environment ask for something impossible
     ├── DataError        the input cannot be used: a missing file, a missing column, too little history
     ├── StoreError       the lake or the state folder is damaged, locked or fenced off
+    │   └── LeaseLostError   another process has taken over what this one was doing
     └── ModelError       a model that cannot be built, loaded or trusted
         └── CausalityError   a forecaster that would read the future
 
@@ -25,6 +26,10 @@ class DataError(TidecastError):
 
 class StoreError(TidecastError):
     """A lake or state folder that is damaged, missing or held by somebody else."""
+
+
+class LeaseLostError(StoreError):
+    """A process that was paused for so long that another one has taken over: it must not write any more."""
 
 
 class ModelError(TidecastError):

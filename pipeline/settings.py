@@ -168,6 +168,8 @@ class ForecastSettings(Section):
     calibrate: bool = True  # hedge them and set their width, by what came true before; where it changes, states are rebuilt
     # a series that is silent for longer, while others are not, is forecast no more until it comes back; a century is never
     retire_after: timedelta = Field(default=timedelta(days=90), ge=timedelta(minutes=1), le=timedelta(days=36_500))
+    # a follower that dies reads again what came since its last snapshot
+    snapshot_interval: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0), le=timedelta(days=1))
 
 
 class TrackingSettings(Section):

@@ -1,4 +1,4 @@
-"""Which series must be replayed: those whose state has read something that was changed, or that came, after it had been read.
+"""Which series must be replayed, and from where: those whose state has read something that was changed, or that came, after that.
 
 A replayed series is what a restart would make of it; forecasts that were issued stay. Called by `pipeline.forecast.rolling`.
 """
@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from models.config import ForecasterConfig
-from pipeline.forecast.state import StreamState
+from pipeline.forecast.state import WHOLLY, StreamState
 from pipeline.prepare.covariates import CovariateNames
 from pipeline.prepare.grid import tick_expr
 from pipeline.prepare.join_covariates import announced_in_time, series_beside, static_values
@@ -76,33 +76,40 @@ class StaticInputs:
         return [state.series_ids[slot] for slot in np.flatnonzero(~is_same_BJ.all(axis=1))]
 
 
-def revised_series(
-    lake: Lake, state: StreamState, fleet: pl.DataFrame, consumed: InputVersions | None, config: ForecasterConfig
-) -> list[str]:
-    """Return the series of which, or of whose covariates, something changed in the ticks that their state has read.
+def first_changes(lake: Lake, state: StreamState, fleet: pl.DataFrame, consumed: InputVersions, config: ForecasterConfig) -> dict[str, int]:
+    """Return the earliest tick that has changed of each series of which, or of whose covariates, something changed that was read.
 
     Args:
         lake: observations and plans.
         state: of the fleet.
         fleet: series of the catalog.
-        consumed: what the state was made from; None for a state of nothing.
+        consumed: what the state was made from.
         config: names the covariates.
+
+    Returns:
+        The tick by series: a state that ends before it has read nothing that is different now. `WHOLLY` where the log does not tell.
     """
-    if consumed is None or not state.series_ids:
-        return []
+    if not state.series_ids:
+        return {}
     measured = changed_observations(lake, consumed.observations)
     announced = Plans.empty() if consumed.plans is None else changed_rows(lake, Plans, consumed.plans)
     if measured is None or announced is None:  # the log no longer reaches back: every series may have changed
-        return list(state.series_ids)
+        return dict.fromkeys(state.series_ids, WHOLLY)
     grids = fleet.select("device_id", "sample_interval_us", "grid_offset_us", target="series_id")
     reached = pl.DataFrame({"target": state.series_ids, "read_to": state.tick_B}).join(grids, on="target")
     sources = pl.concat([reached.with_columns(series_id="target"), series_beside(reached, config.past_covariates)], how="diagonal")
-    behind = _on_ticks(measured, sources).filter(pl.col("tick") <= pl.col("read_to"))
     # Calibration remembers what was said of the ticks ahead, and that had read their plan.
     reach = 0 if state.calibration is None else config.horizon
-    planned = _on_ticks(announced, series_beside(reached, config.future_covariates)).filter(pl.col("tick") <= pl.col("read_to") + reach)
+    planned = _on_ticks(announced, series_beside(reached, config.future_covariates))
     planned = announced_in_time(planned, timedelta(seconds=config.sample_interval_s), config.horizon)
-    return sorted({*behind["target"], *planned["target"]})
+    changes = pl.concat(
+        [
+            _on_ticks(measured, sources).select("target", "read_to", "tick"),
+            planned.select("target", "read_to", pl.col("tick") - reach),
+        ]
+    )
+    behind = changes.filter(pl.col("tick") <= pl.col("read_to"))
+    return dict(behind.group_by("target").agg(pl.col("tick").min()).sort("target").iter_rows())
 
 
 def _on_ticks(changes: pl.DataFrame, sources: pl.DataFrame) -> pl.DataFrame:

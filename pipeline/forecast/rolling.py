@@ -1,43 +1,41 @@
-"""Rolling forecasts: advance the carried state through every tick closed since the last run, and write what it says.
+"""Rolling forecasts: advance the carried state through every tick closed since the last time, and write what it says.
 
-Idempotent: the forecasts are committed before the snapshot moves, and a forecast that is already there is never written
-again, so a run that dies anywhere is simply run again. Called by `flows.forecast`.
+Opened once and advanced many times by `pipeline.forecast.follower`, with the state in memory between ticks; opened, advanced and saved
+by each run of `flows.forecast`. Both leave the same tables. Idempotent: the forecasts are committed before the snapshot moves, and a
+forecast that is already there is never written again, so a run that dies anywhere is simply run again.
 """
 
 import logging
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
-import torch
-from numpy.typing import NDArray
 
-from models.config import ForecasterConfig
 from pipeline.clock import Clock
-from pipeline.errors import StoreError
 from pipeline.failpoints import failpoint
-from pipeline.forecast.engine import StreamEngine
-from pipeline.forecast.revisions import InputVersions, StaticInputs, revised_series
-from pipeline.forecast.rows import Issue, forecast_rows, status_of
-from pipeline.forecast.state import StreamState
+from pipeline.forecast.ladder import restart, rewind
+from pipeline.forecast.leadership import Leadership
+from pipeline.forecast.new_ticks import Advance, Written, new_panels
+from pipeline.forecast.revisions import InputVersions, StaticInputs, first_changes
+from pipeline.forecast.rows import Issue
+from pipeline.forecast.snapshots import Snapshots
+from pipeline.forecast.state import WHOLLY, StreamState
 from pipeline.prepare.covariates import CovariateNames
-from pipeline.prepare.grid import label_expr, tick_expr
-from pipeline.prepare.join_covariates import join_covariates
-from pipeline.prepare.sequences import Panel, serving_series, to_panel
+from pipeline.prepare.grid import tick_expr
+from pipeline.prepare.sequences import Panel, serving_series
 from pipeline.schemas import EPOCH
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
-from pipeline.store.forecasts import append_forecasts, scan_forecasts
+from pipeline.store.forecasts import scan_forecasts
+from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake, read
-from pipeline.store.observations import read_observations
 from pipeline.tracking.registry import LoadedModel, champion
 
 logger = logging.getLogger(__name__)
-
-KEPT_SNAPSHOTS = 2
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,11 @@ class ForecastReport:
 
 
 def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastReport:
-    """Bring the forecasts of every series up to date.
+    """Bring the forecasts of every series up to date, once.
 
     A series seen for the first time by this model is read from its first tick and forecast at its last `origins` ticks;
-    after that, at every tick that has closed since.
+    after that, at every tick that has closed since. While a follower forecasts the lake, a run beside it writes what the follower would
+    write, and leaves the snapshot to it.
 
     Args:
         settings: where lake and registry are.
@@ -81,194 +80,166 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
     Raises:
         ModelError: when there is no champion.
         DataError: when no series matches it.
+        StoreError: when the lake cannot be read or written.
     """
-    lake, catalog = Lake(settings.lake), Catalog(settings.state_dir)
     model = champion(settings)
-    config = model.model.config
-    names = CovariateNames(*config.covariate_names)
-    versions, static = InputVersions.newest(lake, names), StaticInputs.read(catalog, names)
-    state, consumed = _resume(settings, catalog, model)
-    redescribed = static.changed_since(state)
-    if consumed == versions and not redescribed:
-        return ForecastReport(model.version, len(state.series_ids), 0, 0, 0, None)
-    fleet = serving_series(catalog.series(), model.card.series_patterns, config.sample_interval_s, names.metrics)
-    issued_tick = _issued_ticks(lake, state, fleet, model)
-    revised = sorted({*redescribed, *revised_series(lake, state, fleet, consumed, config)})
-    state = _admit(_without_past(state, revised), fleet, model)
-    panel = _new_ticks(lake, state, fleet)
-    if panel is None:
-        _save(settings, catalog, state, versions, static)
-        return ForecastReport(model.version, len(state.series_ids), 0, len(revised), 0, None)
-    state = _restarted(state, panel, model)
-    run = _Run(lake, model, panel, state, versions.observations, clock.now())
-    run.read_covariates(catalog, settings.ingest.allowed_lateness)
-    rows = run.advance(issued_tick, origins)
-    failpoint("forecast.after_commit")
-    _save(settings, catalog, state, versions, static)
-    failpoint("forecast.after_snapshot")
-    logger.info("forecast model=%s series=%d rows=%d replayed=%d", model.version, len(state.series_ids), rows, len(revised))
-    return ForecastReport(model.version, len(state.series_ids), int(run.target_B.sum()), len(revised), rows, run.latest_origin)
+    leadership = Leadership.take(settings, clock)
+    with leadership.renewed(clock) if leadership is not None else nullcontext():
+        rolling = RollingForecasts.open(settings, model, leadership)
+        report = rolling.advance(clock, origins=origins)
+        if leadership is not None:
+            rolling.snapshot()
+            Handovers(settings.state_dir).record(model.version, model.identity, clock.now())
+    return report
 
 
-def _resume(settings: Settings, catalog: Catalog, model: LoadedModel) -> tuple[StreamState, InputVersions | None]:
-    """Return the newest good state of this model and what it was made from, or an empty one."""
-    pointer, calibrate = catalog.snapshot_pointer(model.identity), settings.forecast.calibrate
-    if pointer is not None:
-        try:
-            state = StreamState.resume(_snapshots(settings) / pointer.path.name)
-            if (state.calibration is not None) == calibrate:
-                return state, InputVersions(pointer.observations_version, state.plans_version)
-            logger.info("rebuilding the state of every series: calibration was turned %s", "on" if calibrate else "off")
-        except StoreError as error:
-            logger.warning("rebuilding the state of every series: %s", error)
-    return StreamState.empty(model.identity, model.model, calibrate=calibrate), None
+class RollingForecasts:
+    """The carried state of a fleet in memory, and what it was made from.
 
-
-def _snapshots(settings: Settings) -> Path:
-    return settings.state_dir / "snapshots"
-
-
-def _issued_ticks(lake: Lake, state: StreamState, fleet: pl.DataFrame, model: LoadedModel) -> dict[str, int]:
-    """Return the tick of the newest forecast of each series: from the state, or, where it was lost, from what was issued."""
-    ticks = dict(zip(state.series_ids, state.tick_B.tolist(), strict=True))
-    lost = fleet.filter(~pl.col("series_id").is_in(list(ticks)))
-    if not lost.is_empty():
-        newest = scan_forecasts(lake, series=lost["series_id"].to_list(), model_version=model.identity)
-        origins = read(newest.group_by("series_id").agg(pl.col("origin").max())).join(lost, on="series_id")
-        ticks |= dict(origins.select("series_id", tick_expr("origin")).iter_rows())
-    return ticks
-
-
-def _without_past(state: StreamState, revised: list[str]) -> StreamState:
-    """Drop the state of revised series: they are admitted anew and replayed from their first tick."""
-    if not revised:
-        return state
-    return state.select(np.flatnonzero(~np.isin(state.series_ids, revised)))
-
-
-def _admit(state: StreamState, fleet: pl.DataFrame, model: LoadedModel) -> StreamState:
-    """Give every series of the fleet that has none a fresh state, just before its first tick."""
-    new = fleet.filter(~pl.col("series_id").is_in(list(state.series_ids)) & pl.col("first_ts").is_not_null())
-    first_tick_B = new.select(tick_expr("first_ts")).to_series().to_numpy().astype(np.int64)
-    return state.with_series(new["series_id"].to_list(), first_tick_B - 1, model.model)
-
-
-def _new_ticks(lake: Lake, state: StreamState, fleet: pl.DataFrame) -> Panel | None:
-    """Return the closed ticks that the state has not read; None when there are none. Columns follow the state's series."""
-    following = pl.DataFrame({"series_id": state.series_ids, "tick": state.tick_B + 1}).join(fleet, on="series_id")
-    # Series that have stopped have nothing to read; with them every tick would read the whole time since.
-    start = following.filter(tick_expr("last_ts") >= pl.col("tick")).select(label_expr().min()).item()
-    if start is None:
-        return None
-    observations = read_observations(lake, series=following["series_id"].to_list(), start=start)
-    since = dict(following.select("series_id", "tick").iter_rows())
-    panel = to_panel(observations, fleet, since_tick=since, restarts=True)
-    return panel if panel.length_B.any() else None
-
-
-def _restarted(state: StreamState, panel: Panel, model: LoadedModel) -> StreamState:
-    """Give series that begin anew after a very long hole a fresh state, as they have in training."""
-    next_tick = dict(zip(state.series_ids, (state.tick_B + 1).tolist(), strict=True))
-    begins = {s: t for s, t in zip(panel.series_ids, panel.first_tick_B.tolist(), strict=True) if t != next_tick[s]}
-    if not begins:
-        return state
-    return _without_past(state, list(begins)).with_series(list(begins), np.array(list(begins.values()), np.int64) - 1, model.model)
-
-
-class _Run:
-    """One advance of a fleet: which rows each series reads, and where its forecasts go."""
-
-    def __init__(self, lake: Lake, model: LoadedModel, panel: Panel, state: StreamState, input_version: int, created_at: datetime) -> None:
-        self.lake, self.model, self.state = lake, model, state
-        self.issue = Issue(model.identity, input_version, created_at)
-        self.config: ForecasterConfig = model.model.config
-        slots = {series: slot for slot, series in enumerate(state.series_ids)}
-        self.slots_B = np.array([slots[series] for series in panel.series_ids], dtype=np.int64)
-        since_B = state.carried.since_B.numpy()[self.slots_B]
-        self.target_B, self.is_silent_B = _targets(panel, since_B, self.config.history_length)
-        self.panel = _extended(panel, int(self.target_B.max()))
-        self.latest_origin: datetime | None = None
-
-    def read_covariates(self, catalog: Catalog, allowed_lateness: timedelta) -> None:
-        """Join what else is known of the ticks that will be read."""
-        start = min(self.panel.label(b, 0) for b in np.flatnonzero(self.target_B).tolist())  # not those that stopped long ago
-        names, horizon = CovariateNames(*self.config.covariate_names), self.config.horizon
-        self.panel = join_covariates(self.panel, names, self.lake, catalog, horizon=horizon, allowed_lateness=allowed_lateness, start=start)
-
-    def advance(self, issued_tick: dict[str, int], origins: int) -> int:
-        """Advance every series to its target and append the forecasts; return how many rows were new.
-
-        Series that read the same number of ticks and forecast the same ones go through the engine together.
-        """
-        first_B = np.array(
-            [
-                issued_tick[series] + 1 - int(first) if series in issued_tick else int(target) - origins
-                for series, first, target in zip(self.panel.series_ids, self.panel.first_tick_B, self.target_B, strict=True)
-            ]
-        ).clip(min=0)
-        seen_B = self.state.carried.count_B.numpy()[self.slots_B]
-        since_B = self.state.carried.since_B.numpy()[self.slots_B]
-        status_TB = status_of(self.panel.values_TB, seen_B, since_B, self.config, self.is_silent_B)
-        rows = 0
-        for target, first in sorted(set(zip(self.target_B.tolist(), first_B.tolist(), strict=True))):
-            columns_B = np.flatnonzero((self.target_B == target) & (first_B == first))
-            if target > 0:
-                rows += self._advance_group(columns_B, target, first, status_TB)
-        return rows
-
-    def _advance_group(self, columns_B: NDArray[np.int64], target: int, first: int, status_TB: NDArray[np.str_]) -> int:
-        slots_B = self.slots_B[columns_B]
-        before = self.state.select(slots_B)
-        engine = StreamEngine(self.model.model, before.carried, before.calibration)
-        part = self.panel.columns(columns_B)
-        rows = 0
-        for block in engine.advance(part.values_TB[:target], part.time_TB[:target], np.arange(first, target), part.covariates):
-            frame = forecast_rows(
-                block,
-                self.panel,
-                columns_B,
-                status_TB,
-                before.carried.history_RB[-1].numpy(),
-                self.config,
-                self.issue,
-            )
-            rows += append_forecasts(self.lake, frame)
-            self.latest_origin = max(frame["origin"].to_list()[-1], self.latest_origin or EPOCH)
-        self.state.carried.replace(torch.from_numpy(slots_B), engine.carried)
-        if self.state.calibration is not None and engine.calibration is not None:
-            self.state.calibration.replace(slots_B, engine.calibration)
-        self.state.tick_B[slots_B] += target
-        return rows
-
-
-def _targets(panel: Panel, since_B: NDArray[np.int64], patience: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return how many ticks each series reads, and which have stopped.
-
-    The fleet's frontier is its newest observed tick. A series goes on to it through unobserved ticks, unless it has been
-    silent for longer than `patience` ticks: then it stays where it is until it comes back.
-
-    Args:
-        panel: new ticks; the last row of a series is observed, if it has any.
-        since_B: ticks since the last observation, before the panel.
-        patience: ticks.
+    After an error it is not to be used again: open another one, from the last snapshot.
     """
-    end_B = panel.first_tick_B + panel.length_B
-    lag_B = end_B.max() - end_B
-    is_silent_B = lag_B + np.where(panel.length_B > 0, 0, since_B) > patience
-    return np.where(is_silent_B, panel.length_B, panel.length_B + lag_B), is_silent_B
 
+    def __init__(self, settings: Settings, model: LoadedModel, state: StreamState, leadership: Leadership | None = None) -> None:
+        self.model = model
+        self.state = state
+        self.leadership = leadership
+        self._settings = settings
+        self._lake, self._catalog = Lake(settings.lake), Catalog(settings.state_dir)
+        self._snapshots = Snapshots(settings.state_dir)
+        self._names = CovariateNames(*model.model.config.covariate_names)
+        self._is_saved = True
 
-def _extended(panel: Panel, num_ticks: int) -> Panel:
-    missing = max(0, num_ticks - panel.values_TB.shape[0])
-    return replace(panel, values_TB=np.pad(panel.values_TB, ((0, missing), (0, 0)), constant_values=np.nan))
+    @classmethod
+    def open(cls, settings: Settings, model: LoadedModel, leadership: Leadership | None = None) -> Self:
+        """Resume from the newest snapshot of a model; without a good one, from nothing.
 
+        Args:
+            settings: of the lake.
+            model: that forecasts.
+            leadership: of the process; None where it must not move the snapshot.
+        """
+        state, calibrate = Snapshots(settings.state_dir).newest(model.identity), settings.forecast.calibrate
+        if state is not None and (state.calibration is not None) != calibrate:
+            logger.info("rebuilding the state of every series: calibration was turned %s", "on" if calibrate else "off")
+            state = None
+        return cls(settings, model, state or StreamState.empty(model.identity, model.model, calibrate=calibrate), leadership)
 
-def _save(settings: Settings, catalog: Catalog, state: StreamState, versions: InputVersions, static: StaticInputs) -> None:
-    """Write the snapshot, point to it, then drop the oldest: a crash in between leaves the previous one in force."""
-    folder = _snapshots(settings)
-    path = folder / f"model-{state.model_version}-observations-{versions.observations}.safetensors"
-    replace(state, plans_version=versions.plans, static_BJ=static.of(state.series_ids)).snapshot(path)
-    catalog.set_snapshot_pointer(state.model_version, path.name, versions.observations)  # the name alone: lakes are moved
-    files = sorted(folder.glob(f"model-{state.model_version}-observations-*.safetensors"), key=lambda file: file.stat().st_mtime)
-    for old in files[:-KEPT_SNAPSHOTS]:
-        old.unlink(missing_ok=True)
+    def advance(self, clock: Clock, *, origins: int = 1, issued: Mapping[str, int] | None = None) -> ForecastReport:
+        """Read every tick that the tables have and the state has not, and commit the forecasts of it.
+
+        Args:
+            clock: for `created_at`.
+            origins: ticks to forecast for series that nobody has forecast; 0 for none.
+            issued: the newest tick that each series was forecast from, by the model that served before; None for this model's own.
+
+        Raises:
+            DataError: when no series matches the model.
+            LeaseLostError: when another process has taken over.
+            StoreError: when the lake cannot be read or written.
+        """
+        versions, static = InputVersions.newest(self._lake, self._names), StaticInputs.read(self._catalog, self._names)
+        redescribed = static.changed_since(self.state)
+        consumed = self._consumed
+        if consumed == versions and not redescribed:
+            return self._report()
+        fleet = self._fleet(clock.now())
+        issued_tick = self._issued_ticks(fleet) if issued is None else issued
+        changed = {} if consumed is None else first_changes(self._lake, self.state, fleet, consumed, self.model.model.config)
+        changed |= dict.fromkeys(redescribed, WHOLLY)
+        rewind(self.state, changed, fleet, self.model.model, self._snapshots)
+        self._admit(fleet)
+        panels = new_panels(self._lake, self.state, fleet)
+        report = self._read(panels, issued_tick, origins, Issue(self.model.identity, versions.observations, clock.now()))
+        failpoint("forecast.after_commit")
+        self.state = replace(
+            self.state,
+            observations_version=versions.observations,
+            plans_version=versions.plans,
+            static_BJ=static.of(self.state.series_ids),
+        )
+        self._is_saved = False
+        report = replace(report, series=len(self.state.series_ids), replayed=len(changed))
+        logger.info(
+            "forecast model=%s series=%d rows=%d replayed=%d", report.model_version, report.series, report.rows_written, report.replayed
+        )
+        return report
+
+    def snapshot(self) -> None:
+        """Write the state to disk and point to it; nothing where it was read from there and has not moved.
+
+        Raises:
+            LeaseLostError: when another process has taken over.
+            StoreError: when the state folder cannot be written.
+        """
+        if not self._is_saved:
+            self.state = self._snapshots.save(self.state, self._interval, self.leadership)
+            failpoint("forecast.after_snapshot")
+            self._is_saved = True
+
+    @property
+    def ticks(self) -> dict[str, int]:
+        """The newest tick that each series has read, and so was forecast from."""
+        return dict(zip(self.state.series_ids, self.state.tick_B.tolist(), strict=True))
+
+    @property
+    def frontier(self) -> datetime | None:
+        """The newest instant that any series was read up to; None for a state of nothing. Grids may be offset by less than a tick."""
+        newest = int(self.state.tick_B.max(initial=0)) * self._interval
+        return EPOCH + newest if len(self.state.tick_B) else None
+
+    @property
+    def _interval(self) -> timedelta:
+        return timedelta(seconds=self.model.model.config.sample_interval_s)
+
+    @property
+    def _consumed(self) -> InputVersions | None:
+        """What the state was made from; None for a state of nothing."""
+        version = self.state.observations_version
+        return None if version is None else InputVersions(version, self.state.plans_version)
+
+    def _report(self) -> ForecastReport:
+        return ForecastReport(self.model.version, len(self.state.series_ids), 0, 0, 0, None)
+
+    def _fleet(self, now: datetime) -> pl.DataFrame:
+        """Return the series to forecast: of the catalog those that the model serves and that are not retired."""
+        config, retired = self.model.model.config, self._catalog.retired(now, self._settings.forecast.retire_after)
+        serving = self._catalog.series().filter(~pl.col("series_id").is_in(sorted(retired)))
+        return serving_series(serving, self.model.card.series_patterns, config.sample_interval_s, self._names.metrics)
+
+    def _issued_ticks(self, fleet: pl.DataFrame) -> dict[str, int]:
+        """Return the tick of the newest forecast of each series: from the state, or, where it was lost, from what was issued."""
+        ticks = self.ticks
+        lost = fleet.filter(~pl.col("series_id").is_in(list(ticks)) & pl.col("first_ts").is_not_null())
+        if not lost.is_empty():
+            newest = scan_forecasts(self._lake, series=lost["series_id"].to_list(), model_version=self.model.identity)
+            origins = read(newest.group_by("series_id").agg(pl.col("origin").max())).join(lost, on="series_id")
+            ticks |= dict(origins.select("series_id", tick_expr("origin")).iter_rows())
+        return ticks
+
+    def _admit(self, fleet: pl.DataFrame) -> None:
+        """Give every series of the fleet that has none a fresh state, just before its first tick."""
+        new = fleet.filter(~pl.col("series_id").is_in(list(self.state.series_ids)) & pl.col("first_ts").is_not_null())
+        if not new.is_empty():
+            first_tick_B = new.select(tick_expr("first_ts")).to_series().to_numpy().astype(np.int64)
+            self.state = self.state.with_series(new["series_id"].to_list(), first_tick_B - 1, self.model.model)
+
+    def _read(self, panels: list[Panel], issued_tick: Mapping[str, int], origins: int, issue: Issue) -> ForecastReport:
+        """Advance through the panels and commit."""
+        written = Written(self._lake, None if self.leadership is None else self.leadership.fence)
+        frontier = max((int((panel.first_tick_B + panel.length_B).max()) for panel in panels), default=0)
+        ticks = 0
+        for panel in panels:
+            self._begin_anew(panel)
+            part = Advance(self.model, panel, self.state, frontier, issue)
+            part.read_covariates(self._lake, self._catalog, self._settings.ingest.allowed_lateness)
+            part.run(issued_tick, origins, written)
+            ticks += int(part.target_B.sum())
+        written.commit()
+        return replace(self._report(), ticks=ticks, rows_written=written.rows, latest_origin=written.latest_origin)
+
+    def _begin_anew(self, panel: Panel) -> None:
+        """Give series that begin anew after a very long hole a fresh state, as they have in training."""
+        slots = self.state.slots()
+        slots_B = np.array([slots[series] for series in panel.series_ids], dtype=np.int64)
+        moved_B = panel.first_tick_B != self.state.tick_B[slots_B] + 1
+        restart(self.state, slots_B[moved_B], panel.first_tick_B[moved_B], self.model.model)

@@ -1,14 +1,14 @@
 """The carried state of a fleet on disk: one safetensors file, fsynced, then renamed into place.
 
-The catalog points to the newest file together with the input version it has consumed; after a crash the pointer's file
-is loaded and the observations since are replayed. Called by `pipeline.forecast.rolling`.
+The catalog points to the newest file; after a crash it is loaded and the observations since are read. Older files serve late readings:
+the newest state remembers of each which series have changed behind it. Called by `pipeline.forecast`.
 """
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,7 +21,21 @@ from models.forecaster import CausalForecaster
 from pipeline.errors import StoreError
 from pipeline.forecast.calibrate import CalibrationState
 
-FORMAT = "4"
+FORMAT = "5"
+UNTOUCHED = np.iinfo(np.int64).max  # no tick has changed
+WHOLLY = np.iinfo(np.int64).min  # every tick may have changed
+
+
+class Rung(NamedTuple):
+    """An older snapshot of the same model.
+
+    Attributes:
+        name: of its file.
+        frontier: the newest tick of any series in it.
+    """
+
+    name: str
+    frontier: int
 
 
 @dataclass
@@ -34,8 +48,12 @@ class StreamState:
         tick_B: last tick read, int64.
         carried: hidden and cell states, normaliser, lag ring.
         calibration: what online calibration remembers; None where it is off.
+        observations_version: Delta version of `observations` that has been read; None for a state of nothing.
         plans_version: Delta version of `plans` that has been read; None where the model reads nothing that is known ahead.
         static_BJ: static covariates that the state was made with; None where the model reads none.
+        rungs: snapshots that were written of this state before, oldest first.
+        changed_RB: the earliest tick of each series that has changed since each of them was written, `UNTOUCHED` where none has:
+            a rung that has read up to an earlier tick is as good as new.
     """
 
     model_version: str
@@ -43,41 +61,61 @@ class StreamState:
     tick_B: NDArray[np.int64]
     carried: CarriedState
     calibration: CalibrationState | None = None
+    observations_version: int | None = None
     plans_version: int | None = None
     static_BJ: NDArray[np.float64] | None = None
+    rungs: tuple[Rung, ...] = ()
+    changed_RB: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 0), np.int64))
+
+    def __post_init__(self) -> None:
+        """Give a state without rungs a column for each series all the same."""
+        if not self.rungs:
+            self.changed_RB = np.empty((0, len(self.series_ids)), np.int64)
 
     @classmethod
     def empty(cls, model_version: str, forecaster: CausalForecaster, *, calibrate: bool) -> Self:
         """Return a state that holds no series yet."""
         calibration = CalibrationState.fresh(forecaster.config.horizon, 0) if calibrate else None
-        return cls(model_version, (), np.empty(0, np.int64), forecaster.initial_state(0), calibration)
+        no_ticks: NDArray[np.int64] = np.empty(0, np.int64)
+        return cls(model_version, (), no_ticks, forecaster.initial_state(0), calibration)
 
     def with_series(self, series_ids: list[str], before_tick_B: NDArray[np.int64], forecaster: CausalForecaster) -> Self:
         """Return a state with further series, of which nothing has been read up to `before_tick_B`."""
-        fresh = forecaster.initial_state(len(series_ids))
-        uncalibrated = CalibrationState.fresh(forecaster.config.horizon, len(series_ids))
         unknown_BJ = np.full((len(series_ids), len(forecaster.config.static_covariates)), np.nan)
-        return type(self)(
-            self.model_version,
-            (*self.series_ids, *series_ids),
-            np.concatenate([self.tick_B, before_tick_B]),
-            CarriedState.concat([self.carried, fresh]),
-            None if self.calibration is None else CalibrationState.concat([self.calibration, uncalibrated]),
-            self.plans_version,
-            None if self.static_BJ is None else np.concatenate([self.static_BJ, unknown_BJ]),
+        uncalibrated = CalibrationState.fresh(forecaster.config.horizon, len(series_ids))
+        return replace(
+            self,
+            series_ids=(*self.series_ids, *series_ids),
+            tick_B=np.concatenate([self.tick_B, before_tick_B]),
+            carried=CarriedState.concat([self.carried, forecaster.initial_state(len(series_ids))]),
+            calibration=None if self.calibration is None else CalibrationState.concat([self.calibration, uncalibrated]),
+            static_BJ=None if self.static_BJ is None else np.concatenate([self.static_BJ, unknown_BJ]),
+            # A rung cannot know a series that is new; one that has come back has changed wholly.
+            changed_RB=np.pad(self.changed_RB, ((0, 0), (0, len(series_ids))), constant_values=WHOLLY),
         )
 
     def select(self, slots_B: NDArray[np.int64]) -> Self:
-        """Return the state of some of the series."""
-        return type(self)(
-            self.model_version,
-            tuple(self.series_ids[slot] for slot in slots_B),
-            self.tick_B[slots_B],
-            self.carried.select(torch.from_numpy(slots_B)),
-            None if self.calibration is None else self.calibration.select(slots_B),
-            self.plans_version,
-            None if self.static_BJ is None else self.static_BJ[slots_B],
+        """Return a copy of the state of some of the series."""
+        return replace(
+            self,
+            series_ids=tuple(self.series_ids[slot] for slot in slots_B),
+            tick_B=self.tick_B[slots_B],
+            carried=self.carried.select(torch.from_numpy(slots_B)),
+            calibration=None if self.calibration is None else self.calibration.select(slots_B),
+            static_BJ=None if self.static_BJ is None else self.static_BJ[slots_B],
+            changed_RB=self.changed_RB[:, slots_B],
         )
+
+    def put(self, slots_B: NDArray[np.int64], other: Self) -> None:
+        """Overwrite, in place, what was read of some series with `other`'s, slot by slot; what has changed behind rungs stays."""
+        self.tick_B[slots_B] = other.tick_B
+        self.carried.replace(torch.from_numpy(slots_B), other.carried)
+        if self.calibration is not None and other.calibration is not None:
+            self.calibration.replace(slots_B, other.calibration)
+
+    def slots(self) -> dict[str, int]:
+        """Return the slot of each series."""
+        return {series: slot for slot, series in enumerate(self.series_ids)}
 
     def snapshot(self, path: Path) -> None:
         """Write the state so that it survives power loss: temporary file, fsync, rename, fsync of the folder."""
@@ -91,10 +129,13 @@ class StreamState:
             "format": FORMAT,
             "model_version": self.model_version,
             "series_ids": json.dumps(self.series_ids),
+            "observations_version": json.dumps(self.observations_version),
             "plans_version": json.dumps(self.plans_version),
+            "rungs": json.dumps(self.rungs),
         }
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({**tensors, "tick_B": torch.from_numpy(self.tick_B)}, temporary, metadata=metadata)
+        ticks = {"tick_B": torch.from_numpy(self.tick_B), "changed_RB": torch.from_numpy(self.changed_RB).contiguous()}
+        save_file({**tensors, **ticks}, temporary, metadata=metadata)
         _fsync(temporary)
         temporary.replace(path)
         _fsync(path.parent)
@@ -122,8 +163,11 @@ class StreamState:
                 tensors["tick_B"].numpy(),
                 carried,
                 CalibrationState.from_arrays(dotted) if dotted else None,
+                json.loads(metadata["observations_version"]),
                 json.loads(metadata["plans_version"]),
                 tensors["static_BJ"].numpy() if "static_BJ" in tensors else None,
+                tuple(Rung(*rung) for rung in json.loads(metadata["rungs"])),
+                tensors["changed_RB"].numpy(),
             )
         except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise StoreError(

@@ -33,7 +33,8 @@ KEY = ("series_id", "tick")
 TAKEN_IN = "regularise/readings"  # the catalog's own count of readings versions
 AGGREGATIONS = "aggregations.json"  # in the state folder: what each series' observations were made with
 MAX_ROUNDS = 10
-RECENT = timedelta(days=1)  # stored labels looked at first; a series with nothing in it is read whole
+RECENT = timedelta(days=1)  # stored labels looked at before a series is read whole
+RECENT_TICKS = 4  # and before that: of a minute's grid a day is 1,440 labels of every series, at every tick
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime) -> Reg
     changed = pl.concat([changed, _made_otherwise(lake, settings, fleet)])
     spans = _closed_spans(fleet, changed, progress, lateness, closed_until)
     if progress is not None:
-        labels = stored_spans(stored, spans.select("series_id", "changed_from"), progress.closed_until - lateness - RECENT)
+        labels = stored_spans(stored, spans.select("series_id", "changed_from"), _recent(progress.closed_until - lateness, fleet))
         spans = spans.drop("stored_first", "stored_last").join(labels, on="series_id", how="left")
     readings = _readings_of(lake, spans)
     ticks = _due_ticks(stored, spans, changed, readings)
@@ -119,6 +120,13 @@ def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime) -> Reg
         waiting_series=fleet["sample_interval_us"].null_count(),
         readings_version=readings_version,
     )
+
+
+def _recent(closed: datetime, fleet: pl.DataFrame) -> list[datetime]:
+    """Return how far back to look for stored labels: some ticks of the finest grid, then a day."""
+    finest = fleet["sample_interval_us"].drop_nulls().to_list()
+    some_ticks = RECENT_TICKS * min(finest, default=0) * MICROSECOND
+    return [closed - span for span in sorted({min(some_ticks, RECENT), RECENT})]
 
 
 def _usable(progress: Progress | None, allowed_lateness: timedelta) -> Progress | None:
@@ -242,15 +250,25 @@ def _closed_spans(
 
 
 def _readings_of(lake: Lake, spans: pl.DataFrame) -> pl.DataFrame:
-    """Read the readings that are new or were open, and for counters those of the tick before; more may come with them."""
+    """Read the readings that are new or were open, and for counters those of the tick before; more may come with them.
+
+    Series with a reading that came long after its time are read on their own: the others need not be read as far back.
+    """
     columns = ("series_id", "ts", "value", "received_at", "source_seq")
     if spans.is_empty():
         return Readings.empty().select(columns)
     news = pl.min_horizontal("changed_from", pl.coalesce("stored_last", "first_ts"))
     two_ticks = pl.duration(microseconds=2 * pl.col("sample_interval_us"))
-    oldest = spans.select((news - two_ticks).min()).item()
-    scan = lake.scan(Readings).filter(pl.col("ts") > oldest)
-    return read(scan.select(columns).join(spans.lazy().select("series_id"), on="series_id", how="semi"))
+    since = spans.select("series_id", since=news - two_ticks)
+    is_old = pl.col("since") < since.select(pl.col("since").max() - RECENT).item()
+    scan = lake.scan(Readings).select(columns)
+    parts = [part for part in (since.filter(~is_old), since.filter(is_old)) if not part.is_empty()]
+    return pl.concat(
+        [
+            read(scan.filter(pl.col("ts") > part["since"].min()).join(part.lazy().select("series_id"), on="series_id", how="semi"))
+            for part in parts
+        ]
+    )
 
 
 def _due_ticks(stored: DeltaTable, spans: pl.DataFrame, changed: pl.DataFrame, readings: pl.DataFrame) -> pl.DataFrame:

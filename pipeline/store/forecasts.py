@@ -7,12 +7,13 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 
 import polars as pl
+from deltalake import DeltaTable
 
 from pipeline.schemas import Forecasts
-from pipeline.store.lake import Lake, append_new
+from pipeline.store.lake import Fence, Lake, append_new, append_through
 
 
-def append_forecasts(lake: Lake, frame: pl.DataFrame) -> int:
+def append_forecasts(lake: Lake, frame: pl.DataFrame, fence: Fence | None = None) -> int:
     """Append the forecasts that were not issued before; one commit, and one fence, for each model version.
 
     An issued forecast stands: a row whose (series_id, origin, model_version) is stored is left out, whatever it says. Any number of
@@ -21,15 +22,32 @@ def append_forecasts(lake: Lake, frame: pl.DataFrame) -> int:
     Args:
         lake: the lake.
         frame: rows of `Forecasts`.
+        fence: of the process that holds the lease on forecasting.
 
     Returns:
         How many rows were appended.
 
     Raises:
+        LeaseLostError: when another process has taken over.
         StoreError: when a commit fails or meets conflicts without end.
     """
     models = frame.partition_by("model_version", as_dict=True, maintain_order=True)
-    return sum(append_new(lake, Forecasts, rows, app_id=f"forecast/{version}") for (version,), rows in models.items())
+    return sum(append_new(lake, Forecasts, rows, app_id=f"forecast/{version}", fence=fence) for (version,), rows in models.items())
+
+
+def claim_forecasts(lake: Lake, fence: Fence) -> None:
+    """Record a fence before the first forecast is written under it: from then on no earlier holder commits one.
+
+    Raises:
+        LeaseLostError: when a later one is recorded already.
+        StoreError: when the commit fails.
+    """
+
+    def attempt(handle: DeltaTable) -> None:
+        fence.check(handle)
+        append_through(handle, Forecasts.empty(), app_id=fence.app_id, seq=fence.token)
+
+    lake.commit(Forecasts, attempt)
 
 
 def scan_forecasts(

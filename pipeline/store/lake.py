@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import polars as pl
@@ -21,7 +21,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from polars.exceptions import ComputeError, PanicException
 
-from pipeline.errors import StoreError
+from pipeline.errors import LeaseLostError, StoreError
 from pipeline.schemas import TABLES, Forecasts, Readings, TableSchema
 
 T = TypeVar("T")
@@ -43,6 +43,31 @@ S3_VARIABLES = (
     "AWS_ENDPOINT_URL",
     "AWS_ALLOW_HTTP",
 )
+
+
+class Fence(NamedTuple):
+    """A number that goes into every commit of one writer; who comes with a lower one than the table's has been replaced.
+
+    Attributes:
+        app_id: what is fenced.
+        token: rises with each writer; `pipeline.store.lease` gives it.
+    """
+
+    app_id: str
+    token: int
+
+    def check(self, handle: DeltaTable) -> None:
+        """Refuse a writer that has been replaced.
+
+        Raises:
+            LeaseLostError: with both tokens.
+        """
+        newest = handle.transaction_version(self.app_id)
+        if newest is not None and newest > self.token:
+            raise LeaseLostError(
+                f"A writer requires the newest lease on {self.app_id}; got token {self.token}, and the table has {newest}. "
+                "Another process has taken over and goes on; this one wrote nothing more."
+            )
 
 
 @dataclass(frozen=True)
@@ -109,6 +134,12 @@ class Lake:
     def version(self, schema: type[TableSchema]) -> int:
         """Return the newest version of one table; 0 is the empty table that was created."""
         return self.open(schema).version()
+
+    def has_moved(self, schema: type[TableSchema], version: int) -> bool:
+        """Return whether a table is past a version; in a local lake the look at one file's name."""
+        if "://" in self.uri:
+            return self.version(schema) > version
+        return (Path(self.table_uri(schema)) / "_delta_log" / f"{version + 1:020}.json").exists()
 
     def last_seq(self, schema: type[TableSchema], app_id: str) -> int | None:
         """Return the last sequence number that `app_id` has committed to one table; None before its first."""
@@ -206,7 +237,7 @@ class Lake:
                 ) from error
 
 
-def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq: int) -> None:
+def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq: int, fence: Fence | None = None) -> None:
     """Append rows through a handle that was loaded before the caller's check, and record `(app_id, seq)` with them.
 
     Args:
@@ -214,20 +245,22 @@ def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq:
         frame: rows in the table's own schema and order.
         app_id: the fence; a commit of the same one since the handle was loaded makes this one fail.
         seq: the number to record.
+        fence: recorded too, where the writer has one.
 
     Raises:
         CommitFailedError: on a conflict; `Lake.commit` catches it and tries again.
     """
+    records = [Transaction(app_id, seq), *([] if fence is None else [Transaction(fence.app_id, fence.token)])]
     write_deltalake(
         handle,
         frame,
         mode="append",
         writer_properties=writer_for(handle),
-        commit_properties=CommitProperties(app_transactions=[Transaction(app_id, seq)]),
+        commit_properties=CommitProperties(app_transactions=records),
     )
 
 
-def append_new(lake: Lake, schema: type[TableSchema], frame: pl.DataFrame, *, app_id: str) -> int:
+def append_new(lake: Lake, schema: type[TableSchema], frame: pl.DataFrame, *, app_id: str, fence: Fence | None = None) -> int:
     """Append the rows whose key is not stored yet; of rows with one key the first counts, here and in the table.
 
     Writers that share `app_id` may race: the look and the write are one, and the loser of a race looks again.
@@ -237,19 +270,23 @@ def append_new(lake: Lake, schema: type[TableSchema], frame: pl.DataFrame, *, ap
         schema: which table; only the partitions of `frame` are looked at.
         frame: rows that `schema.conform` accepts.
         app_id: shared by all who may write the same keys.
+        fence: of a writer that may have been replaced.
 
     Returns:
         How many rows were appended.
 
     Raises:
+        LeaseLostError: when the writer has been replaced; nothing was written.
         StoreError: when the commit fails or meets conflicts without end.
     """
     rows = _sorted(schema, frame.unique(schema.key, keep="first", maintain_order=True))
 
     def attempt(handle: DeltaTable) -> int:
+        if fence is not None:
+            fence.check(handle)
         new = rows.join(_stored_keys(handle, schema, rows), on=schema.key, how="anti", maintain_order="left")
         if not new.is_empty():
-            append_through(handle, new, app_id=app_id, seq=(handle.transaction_version(app_id) or 0) + 1)
+            append_through(handle, new, app_id=app_id, seq=(handle.transaction_version(app_id) or 0) + 1, fence=fence)
         return new.height
 
     return lake.commit(schema, attempt)

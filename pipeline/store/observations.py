@@ -11,7 +11,7 @@ when more ticks have closed.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -157,29 +157,30 @@ def observations_between(scan: pl.LazyFrame, start: datetime | None, end: dateti
     return scan
 
 
-def stored_spans(handle: DeltaTable, wanted: pl.DataFrame, recent: datetime) -> pl.DataFrame:
-    """Return the first and last stored label of each series, without reading history where the last days tell enough.
+def stored_spans(handle: DeltaTable, wanted: pl.DataFrame, recent: Sequence[datetime]) -> pl.DataFrame:
+    """Return the first and last stored label of each series, without reading history where the last labels tell enough.
 
     Between the two there may be holes: `stored_labels` tells which ticks are there.
 
     Args:
         handle: the table.
         wanted: series_id, changed_from (the earliest stamp that changed; null where none did).
-        recent: labels from that day on are read first; only series whose rows do not reach back to `changed_from` are read whole.
+        recent: instants, latest first. Labels from the first one on are read first, then from the next one of those series whose rows do
+            not reach back to `changed_from`; what is left is read whole.
 
     Returns:
         series_id, stored_first, stored_last; no row for a series that is not stored. A series that was not read whole has the first
-        label of the recent days, which is at or before its `changed_from`.
+        label of the stretch that was read, which is at or before its `changed_from`.
     """
-    scan = scan_handle(handle)
-    lately = _spans(observations_between(scan, recent, None), wanted)
-    settled = (
-        lately.join(wanted, on="series_id")
-        .filter(pl.col("changed_from").is_null() | (pl.col("stored_first") <= pl.col("changed_from")))
-        .select(lately.columns)
-    )
-    rest = wanted.join(settled, on="series_id", how="anti")
-    return settled if rest.is_empty() else pl.concat([settled, _spans(scan, rest)])
+    scan, settled = scan_handle(handle), []
+    for start in recent:
+        lately = _spans(observations_between(scan, start, None), wanted)
+        reaches = pl.col("changed_from").is_null() | (pl.col("stored_first") <= pl.col("changed_from"))
+        settled.append(lately.join(wanted, on="series_id").filter(reaches).select(lately.columns))
+        wanted = wanted.join(settled[-1], on="series_id", how="anti")
+        if wanted.is_empty():
+            return pl.concat(settled)
+    return pl.concat([*settled, _spans(scan, wanted)])
 
 
 def stored_labels(handle: DeltaTable, ticks: pl.DataFrame) -> pl.DataFrame:

@@ -207,7 +207,7 @@ def test_spans_are_those_of_the_whole_table_where_a_series_needs_it(lake):
         {"series_id": ["a", "b", "new"], "changed_from": [START, None, START]},
         schema={"series_id": pl.String, "changed_from": Observations.columns["ts"]},
     )
-    spans = stored_spans(lake.open(Observations), wanted, START + 90 * HOUR).sort("series_id")
+    spans = stored_spans(lake.open(Observations), wanted, [START + 90 * HOUR]).sort("series_id")
     assert spans.rows() == [("a", START, START + 99 * HOUR), ("b", START + 5 * HOUR, START + 5 * HOUR)]
 
 

@@ -9,8 +9,7 @@ import polars as pl
 import pytest
 
 from pipeline.errors import ModelError
-from pipeline.forecast import rolling
-from pipeline.forecast.rolling import forecast
+from pipeline.forecast.rolling import RollingForecasts, forecast
 from pipeline.query.frames import query_forecasts
 from pipeline.schemas import Forecasts
 from pipeline.settings import ForecastSettings
@@ -83,7 +82,7 @@ def test_a_run_that_dies_before_its_snapshot_is_repeated_without_a_trace(
 ) -> None:
     forecast(lake.settings, lake.clock)
     lake.ingest(READINGS)
-    monkeypatch.setattr(rolling, "_save", _killed)
+    monkeypatch.setattr(RollingForecasts, "snapshot", _killed)
     with pytest.raises(KeyboardInterrupt):
         forecast(lake.settings, lake.clock)
     monkeypatch.undo()

@@ -1,0 +1,224 @@
+"""The follower: a loop that forecasts a lake as its ticks close, with the state in memory, and leaves the tables that single runs leave.
+
+It wakes when the next tick closes and when readings were committed. Everything it knows is in the tables and the last snapshot: after an
+error, as after a crash, it opens that and goes on. One process follows a lake; others stand by. Called by `flows.follow`.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from pipeline.clock import Clock
+from pipeline.errors import DataError, LeaseLostError, ModelError, StoreError
+from pipeline.forecast.leadership import Leadership, leader
+from pipeline.forecast.rolling import ForecastReport, RollingForecasts
+from pipeline.forecast.succession import ChampionWatch, Succession
+from pipeline.prepare.closing import next_close
+from pipeline.prepare.regularise import regularise
+from pipeline.schemas import Readings
+from pipeline.settings import Settings
+from pipeline.store.catalog import Catalog
+from pipeline.store.handovers import Handovers
+from pipeline.store.lake import Lake
+from pipeline.tracking.registry import LoadedModel, champion, load_version
+
+logger = logging.getLogger(__name__)
+
+LOOK = timedelta(milliseconds=250)  # how often a follower looks for new readings: one file's name
+STAND_BY = timedelta(seconds=1)  # how often a standby asks for the lease
+AFTER_AN_ERROR = timedelta(seconds=5)
+
+
+@dataclass(frozen=True)
+class TickReport:
+    """What a follower did when it woke.
+
+    Attributes:
+        at: the instant, by its clock.
+        observations: rows written.
+        forecast: of all series.
+        snapshot: whether the state was written to disk.
+    """
+
+    at: datetime
+    observations: int
+    forecast: ForecastReport
+    snapshot: bool
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing came of it."""
+        return not (self.observations or self.forecast.ticks or self.forecast.scored)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form."""
+        return {**asdict(self), "at": self.at.isoformat(), "forecast": self.forecast.to_dict()}
+
+
+class Follower:
+    """Forecasts a lake tick by tick."""
+
+    def __init__(self, settings: Settings, clock: Clock, score: Callable[[Settings, Clock], int], *, origins: int = 1) -> None:
+        """Follow a lake.
+
+        Args:
+            settings: of the lake.
+            clock: tells which ticks have closed.
+            score: scores what has come true (`pipeline.evaluate.maturity.score_matured`).
+            origins: ticks to forecast for series that nobody has forecast.
+        """
+        self._settings, self._clock, self._score, self._origins = settings, clock, score, origins
+        self._lake = Lake(settings.lake)
+        self._handovers = Handovers(settings.state_dir)
+        self._champion = ChampionWatch(settings, clock)
+        self.succession = Succession(settings, clock)
+        self._leadership: Leadership | None = None
+        self._rolling: RollingForecasts | None = None
+        self._is_standing_by = False
+        self._readings_version = -1
+        self._next_close: datetime | None = None
+        self._saved_at: datetime | None = None
+
+    def run(self, stop: threading.Event, report: Callable[[TickReport], None], say: Callable[[str], None]) -> None:
+        """Follow until `stop` is set; then finish the tick, write a snapshot and return.
+
+        Args:
+            stop: set by a signal.
+            report: is given what each tick came to.
+            say: is given sentences for a person.
+
+        Raises:
+            LeaseLostError: when another process has taken over.
+            ModelError: when there is no champion.
+        """
+        with ExitStack() as held:
+            while not stop.is_set() and self._leadership is None:
+                self.lead(say)
+                if self._leadership is not None:
+                    held.enter_context(self._leadership.renewed(self._clock))
+                else:
+                    stop.wait(STAND_BY.total_seconds())
+            held.callback(self.succession.stop)
+            while not stop.is_set():
+                pause = self._turn(report) if self.is_due() else LOOK
+                stop.wait(min(pause, self._until_close()).total_seconds())
+            self.save()
+
+    def lead(self, say: Callable[[str], None] = logger.info) -> None:
+        """Take the lease if nobody holds it; else say once who does."""
+        taken = Leadership.take(self._settings, self._clock)
+        if taken is not None:
+            taken.claim(self._settings)
+            say(f"Following {self._settings.lake}.")
+            self._leadership = taken
+        elif not self._is_standing_by:
+            self._is_standing_by = True
+            holder = leader(self._settings)
+            say(f"Standing by: {holder.name if holder else 'another process'} follows {self._settings.lake}.")
+
+    def is_due(self) -> bool:
+        """Whether a tick has closed, readings were committed, or a new champion is ready."""
+        is_closed = self._next_close is not None and self._clock.now() >= self._next_close
+        return is_closed or self._rolling is None or self._lake.has_moved(Readings, self._readings_version) or self._is_succeeded()
+
+    def tick(self) -> TickReport:
+        """Close the ticks that are due, forecast from them, score what has come true, and save where it is time.
+
+        Raises:
+            DataError: when no series matches the model.
+            LeaseLostError: when another process has taken over.
+            StoreError: when the lake cannot be read or written.
+        """
+        now = self._clock.now()  # before regularise: what closes meanwhile is due at once
+        self._check()
+        closed = regularise(self._settings, self._clock)
+        self._check()
+        rolling = self._rolling or self._opened()
+        done = rolling.advance(self._clock, origins=self._origins)
+        self._rolling = self._succeeded(rolling)
+        done = replace(done, scored=self._score(self._settings, self._clock))
+        self._readings_version = closed.readings_version
+        self._next_close = next_close(Catalog(self._settings.state_dir).series(), self._settings.ingest.allowed_lateness, now)
+        is_time = self._saved_at is None or now >= self._saved_at + self._settings.forecast.snapshot_interval
+        if is_time:
+            self.save()
+        return TickReport(now, closed.observations_written, done, is_time)
+
+    def forget(self) -> None:
+        """Write the state to disk and open it from there the next time, as single runs do."""
+        self.save()
+        self._rolling = None
+
+    def save(self) -> None:
+        """Write the state to disk, where it has moved."""
+        if self._rolling is not None:
+            self._rolling.snapshot()
+            self._handovers.record(self._rolling.model.version, self._rolling.model.identity, self._clock.now())
+            self._saved_at = self._clock.now()
+
+    def _turn(self, report: Callable[[TickReport], None]) -> timedelta:
+        """Run a tick; after an error forget the state and say how long to wait."""
+        try:
+            done = self.tick()
+        except LeaseLostError:
+            self._rolling = None  # whatever it holds is another's now
+            raise
+        except (DataError, StoreError) as error:  # a full disk, a table that is being repaired, a lake without a series yet
+            logger.warning("going back to the last snapshot: %s", error)
+            self._rolling, self._saved_at, self._next_close = None, None, None
+            return AFTER_AN_ERROR
+        if not done.is_idle:
+            report(done)
+        return timedelta(0)
+
+    def _until_close(self) -> timedelta:
+        """How long until the next tick closes; a long time where none is open."""
+        if self._next_close is None:
+            return timedelta(days=1)
+        return max(self._next_close - self._clock.now(), timedelta(milliseconds=1))
+
+    def _check(self) -> None:
+        if self._leadership is not None:
+            self._leadership.check()
+
+    def _opened(self) -> RollingForecasts:
+        return RollingForecasts.open(self._settings, self._serving(), self._leadership)
+
+    def _serving(self) -> LoadedModel:
+        """Return the model that forecast last, where it has a state; else the champion."""
+        last = self._handovers.newest()
+        if last is None or last.version == self._champion.version():
+            return champion(self._settings)
+        if Catalog(self._settings.state_dir).snapshot_pointer(last.model) is None:
+            return champion(self._settings)
+        try:
+            return load_version(self._settings, last.version)
+        except ModelError as error:  # it was deleted
+            logger.warning("the champion forecasts at once: %s", error)
+            return champion(self._settings)
+
+    def _is_succeeded(self) -> bool:
+        """Whether another model ought to serve and is ready to; begins its rebuild where it has not begun."""
+        wanted = self._champion.version()
+        if self._rolling is None or wanted is None or wanted == self._rolling.model.version:
+            return False
+        self.succession.prepare(wanted)
+        return self.succession.is_ready
+
+    def _succeeded(self, old: RollingForecasts) -> RollingForecasts:
+        """Let the new champion take over where it is ready: it forecasts from the first tick that the old one has not."""
+        if not self._is_succeeded():
+            return old
+        new = self.succession.successor(self._leadership)
+        if new is None:
+            return old
+        new.advance(self._clock, origins=self._origins, issued=old.ticks)
+        new.snapshot()
+        self._handovers.record(new.model.version, new.model.identity, self._clock.now(), old.frontier)
+        logger.info("version=%s took over from version=%s last_origin=%s", new.model.version, old.model.version, old.frontier)
+        self.succession.stop()
+        return new

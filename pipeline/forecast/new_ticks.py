@@ -1,0 +1,173 @@
+"""The ticks that a fleet has still to read, and the advance through them. Called by `pipeline.forecast.rolling`."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from models.config import ForecasterConfig
+from pipeline.forecast.engine import StreamEngine
+from pipeline.forecast.rows import Issue, forecast_rows, status_of
+from pipeline.forecast.state import StreamState
+from pipeline.prepare.covariates import CovariateNames
+from pipeline.prepare.grid import label_expr, tick_expr
+from pipeline.prepare.join_covariates import join_covariates
+from pipeline.prepare.sequences import Panel, to_panel
+from pipeline.store.catalog import Catalog
+from pipeline.store.forecasts import append_forecasts
+from pipeline.store.lake import Fence, Lake
+from pipeline.store.observations import read_observations
+from pipeline.tracking.registry import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+Ints = NDArray[np.int64]
+
+FAR = 256  # ticks behind the others: what is read of a series that is replayed must not be read of the whole fleet
+WRITTEN_AT_ONCE = 32_000_000  # quantiles of one commit; 128 MB
+
+
+def new_panels(lake: Lake, state: StreamState, fleet: pl.DataFrame) -> list[Panel]:
+    """Return the closed ticks that the state has not read: one panel of the series at the front, one of those far behind.
+
+    Args:
+        lake: the observations.
+        state: of the fleet.
+        fleet: series of the catalog.
+
+    Returns:
+        Panels of distinct series, all of the state's that the fleet has; none when there is nothing to read.
+    """
+    following = pl.DataFrame({"series_id": state.series_ids, "tick": state.tick_B + 1}).join(fleet, on="series_id")
+    # Series that have stopped have nothing to read; with them every tick would read the whole time since.
+    is_due = tick_expr("last_ts") >= pl.col("tick")
+    newest = following.filter(is_due)["tick"].max()
+    if newest is None:
+        return []
+    is_far = is_due & (pl.col("tick") < pl.lit(newest) - FAR)
+    panels = [_panel(lake, part, is_due, fleet) for part in (following.filter(~is_far), following.filter(is_far)) if not part.is_empty()]
+    return panels if any(panel.length_B.any() for panel in panels) else []
+
+
+def _panel(lake: Lake, following: pl.DataFrame, is_due: pl.Expr, fleet: pl.DataFrame) -> Panel:
+    start = following.filter(is_due).select(label_expr().min()).item()
+    observations = read_observations(lake, series=following["series_id"].to_list(), start=start)
+    return to_panel(observations, fleet, since_tick=dict(following.select("series_id", "tick").iter_rows()), restarts=True)
+
+
+@dataclass
+class Written:
+    """The forecasts of one advance, gathered into few commits.
+
+    Attributes:
+        lake: that they go to.
+        fence: of the process that may write; None where no other writes.
+        rows: how many were new to the table.
+        latest_origin: of all, new or not.
+    """
+
+    lake: Lake
+    fence: Fence | None
+    rows: int = 0
+    latest_origin: datetime | None = None
+    _waiting: list[pl.DataFrame] = field(default_factory=list)
+    _num_waiting: int = 0
+
+    def add(self, frame: pl.DataFrame, num_quantiles: int) -> None:
+        """Take rows of `Forecasts`, each of so many quantiles; commit what waits where it is much."""
+        self._waiting.append(frame)
+        self._num_waiting += frame.height * num_quantiles
+        if self._num_waiting >= WRITTEN_AT_ONCE:
+            self.commit()
+
+    def commit(self) -> None:
+        """Commit what waits."""
+        if not self._waiting:
+            return
+        frame = pl.concat(self._waiting)
+        self._waiting, self._num_waiting = [], 0
+        self.rows += append_forecasts(self.lake, frame, self.fence)
+        newest: datetime = frame.select(pl.col("origin").max()).item()
+        self.latest_origin = newest if self.latest_origin is None else max(newest, self.latest_origin)
+
+
+class Advance:
+    """One advance of the series of one panel: which rows each of them reads, and where its forecasts go."""
+
+    def __init__(self, model: LoadedModel, panel: Panel, state: StreamState, frontier: int, issue: Issue) -> None:
+        self.model, self.state, self.issue = model, state, issue
+        self.config: ForecasterConfig = model.model.config
+        slots = state.slots()
+        self.slots_B = np.array([slots[series] for series in panel.series_ids], dtype=np.int64)
+        since_B = state.carried.since_B.numpy()[self.slots_B]
+        self.target_B, self.is_silent_B = targets(panel, since_B, self.config.history_length, frontier)
+        self.panel = _extended(panel, int(self.target_B.max()))
+
+    def read_covariates(self, lake: Lake, catalog: Catalog, allowed_lateness: timedelta) -> None:
+        """Join what else is known of the ticks that will be read."""
+        names, horizon = CovariateNames(*self.config.covariate_names), self.config.horizon
+        read_B = np.flatnonzero(self.target_B).tolist()  # not those that stopped long ago
+        if not read_B or not any(names):
+            return
+        start = min(self.panel.label(b, 0) for b in read_B)
+        self.panel = join_covariates(self.panel, names, lake, catalog, horizon=horizon, allowed_lateness=allowed_lateness, start=start)
+
+    def run(self, issued_tick: Mapping[str, int], origins: int, written: Written) -> None:
+        """Advance every series to its target and hand over the forecasts of the ticks that had none.
+
+        Series that read the same number of ticks and forecast the same ones go through the engine together.
+
+        Args:
+            issued_tick: newest tick that each series was forecast from.
+            origins: ticks to forecast of a series that was never forecast.
+            written: takes the forecasts.
+        """
+        first_B = np.array(
+            [
+                issued_tick[series] + 1 - int(first) if series in issued_tick else int(target) - origins
+                for series, first, target in zip(self.panel.series_ids, self.panel.first_tick_B, self.target_B, strict=True)
+            ]
+        ).clip(min=0)
+        seen_B = self.state.carried.count_B.numpy()[self.slots_B]
+        since_B = self.state.carried.since_B.numpy()[self.slots_B]
+        status_TB = status_of(self.panel.values_TB, seen_B, since_B, self.config, self.is_silent_B)
+        for target, first in sorted(set(zip(self.target_B.tolist(), first_B.tolist(), strict=True))):
+            columns_B = np.flatnonzero((self.target_B == target) & (first_B == first))
+            if target > 0:
+                self._run_group(columns_B, target, first, status_TB, written)
+
+    def _run_group(self, columns_B: Ints, target: int, first: int, status_TB: NDArray[np.str_], written: Written) -> None:
+        before = self.state.select(self.slots_B[columns_B])
+        last_B = before.carried.history_RB[-1].numpy()
+        engine = StreamEngine(self.model.model, before.carried, before.calibration)
+        part = self.panel.columns(columns_B)
+        for block in engine.advance(part.values_TB[:target], part.time_TB[:target], np.arange(first, target), part.covariates):
+            frame = forecast_rows(block, self.panel, columns_B, status_TB, last_B, self.config, self.issue)
+            written.add(frame, self.config.horizon * len(self.config.quantile_levels))
+        self.state.put(self.slots_B[columns_B], replace(before, tick_B=before.tick_B + target))
+
+
+def targets(panel: Panel, since_B: Ints, patience: int, frontier: int) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return how many ticks each series reads, and which have stopped.
+
+    A series goes on to the fleet's frontier through unobserved ticks, unless it has been silent for longer than `patience` ticks: then
+    it stays where it is until it comes back.
+
+    Args:
+        panel: new ticks; the last row of a series is observed, if it has any.
+        since_B: ticks since the last observation, before the panel.
+        patience: ticks.
+        frontier: the tick after the fleet's newest.
+    """
+    lag_B = frontier - (panel.first_tick_B + panel.length_B)
+    is_silent_B = lag_B + np.where(panel.length_B > 0, 0, since_B) > patience
+    return np.where(is_silent_B, panel.length_B, panel.length_B + lag_B), is_silent_B
+
+
+def _extended(panel: Panel, num_ticks: int) -> Panel:
+    missing = max(0, num_ticks - panel.values_TB.shape[0])
+    return replace(panel, values_TB=np.pad(panel.values_TB, ((0, missing), (0, 0)), constant_values=np.nan))

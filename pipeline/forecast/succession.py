@@ -1,0 +1,137 @@
+"""A new champion: its states are rebuilt in a process of their own while the old one serves, and it takes over between two ticks.
+
+Called by `pipeline.forecast.follower`. The rebuilt state waits in a file of its own: the catalog points to it only once the model
+serves, so a follower that dies meanwhile goes on with the old one (`pipeline.store.handovers`) and begins the rebuild again.
+"""
+
+import logging
+import os
+from datetime import datetime, timedelta
+from multiprocessing import get_context
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from pipeline.clock import Clock
+from pipeline.errors import StoreError
+from pipeline.forecast.leadership import Leadership
+from pipeline.forecast.rolling import RollingForecasts
+from pipeline.forecast.state import StreamState
+from pipeline.schemas import EPOCH
+from pipeline.settings import Settings
+from pipeline.tracking.mlflow_store import local_database
+from pipeline.tracking.registry import champion_version, load_version
+
+logger = logging.getLogger(__name__)
+
+NICENESS = 10  # the old model's ticks come first
+TRY_AGAIN = timedelta(minutes=1)  # after a rebuild that died
+ASK_AGAIN = timedelta(seconds=5)  # who the champion is, of a registry that is no local file
+
+
+class ChampionWatch:
+    """Asks the registry for the champion only when it may have changed."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings, self._clock = settings, clock
+        self._version: str | None = None
+        self._seen: object = None
+
+    def version(self) -> str | None:
+        """Return the champion's version; None where there is none, the one that was where the registry cannot be read."""
+        sign = self._sign()
+        if sign != self._seen:
+            self._seen = sign
+            try:
+                self._version = champion_version(self._settings)
+            except StoreError as error:  # a registry that is down must not stop the forecasts
+                logger.warning("the champion stays as it was: %s", error)
+                self._seen = None
+        return self._version
+
+    def _sign(self) -> object:
+        """Return what differs after every write to the registry: of a local file its time of change, else the time itself."""
+        database = local_database(self._settings)
+        if database is None:
+            return (self._clock.now() - EPOCH) // ASK_AGAIN
+        files = (database, database.with_name(f"{database.name}-wal"))
+        return tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists())
+
+
+class Succession:
+    """The rebuild of one new champion at a time."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings, self._clock = settings, clock
+        self._version: str | None = None
+        self._process: SpawnProcess | None = None
+        self._died_at: datetime | None = None
+
+    def prepare(self, version: str) -> None:
+        """Begin, or go on with, the rebuild of a version; one that has died is tried again after `TRY_AGAIN`."""
+        if version != self._version:
+            self.stop()
+            self._version = version
+        if self._process is not None and self._process.exitcode not in (None, 0):
+            logger.warning("the rebuild of version=%s ended with exit code %s; it will be tried again", version, self._process.exitcode)
+            self._process, self._died_at = None, self._clock.now()
+        is_waiting = self._died_at is not None and self._clock.now() < self._died_at + TRY_AGAIN
+        if self._process is None and not is_waiting:
+            logger.info("rebuilding every state for version=%s", version)
+            arguments = (self._settings.model_dump(mode="json"), version, str(self._place))
+            self._process = get_context("spawn").Process(target=rebuild, args=arguments, daemon=True)
+            self._process.start()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the rebuild has ended, well or not."""
+        if self._process is not None:
+            self._process.join(timeout_s)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the states are rebuilt."""
+        return self._process is not None and self._process.exitcode == 0
+
+    def successor(self, leadership: Leadership | None) -> RollingForecasts | None:
+        """Return the new champion with its rebuilt states; None while they are not ready."""
+        if self._version is None or not self.is_ready:
+            return None
+        try:
+            state = StreamState.resume(self._place)
+        except StoreError as error:
+            logger.warning("rebuilding once more: %s", error)
+            self._process, self._died_at = None, self._clock.now()
+            return None
+        return RollingForecasts(self._settings, load_version(self._settings, self._version), state, leadership)
+
+    def stop(self) -> None:
+        """Give up what was begun, or forget what has ended."""
+        if self._process is not None and self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+        for file in self._place.parent.glob(f"{self._place.stem}.*"):  # one that was cut short too
+            file.unlink(missing_ok=True)
+        self._process, self._version, self._died_at = None, None, None
+
+    @property
+    def _place(self) -> Path:
+        return self._settings.state_dir / "snapshots" / "rebuilt.safetensors"
+
+
+def rebuild(settings: dict[str, object], version: str, place: str) -> None:
+    """Read the whole history of every series with a version of the model, forecast nothing, and write the state; runs in its own process.
+
+    Args:
+        settings: dumped.
+        version: in the registry.
+        place: the file to write.
+    """
+    import torch
+
+    from pipeline.clock import SystemClock
+
+    os.nice(NICENESS)
+    torch.set_num_threads(1)
+    known = Settings(**settings)  # type: ignore[arg-type]
+    rolling = RollingForecasts.open(known, load_version(known, version))
+    rolling.advance(SystemClock(), origins=0, issued={})
+    rolling.state.snapshot(Path(place))

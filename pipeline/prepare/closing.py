@@ -1,0 +1,30 @@
+"""When the next tick closes: what a live loop waits for. Called by `pipeline.forecast.follower`."""
+
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from pipeline.prepare.grid import tick_expr
+from pipeline.schemas import EPOCH, MICROSECOND
+
+
+def next_close(fleet: pl.DataFrame, allowed_lateness: timedelta, now: datetime) -> datetime | None:
+    """Return the first instant after `now` at which a tick closes that holds readings, or lies before one that does.
+
+    >>> fleet = pl.DataFrame({"sample_interval_us": [60_000_000], "grid_offset_us": [0], "last_ts": [EPOCH + timedelta(minutes=7)]})
+    >>> next_close(fleet, timedelta(seconds=10), EPOCH + timedelta(minutes=5)).isoformat()
+    '1970-01-01T00:05:10+00:00'
+
+    Args:
+        fleet: sample_interval_us, grid_offset_us and last_ts of the catalog's series.
+        allowed_lateness: how long after its label a tick closes.
+        now: the present.
+
+    Returns:
+        None where every tick that has readings is closed: then only a new reading brings work.
+    """
+    closed = ((now - allowed_lateness - EPOCH) // MICROSECOND - pl.col("grid_offset_us")) // pl.col("sample_interval_us")
+    following_us = (closed + 1) * pl.col("sample_interval_us") + pl.col("grid_offset_us")
+    is_open = tick_expr("last_ts") > closed
+    label_us = fleet.drop_nulls(["sample_interval_us", "last_ts"]).filter(is_open).select(following_us.min()).item()
+    return None if label_us is None else EPOCH + label_us * MICROSECOND + allowed_lateness

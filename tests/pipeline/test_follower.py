@@ -1,0 +1,215 @@
+"""The follower: the tables of single runs, with the state in memory; and a new champion takes over between two ticks."""
+
+import multiprocessing
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from pipeline.clock import Clock
+from pipeline.errors import LeaseLostError, StoreError
+from pipeline.evaluate.maturity import score_matured
+from pipeline.forecast.follower import Follower
+from pipeline.forecast.leadership import LENGTH, Leadership, leader, lease_name
+from pipeline.forecast.rolling import RollingForecasts, forecast
+from pipeline.forecast.succession import TRY_AGAIN
+from pipeline.ingest.ingest import IngestOptions, ingest_paths
+from pipeline.prepare.regularise import regularise
+from pipeline.schemas import Forecasts, Observations, Scores
+from pipeline.settings import ForecastSettings, Settings
+from pipeline.store.catalog import Catalog
+from pipeline.store.handovers import Handovers
+from pipeline.store.lake import Lake
+from pipeline.store.lease import Leases
+from pipeline.tracking.registry import champion
+from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
+
+SERIES = ("north/temperature", "south/temperature", "west/temperature")
+READINGS = hourly_readings(80, SERIES)
+LATE = timedelta(hours=5, minutes=3)
+SECONDS = timedelta(seconds=90)
+# A device that is late by hours, one that pauses for three ticks, and one that hands its pause in afterwards.
+ARRIVALS = READINGS.with_columns(
+    received_at=pl.when((pl.col("series_id") == SERIES[1]) & (pl.col("ts") == START + 62 * HOUR))
+    .then(pl.col("ts") + LATE)
+    .when((pl.col("series_id") == SERIES[2]) & pl.col("ts").is_between(START + 64 * HOUR, START + 66 * HOUR))
+    .then(pl.lit(START) + 67 * HOUR + SECONDS)
+    .otherwise(pl.col("ts") + timedelta(seconds=1))
+)
+INSTANTS = [START + 60 * HOUR + SECONDS, *(START + hour * HOUR + SECONDS for hour in (61, 62, 63, 66, 67, 68, 69))]
+
+
+def arrive(lake: TestLake, until: datetime) -> None:
+    """Ingest what has been received since the last call, and set the clock."""
+    lake.files += 1
+    path = lake.folder / f"arrivals-{lake.files}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ARRIVALS.filter(pl.col("received_at") > lake.clock.instant, pl.col("received_at") <= until).write_parquet(path)
+    lake.clock.instant = until
+    ingest_paths(lake.settings, [path], IngestOptions(), lake.clock)
+
+
+def live_lake(folder: Path) -> TestLake:
+    lake = TestLake.at(folder, now=START - HOUR)
+    lake.settings = lake.settings.model_copy(update={"forecast": ForecastSettings(snapshot_interval=timedelta(hours=4))})
+    lake.register(random_weights())
+    return lake
+
+
+def follow(lake: TestLake) -> Follower:
+    follower = Follower(lake.settings, lake.clock, score_matured)
+    follower.lead()
+    return follower
+
+
+def renew(lake: TestLake) -> None:
+    """Hold the lease for longer, as the thread of a running follower does."""
+    holder = leader(lake.settings)
+    assert holder is not None
+    assert Leases(lake.settings.state_dir).renew(lease_name(lake.settings), holder.token, lake.clock.now(), LENGTH)
+
+
+def table(lake: TestLake, schema: type[Forecasts | Observations | Scores]) -> pl.DataFrame:
+    return Lake(lake.settings.lake).scan(schema).collect().sort(schema.key)
+
+
+def test_following_leaves_the_tables_of_single_runs(tmp_path: Path) -> None:
+    """Shown to fail by a follower that does not score."""
+    followed, scheduled = live_lake(tmp_path / "a"), live_lake(tmp_path / "b")
+    arrive(followed, INSTANTS[0])
+    follower = follow(followed)
+    for instant in INSTANTS:
+        arrive(followed, instant)
+        assert follower.is_due()
+        follower.tick()
+        assert not follower.is_due()
+        arrive(scheduled, instant)
+        regularise(scheduled.settings, scheduled.clock)
+        forecast(scheduled.settings, scheduled.clock)
+        score_matured(scheduled.settings, scheduled.clock)
+    for schema in (Observations, Forecasts, Scores):
+        assert_frame_equal(table(followed, schema), table(scheduled, schema))
+    assert table(followed, Forecasts).height == 3 * 10
+    assert table(followed, Observations)["revision"].max() == 2
+
+
+def test_a_follower_wakes_when_a_tick_closes_though_nothing_has_come_since(tmp_path: Path) -> None:
+    """Shown to fail by a follower that wakes only when readings come."""
+    lake = live_lake(tmp_path)
+    arrive(lake, START + 60 * HOUR + timedelta(seconds=30))
+    follower = follow(lake)
+    assert follower.tick().forecast.latest_origin == START + 59 * HOUR
+    assert not follower.is_due()
+    lake.clock.advance(timedelta(seconds=30))
+    assert follower.is_due()
+    assert follower.tick().forecast.latest_origin == START + 60 * HOUR
+
+
+def test_a_single_run_beside_a_follower_changes_nothing(tmp_path: Path) -> None:
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    follower = follow(lake)
+    follower.tick()
+    arrive(lake, INSTANTS[1])
+    regularise(lake.settings, lake.clock)
+    renew(lake)
+    (model,) = table(lake, Forecasts)["model_version"].unique()
+    pointer = Catalog(lake.settings.state_dir).snapshot_pointer(model)
+    assert forecast(lake.settings, lake.clock).rows_written == 3
+    assert Catalog(lake.settings.state_dir).snapshot_pointer(model) == pointer
+    done = follower.tick().forecast
+    assert (done.ticks, done.rows_written) == (3, 0)
+
+
+def test_a_follower_that_was_replaced_writes_nothing_more(tmp_path: Path) -> None:
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    zombie = follow(lake)
+    zombie.tick()
+    lake.clock.advance(LENGTH)
+    successor = follow(lake)
+    arrive(lake, INSTANTS[1])
+    with pytest.raises(LeaseLostError, match="Another process has taken over and goes on"):
+        zombie.tick()
+    assert table(lake, Forecasts)["origin"].max() == START + 60 * HOUR
+    assert successor.tick().forecast.rows_written == 3
+
+
+def test_a_replaced_process_neither_moves_the_snapshot_nor_commits_a_forecast(tmp_path: Path) -> None:
+    """Shown to fail by a `Snapshots.save` that does not hold the lease, and by a commit without the fence."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    regularise(lake.settings, lake.clock)
+    model = champion(lake.settings)
+    zombie = RollingForecasts.open(lake.settings, model, Leadership.take(lake.settings, lake.clock))
+    zombie.advance(lake.clock)
+    lake.clock.advance(LENGTH)
+    follow(lake)
+    with pytest.raises(LeaseLostError, match="requires the lease"):
+        zombie.snapshot()
+    assert Catalog(lake.settings.state_dir).snapshot_pointer(model.identity) is None
+    arrive(lake, INSTANTS[1])
+    regularise(lake.settings, lake.clock)
+    with pytest.raises(LeaseLostError, match="got token 1, and the table has 2"):
+        zombie.advance(lake.clock)
+    assert table(lake, Forecasts)["origin"].max() == START + 60 * HOUR
+
+
+def test_a_follower_whose_tick_fails_goes_back_to_its_snapshot(tmp_path: Path) -> None:
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    stop, reports, failures = threading.Event(), [], [StoreError("full"), StoreError("full")]
+
+    def score(settings: Settings, clock: Clock) -> int:
+        if failures:
+            raise failures.pop()
+        stop.set()
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.forecast.follower.AFTER_AN_ERROR", timedelta(milliseconds=1))
+        Follower(lake.settings, lake.clock, score).run(stop, reports.append, print)
+    assert not failures
+    assert table(lake, Forecasts).height == 3
+    assert Catalog(lake.settings.state_dir).snapshot_pointer(table(lake, Forecasts)["model_version"][0]) is not None
+
+
+def test_a_new_champion_takes_over_between_two_ticks(tmp_path: Path) -> None:
+    """Shown to fail by a champion that is loaded at once, and by a rebuild that is not tried again."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    follower = follow(lake)
+    follower.tick()
+    lake.register(random_weights(seed=1))
+    assert not follower.is_due()  # but the rebuild has begun
+    (child,) = multiprocessing.active_children()
+    child.kill()
+    child.join()
+    for instant in INSTANTS[1:3]:  # the old one goes on; after a minute the rebuild begins again
+        arrive(lake, instant)
+        assert follower.tick().forecast.model_version == "1"
+        lake.clock.advance(TRY_AGAIN)
+        follower.is_due()
+    follower.succession.wait(300)
+    assert follower.is_due()
+    follower.tick()
+    arrive(lake, INSTANTS[3])
+    assert follower.tick().forecast.model_version == "2"
+    issued = table(lake, Forecasts).group_by("origin").agg(pl.len(), pl.col("model_version").str.head(1).unique()).sort("origin")
+    assert issued["len"].to_list() == [3] * 4
+    assert issued["model_version"].to_list() == [["1"], ["1"], ["1"], ["2"]]
+    change = Handovers(lake.settings.state_dir).all()[-1]
+    assert (change.version, change.last_origin) == ("2", (START + 62 * HOUR).isoformat())
+
+
+def test_a_follower_that_is_started_amid_a_change_goes_on_with_the_old_champion(tmp_path: Path) -> None:
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    follow(lake).tick()
+    lake.register(random_weights(seed=1))
+    lake.clock.advance(LENGTH)
+    arrive(lake, INSTANTS[1])
+    assert follow(lake).tick().forecast.model_version == "1"

@@ -1,0 +1,28 @@
+"""Which model forecasts: a line for each change, and a torn line is none."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.store.handovers import FILE_NAME, Handovers
+
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+def test_each_change_is_written_once_with_the_model_before(tmp_path: Path) -> None:
+    handovers = Handovers(tmp_path)
+    assert handovers.newest() is None
+    for version, model in (("1", "1-aa"), ("1", "1-aa"), ("2", "2-bb")):
+        handovers.record(version, model, NOW, NOW)
+    assert [(change.model, change.previous) for change in handovers.all()] == [("1-aa", None), ("2-bb", "1-aa")]
+
+
+def test_a_line_that_a_crash_cut_short_is_no_change(tmp_path: Path) -> None:
+    handovers = Handovers(tmp_path)
+    handovers.record("1", "1-aa", NOW)
+    with (tmp_path / FILE_NAME).open("a") as file:
+        file.write('{"version": "2", "mod')
+    newest = handovers.newest()
+    assert newest is not None
+    assert newest.model == "1-aa"
+    handovers.record("2", "2-bb", NOW)
+    assert [change.model for change in handovers.all()] == ["1-aa", "2-bb"]
