@@ -13,6 +13,7 @@ from pipeline.forecast.rolling import RollingForecasts, forecast
 from pipeline.query.frames import query_forecasts
 from pipeline.schemas import Forecasts
 from pipeline.settings import ForecastSettings
+from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
 from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
 
@@ -227,3 +228,18 @@ def test_a_lake_in_a_folder_with_a_space_works_all_the_way(tmp_path: Path) -> No
     lake.ingest(until(41))
     assert forecast(lake.settings, lake.clock).rows_written == 2
     assert query_forecasts(lake.settings.lake, series=["north/*"]).height == 6
+
+
+def test_a_retired_series_is_forecast_no_more_until_it_is_taken_back(tmp_path):
+    """Shown to fail by forecasting whatever the catalog holds."""
+    lake = TestLake.at(tmp_path)
+    lake.ingest(hourly_readings(40))
+    lake.register(random_weights())
+    forecast(lake.settings, lake.clock)
+    catalog = Catalog(lake.settings.state_dir)
+    catalog.retire(["north/temperature"], lake.clock.now())
+    lake.ingest(hourly_readings(42))
+    assert forecast(lake.settings, lake.clock).rows_written == 2
+    catalog.unretire(["north/temperature"])
+    lake.ingest(hourly_readings(43))
+    assert forecast(lake.settings, lake.clock).rows_written == 4
