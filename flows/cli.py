@@ -13,6 +13,8 @@ import typer
 from flows.cli_data import data_app, maintain, simulate
 from flows.cli_demo import demo
 from flows.cli_explain import explain
+from flows.cli_listen import listen_app
+from flows.cli_listen_http import listen_http
 from flows.cli_offline import fill
 from flows.cli_query import query
 from flows.cli_services import serve, ui
@@ -33,6 +35,8 @@ for verb in (demo, simulate, ingest, train, tune, backtest, forecast, query, exp
     app.command()(verb)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
+app.add_typer(listen_app, name="listen")
+listen_app.command("http")(listen_http)
 
 
 def _show_version(asked: bool) -> None:

@@ -39,6 +39,7 @@ VERBS = [
     "maintain",
     "data list",
     "data get",
+    "listen http",
 ]
 ORIGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
