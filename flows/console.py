@@ -68,6 +68,14 @@ def note(sentence: str) -> None:
     stderr().print(Text(sentence, style="dim"), soft_wrap=True)
 
 
+def log_to_stderr() -> None:
+    """Write what our modules log, from facts to faults, to stderr: for the verbs that run as a service."""
+    import logging
+
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+
+
 def show_markdown(text: str) -> None:
     """Draw a report on stdout."""
     from rich.markdown import Markdown
