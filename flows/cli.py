@@ -14,6 +14,7 @@ from flows.cli_data import data_app, maintain, simulate
 from flows.cli_demo import demo
 from flows.cli_explain import explain
 from flows.cli_listen import listen_app
+from flows.cli_listen_files import listen_files
 from flows.cli_listen_http import listen_http
 from flows.cli_offline import fill
 from flows.cli_query import query
@@ -37,6 +38,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
 app.add_typer(listen_app, name="listen")
 listen_app.command("http")(listen_http)
+listen_app.command("files")(listen_files)
 
 
 def _show_version(asked: bool) -> None:

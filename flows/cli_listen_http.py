@@ -25,19 +25,22 @@ def listen_http(
 
     GET /health tells how far the lake is behind. Ctrl-C or SIGTERM answers what is under way, stores it and ends.
     """
-    from flows.console import note, stdout, write_json
+    from flows.console import log_to_stderr, note, stdout, write_json
     from pipeline.clock import SystemClock
     from pipeline.listen.http import HttpOptions, HttpSource
     from pipeline.listen.service import run_listener
     from pipeline.settings import HTTP_TOKEN
 
     settings = read_settings(settings_file, lake)
+    log_to_stderr()
     options = HttpOptions(host=host, port=port, token=os.environ.get(HTTP_TOKEN), certificate=certificate, key=key)
     source = HttpSource(settings, SystemClock(), options)
     if as_json:
         write_json({"url": source.url})
     else:
-        stdout().print(f"POST {source.url}/readings   GET {source.url}/health   Ctrl-C stops it.", highlight=False)
+        stdout().print(f"POST {source.url}/readings   GET {source.url}/health   Ctrl-C stops it.", highlight=False, markup=False)
     if options.token and not certificate:
         note("Without --cert the token travels as it is: keep this behind a proxy that does TLS.")
-    run_listener(settings, SystemClock(), source, stop=threading.Event())
+    report = run_listener(settings, SystemClock(), source, stop=threading.Event())
+    if not as_json:
+        stdout().print("  ".join(f"{name} [bold]{count:,}[/bold]" for name, count in report.counts.items()), highlight=False)

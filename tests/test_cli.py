@@ -40,6 +40,7 @@ VERBS = [
     "data list",
     "data get",
     "listen http",
+    "listen files",
 ]
 ORIGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

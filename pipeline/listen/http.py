@@ -8,6 +8,8 @@ import ipaddress
 import socket
 import ssl
 import threading
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +71,7 @@ class HttpSource:
         """
         _require_certificate(options)
         self._settings, self._clock, self._options = settings, clock, options
+        self._counts = Counter(stored=0, repeated=0)
         self._socket = _bind(options)
         host = f"[{options.host}]" if ":" in options.host else options.host
         self.url = f"http{'s' if options.certificate else ''}://{host}:{self._socket.getsockname()[1]}"
@@ -85,7 +88,7 @@ class HttpSource:
             opened.callback(commits.close)
             inbox = Inbox(self._settings.state_dir)
             opened.callback(inbox.close)
-            app = make_app(Intake(self._settings, self._clock, commits, inbox), self._options.token or None)
+            app = make_app(Intake(self._settings, self._clock, commits, inbox, self._counts), self._options.token or None)
             self._server = uvicorn.Server(_config(app, self._options))
             # outside of the main thread uvicorn leaves signals alone: they belong to `run_listener`
             self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
@@ -97,6 +100,10 @@ class HttpSource:
         self._server.should_exit = True
         self._thread.join()
         self._opened.close()
+
+    def counts(self) -> Mapping[str, int]:
+        """Return the messages stored, and those whose key had brought them before."""
+        return dict(self._counts)
 
 
 def _config(app: FastAPI, options: HttpOptions) -> uvicorn.Config:

@@ -6,6 +6,7 @@ Bodies go to the inbox as they came, unpacked; the drain decodes them. Called by
 import asyncio
 import hmac
 import re
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
@@ -46,12 +47,14 @@ class Intake:
         clock: says when a message was received.
         commits: stores messages.
         inbox: a connection of the server's own thread, for reading.
+        counts: messages stored, and those whose key had brought them before.
     """
 
     settings: Settings
     clock: Clock
     commits: GroupCommit
     inbox: Inbox
+    counts: Counter[str]
 
     @property
     def retry_after(self) -> str:
@@ -81,7 +84,9 @@ class Intake:
         failure = await done
         if failure is not None:
             raise failure
-        return 1 if message.idempotency_key is None else self._num_new(message, message.idempotency_key)
+        num_new = 1 if message.idempotency_key is None else self._num_new(message, message.idempotency_key)
+        self.counts.update(stored=num_new, repeated=1 - num_new)
+        return num_new
 
     def _num_new(self, message: Message, key: str) -> int:
         found = self.inbox.find(CONNECTOR, key)
