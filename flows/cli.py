@@ -13,6 +13,7 @@ import typer
 from flows.cli_data import data_app, maintain, simulate
 from flows.cli_demo import demo
 from flows.cli_explain import explain
+from flows.cli_inspect import quarantine, retire, series
 from flows.cli_listen import listen_app
 from flows.cli_listen_files import listen_files
 from flows.cli_listen_http import listen_http
@@ -32,7 +33,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, simulate, ingest, train, tune, backtest, forecast, query, explain, fill, verify, serve, ui, maintain):
+for verb in (
+    demo,
+    simulate,
+    ingest,
+    train,
+    tune,
+    backtest,
+    forecast,
+    query,
+    explain,
+    fill,
+    verify,
+    serve,
+    ui,
+    maintain,
+    series,
+    retire,
+    quarantine,
+):
     app.command()(verb)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")

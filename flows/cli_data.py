@@ -35,12 +35,14 @@ def simulate(  # noqa: PLR0913 (a verb's options are its signature)
     from pipeline.ingest.simulate import write_fleet
 
     faults = FaultSpec.all(fault_rate) if not fault else FaultSpec.only(*(name for name in fault if name != "none"), rate=fault_rate)
+    limits = read_settings(settings_file, None).ingest
     spec = FleetSpec(
         num_devices=devices,
         days=days,
         seed=seed,
         faults=faults,
-        allowed_lateness=read_settings(settings_file, None).ingest.allowed_lateness,
+        allowed_lateness=limits.allowed_lateness,
+        idle_timeout=limits.idle_timeout,
         sample_interval=interval if interval is not None else FleetSpec.sample_interval,
         start=start or FleetSpec.start,
     )

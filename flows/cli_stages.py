@@ -45,6 +45,7 @@ def ingest(  # noqa: PLR0913 (a verb's options are its signature)
         timedelta | None, duration_option("--known-ahead", "How long before its instant each value of a plan was known.")
     ] = None,
     devices: Annotated[bool, typer.Option("--devices", help="The files are tables of devices, a column for each attribute.")] = False,
+    units: Annotated[bool, typer.Option("--units", help="The files say which unit each device sends, and when.")] = False,
     lake: Lake = None,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,
@@ -57,8 +58,11 @@ def ingest(  # noqa: PLR0913 (a verb's options are its signature)
     from flows.console import busy, write_json
 
     settings = read_settings(settings_file, lake, prepare=given(sample_interval=sample_interval))
-    if (plan and devices) or (known_ahead is not None and not plan):
-        raise typer.BadParameter("--plan and --devices exclude each other, and --known-ahead requires --plan.")
+    if plan + devices + units > 1 or (known_ahead is not None and not plan):
+        raise typer.BadParameter("--plan, --devices and --units exclude each other, and --known-ahead requires --plan.")
+    if units:
+        _ingest_units(settings, paths, as_json=as_json)
+        return
     if devices:
         _ingest_devices(settings, paths, options.mapping.device_id, as_json=as_json)
         return
@@ -81,6 +85,18 @@ def _ingest_devices(settings: "Settings", paths: list[Path], device_id: str | No
         write_json(report.to_dict())
     else:
         stdout().print(f"{report.devices:,} devices have {', '.join(report.attributes)}.", highlight=False)
+
+
+def _ingest_units(settings: "Settings", paths: list[Path], *, as_json: bool) -> None:
+    """Read which unit devices send; no flow run, as it is one small transaction."""
+    from flows.console import stdout, write_json
+    from pipeline.ingest.unit_intervals import ingest_unit_intervals
+
+    report = ingest_unit_intervals(settings, paths)
+    if as_json:
+        write_json(report.to_dict())
+    else:
+        stdout().print(f"{report.intervals:,} intervals of {report.devices:,} devices read; {report.known:,} are known.", highlight=False)
 
 
 def _show_ingest(outcome: "IngestOutcome") -> None:

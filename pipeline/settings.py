@@ -5,19 +5,22 @@ Environment variables nest by two underscores: `TIDECAST_TRAIN__MAX_SECONDS=60`;
 """
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from models.config import NetworkConfig
 from pipeline.errors import SettingsError
+from pipeline.failpoints import VARIABLE as FAILPOINT_VARIABLE
 
 Aggregation = Literal["mean", "last", "sum", "counter"]
+PayloadFormat = Literal["json", "ndjson", "line_protocol", "senml", "cloud_events", "sparkplug"]
 HTTP_TOKEN = "TIDECAST_HTTP_TOKEN"  # noqa: S105 (a name, no secret)
-NO_KNOBS = {HTTP_TOKEN}  # variables that are read where they are used: a secret is no part of the settings
+NO_KNOBS = {HTTP_TOKEN, FAILPOINT_VARIABLE}  # variables that are read where they are used: a secret is no part of the settings
 
 
 class Section(BaseModel):
@@ -38,10 +41,53 @@ class IngestSettings(Section):
 
     # a tick closes this long after its label
     allowed_lateness: timedelta = Field(default=timedelta(minutes=1), ge=timedelta(0), le=timedelta(days=365))
+    # nothing of a series for longer is a silence: what then comes of its closed ticks is late. Longer than most outages of a network
+    # or restarts of a gateway, shorter than a shift
+    idle_timeout: timedelta = Field(default=timedelta(hours=1), ge=timedelta(seconds=1), le=timedelta(days=365))
+    # a stamp further behind its own arrival is a reset clock, or a backfill, which looks the same; None takes both
+    max_age: timedelta | None = Field(default=timedelta(days=30), ge=timedelta(minutes=1), le=timedelta(days=36_500))
     # a stamp further ahead of our clock is a broken clock
     max_future: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0), le=timedelta(days=3650))
     earliest_year: int = Field(default=2001, ge=1, le=9998)  # 1970 and 2000 are what a device without a clock battery sends
     batch_rows: int = Field(default=500_000, ge=1)  # rows per Delta commit
+
+
+# RFC 6901: the empty text is the whole message, each level begins with a slash, ~1 is a slash and ~0 a tilde inside a name
+Pointer = Annotated[str, Field(pattern=r"^(/([^/~]|~[01])*)*$")]
+
+
+class Route(Section):
+    """How the messages of some topics are read; what it leaves open is found by its usual name, as in files."""
+
+    topic: str = "#"  # with + and # as in MQTT; {device_id} and {metric} are read out of it, other names stand for any word
+    format: PayloadFormat | None = None  # None: by content type, else by the bytes
+    ts: Pointer | None = None
+    device_id: Pointer | None = None
+    metric: Pointer | None = None
+    value: Pointer | None = None
+    metrics: Pointer | None = None  # an object whose members are metric: value
+    unit: Pointer | None = None
+    quality: Pointer | None = None
+    seq: Pointer | None = None
+    received_at: Pointer | None = None  # a gateway's own stamp of arrival
+    epoch_unit: Literal["s", "ms", "us", "ns"] | None = None  # None: each number by its magnitude; line protocol: ns
+    stamp_on_arrival: bool = False  # a reading that says no time was measured when it came
+    device_tag: str | None = None  # of line protocol
+
+    @field_validator("topic")
+    @classmethod
+    def _topic_is_a_template(cls, topic: str) -> str:
+        names = re.findall(r"\{(\w+)\}", topic)
+        rest = re.sub(r"\{\w+\}", "", topic).removesuffix("#")
+        if not topic or len(set(names)) < len(names) or re.search(r"[{}#]|[^/]\+|\+[^/]", rest) or re.search(r"[^/]#$", topic):
+            raise ValueError(f"topic requires levels such as site/+/{{device_id}}/{{metric}}, with # only at its end; got {topic!r}")
+        return topic
+
+    @model_validator(mode="after")
+    def _one_way_to_name_a_value(self) -> "Route":
+        if self.metrics is not None and (self.value is not None or self.metric is not None or "{metric}" in self.topic):
+            raise ValueError("metrics names the metrics by the members of an object; got a pointer or a topic that names one as well")
+        return self
 
 
 class ListenSettings(Section):
@@ -52,6 +98,7 @@ class ListenSettings(Section):
     keep_messages: timedelta = Field(default=timedelta(hours=24), ge=timedelta(0), le=timedelta(days=365))
     max_inbox_bytes: int = Field(default=2 * 1024**3, ge=1024**2)  # beyond it nothing more is acknowledged
     max_message_bytes: int = Field(default=10 * 1024**2, ge=1024)  # a longer one is refused (HTTP) or quarantined cut short (MQTT)
+    routes: tuple[Route, ...] = ()  # the first whose topic fits reads a message
     settle: timedelta = Field(default=timedelta(seconds=5), ge=timedelta(0), le=timedelta(hours=1))  # a file that stood still is whole
 
 
@@ -105,6 +152,8 @@ class ForecastSettings(Section):
     """How forecasts are issued."""
 
     calibrate: bool = True  # hedge them and set their width, by what came true before; where it changes, states are rebuilt
+    # a series that is silent for longer, while others are not, is forecast no more until it comes back; None: never
+    retire_after: timedelta | None = Field(default=timedelta(days=90), ge=timedelta(minutes=1), le=timedelta(days=36_500))
 
 
 class TrackingSettings(Section):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from models.config import ForecasterConfig
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
+from pipeline.failpoints import failpoint
 from pipeline.forecast.engine import StreamEngine
 from pipeline.forecast.revisions import InputVersions, StaticInputs, revised_series
 from pipeline.forecast.rows import Issue, forecast_rows, status_of
@@ -102,7 +103,9 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
     run = _Run(lake, model, panel, state, versions.observations, clock.now())
     run.read_covariates(catalog, settings.ingest.allowed_lateness)
     rows = run.advance(issued_tick, origins)
+    failpoint("forecast.after_commit")
     _save(settings, catalog, state, versions, static)
+    failpoint("forecast.after_snapshot")
     logger.info("forecast model=%s series=%d rows=%d replayed=%d", model.version, len(state.series_ids), rows, len(revised))
     return ForecastReport(model.version, len(state.series_ids), int(run.target_B.sum()), len(revised), rows, run.latest_origin)
 

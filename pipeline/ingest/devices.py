@@ -12,12 +12,9 @@ import polars as pl
 
 from pipeline.errors import DataError
 from pipeline.ingest.formats import InputFile, discover
-from pipeline.ingest.mapping import KNOWN
-from pipeline.ingest.raw import MISSING_TEXTS
+from pipeline.ingest.small_tables import device_column, read_table
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
-
-ROWS = 100_000  # of one read
 
 
 @dataclass(frozen=True)
@@ -58,18 +55,15 @@ def ingest_devices(settings: Settings, paths: Sequence[Path], device_id: str | N
 def _attributes(file: InputFile, device_id: str | None) -> pl.DataFrame:
     """Return device_id, name and value (text) of each cell that says something."""
     name, source = file.path.name, file.open()
-    column = device_id or next((column for column in source.columns if column.strip().lower() in KNOWN["device_id"]), None)
+    column = device_id or device_column(source)
     others = [other for other in source.columns if other != column]
     if column not in source.columns or not others or any("=" in other for other in others):
         raise DataError(
             f"A table of devices requires a column of devices and others of their attributes, without '=' in a name; "
             f"{name} has {', '.join(map(repr, source.columns))}. Name the column of devices with --device-id."
         )
-    batches = list(source.batches(source.columns, ROWS))
-    text = pl.all().cast(pl.String).str.strip_chars()
-    table = pl.concat([pl.DataFrame(schema=dict.fromkeys(source.columns, pl.String)), *(batch.rows.select(text) for batch in batches)])
-    table = table.with_columns(pl.when(~pl.all().is_in(MISSING_TEXTS)).then(pl.all()))
-    if any(len(batch.broken) for batch in batches) or table[column].is_duplicated().any() or table[column].null_count():
+    table = read_table(file, source)
+    if table[column].is_duplicated().any() or table[column].null_count():
         raise DataError(f"A table of devices requires whole rows, one for each device; {name} has others. Correct it.")
     cells = table.unpivot(others, index=column, variable_name="name").drop_nulls("value")
     return cells.select(pl.col(column).alias("device_id"), pl.col("name").str.strip_chars(), "value")

@@ -1,84 +1,22 @@
 """The faults of the real world, injected into a fleet's clean readings, each with an entry that says what ingest must make of it.
 
 A device's time is cut into slots (`FleetSpec.slot_ticks`). At most one fault strikes a slot, never its first tick, and does all its work
-inside it: so every outcome is known in advance and independent of the others. Called by `pipeline.ingest.simulate`.
+inside it: so every outcome is known in advance and independent of the others. Only a device that retires is gone for good, with all
+that would have struck it later. Called by `pipeline.ingest.simulate`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from pipeline.ingest.fleet import EVENT_FAULTS, METRICS, FleetSpec
-from pipeline.ingest.signals import Floats, Ints, Signals
-
-EVENT = np.dtype(
-    [
-        ("device", "i8"),
-        ("metric", "i8"),  # index into the fleet's metrics
-        ("tick", "i8"),  # when it was measured
-        ("ts_us", "i8"),  # the stamp it carries
-        ("emitted_us", "i8"),  # when the device counted it
-        ("received_us", "i8"),  # the receiver's stamp it carries
-        ("arrival_us", "i8"),  # its place in the stream
-        ("seq", "i8"),
-        ("value", "f8"),
-        ("spelling", "i1"),  # index into SPELLINGS
-        ("unit", "i1"),  # index into UNITS
-        ("damage", "i1"),  # index into DAMAGES
-        ("lost", "?"),
-    ]
-)
-Events = npt.NDArray[np.void]
-
-SPELLINGS = (None, "null", "NaN", '"ERR 04"')  # None: the number itself; NaN bare, as many JSON writers put it
-SPELLING_CODES = ("accepted", "missing_value", "nan_or_infinite", "not_a_number")
-UNITS = (None, "degF", "bar")  # None: the metric's own
-DAMAGES = (None, "truncated", "text", "binary")
+from pipeline.ingest.fleet import EVENT_FAULTS, LIVE_FAULTS, METRICS, FleetSpec
+from pipeline.ingest.incidents import DAMAGES, EVENT, SPELLING_CODES, SPELLINGS, UNITS, Events, Fault, Incidents, Struck, struck_rows
+from pipeline.ingest.live_faults import LIVE_INJECTORS
+from pipeline.ingest.signals import Floats, Signals
 
 FAR_FUTURE_US = 20_000 * 86_400_000_000  # some 55 years
 ENTRIES = pl.Schema({"fault": pl.String, "row": pl.Int64, "outcome": pl.String, "detail": pl.String})
-
-
-@dataclass(frozen=True)
-class Incidents:
-    """The incidents of one fault, one array entry each.
-
-    Attributes:
-        device: number of the device.
-        metric: index of the metric, where the fault strikes just one.
-        tick: when it begins.
-        length: ticks it lasts, 1 to 4.
-        delay: ticks by which something comes later, 2 to 8.
-        roll: uniform in [0, 1), for whatever else the fault decides.
-    """
-
-    device: Ints
-    metric: Ints
-    tick: Ints
-    length: Ints
-    delay: Ints
-    roll: Floats
-
-    def select(self, mask: npt.NDArray[np.bool_]) -> "Incidents":
-        """Return the incidents where `mask` holds."""
-        return Incidents(self.device[mask], self.metric[mask], self.tick[mask], self.length[mask], self.delay[mask], self.roll[mask])
-
-
-@dataclass(frozen=True)
-class Struck:
-    """What a fault did: the rows it struck, the outcome and a remark for each; and the events to append, where it adds any."""
-
-    rows: Ints
-    outcomes: list[str]
-    details: list[str]
-    added: Events | None = None
-
-
-Fault = Callable[[FleetSpec, Events, Incidents], Struck]
-"""Changes the events in place where its incidents strike."""
 
 
 def inject_faults(spec: FleetSpec, signals: Signals) -> tuple[Events, pl.DataFrame]:
@@ -90,7 +28,7 @@ def inject_faults(spec: FleetSpec, signals: Signals) -> tuple[Events, pl.DataFra
     events = _clean_events(spec, signals.values)
     incidents = _draw_incidents(spec)
     entries = [_signal_entries(spec, signals)]
-    for name, fault in INJECTORS.items():
+    for name, fault in (INJECTORS | LIVE_INJECTORS).items():
         struck = fault(spec, events, incidents[name])
         if struck.added is not None:
             events = np.concatenate([events, struck.added])
@@ -100,8 +38,10 @@ def inject_faults(spec: FleetSpec, signals: Signals) -> tuple[Events, pl.DataFra
     order = np.lexsort((events["seq"], events["device"], events["arrival_us"], events["lost"]))
     new_row = np.empty(len(order), dtype=np.int64)
     new_row[order] = np.arange(len(order))
-    struck_rows = pl.concat(entries)
-    return events[order], struck_rows.with_columns(pl.Series("row", new_row[struck_rows["row"].to_numpy()]))
+    listed = pl.concat(entries)
+    rows = listed["row"].to_numpy()
+    is_told = ~events["lost"][rows] | (listed["outcome"] == "missing").to_numpy()  # nothing else can be said of what never came
+    return events[order], listed.with_columns(pl.Series("row", new_row[rows])).filter(is_told)
 
 
 def _clean_events(spec: FleetSpec, values: Floats) -> Events:
@@ -123,7 +63,8 @@ def _draw_incidents(spec: FleetSpec) -> dict[str, Incidents]:
     num_slots = spec.num_ticks // spec.slot_ticks
     rolls = np.stack([np.random.default_rng(spec.streams(device)[3]).random((num_slots, 6)) for device in range(spec.num_devices)])
     which, metric, offset, length, delay, roll = rolls.reshape(-1, 6).T
-    rates = np.array([getattr(spec.faults, name) for name in EVENT_FAULTS])
+    names = (*EVENT_FAULTS, *LIVE_FAULTS)
+    rates = np.array([getattr(spec.faults, name) for name in names])
     struck = np.searchsorted(np.cumsum(rates * spec.slot_ticks), which, side="right")
     device, slot = (index.ravel() for index in np.indices(rolls.shape[:2]))
     everything = Incidents(
@@ -134,7 +75,7 @@ def _draw_incidents(spec: FleetSpec) -> dict[str, Incidents]:
         2 + (delay * 7).astype(np.int64),
         roll,
     )
-    return {name: everything.select(struck == number) for number, name in enumerate(EVENT_FAULTS)}
+    return {name: everything.select(struck == number) for number, name in enumerate(names)}
 
 
 def _count(events: Events) -> None:
@@ -148,27 +89,17 @@ def _count(events: Events) -> None:
     events["seq"][order] = counted - counted[np.searchsorted(device, device, side="left")] + 1
 
 
-def _rows(spec: FleetSpec, incidents: Incidents, length: Ints, *, all_metrics: bool = False) -> tuple[Ints, Ints]:
-    """Return the rows of the readings that the incidents strike, and for each row the incident it belongs to."""
-    metrics = len(spec.metrics) if all_metrics else 1
-    incident = np.repeat(np.arange(len(length)), length * metrics)
-    within = np.arange(len(incident)) - np.repeat(np.cumsum(length * metrics) - length * metrics, length * metrics)
-    metric = within % metrics if all_metrics else incidents.metric[incident]
-    series = incidents.device[incident] * len(spec.metrics) + metric
-    return series * spec.num_ticks + incidents.tick[incident] + within // metrics, incident
-
-
 def _gap(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
     """Lose everything that a device measures for a while; the device counts on, so that the loss shows."""
     length = incidents.length * 2
-    rows, incident = _rows(spec, incidents, length, all_metrics=True)
+    rows, incident = struck_rows(spec, incidents, length, all_metrics=True)
     events["lost"][rows] = True
     return Struck(rows, ["missing"] * len(rows), [f"silent for {ticks} ticks" for ticks in length[incident]])
 
 
 def _duplicate(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
     """Deliver the very same event again: at once, or ticks later."""
-    originals, _ = _rows(spec, incidents, np.ones_like(incidents.tick))
+    originals, _ = struck_rows(spec, incidents, np.ones_like(incidents.tick))
     copies = events[originals]
     delay = np.where(incidents.roll < 0.5, 0, incidents.delay)
     copies["arrival_us"] += delay * spec.interval_us + 1
@@ -178,7 +109,7 @@ def _duplicate(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
 
 def _out_of_order(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
     """Hold a reading back for most of the allowed lateness, so that others of the device overtake it."""
-    rows, _ = _rows(spec, incidents, np.ones_like(incidents.tick))
+    rows, _ = struck_rows(spec, incidents, np.ones_like(incidents.tick))
     last = len(spec.metrics) - 1
     if last:  # the last one sent in a tick might be overtaken by nothing
         rows -= np.where(incidents.metric == last, spec.num_ticks, 0)
@@ -189,7 +120,7 @@ def _out_of_order(spec: FleetSpec, events: Events, incidents: Incidents) -> Stru
 
 def _late(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
     """Deliver a reading when later ones of its series have long closed its tick."""
-    rows, _ = _rows(spec, incidents, np.ones_like(incidents.tick))
+    rows, _ = struck_rows(spec, incidents, np.ones_like(incidents.tick))
     behind_us = spec.lateness_us + incidents.delay * spec.interval_us
     events["received_us"][rows] += behind_us
     events["arrival_us"][rows] = events["received_us"][rows]
@@ -198,7 +129,7 @@ def _late(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
 
 def _corrected(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
     """Send a value that is off, and the right one later with the same stamp, a newer sequence number and a newer arrival."""
-    originals, _ = _rows(spec, incidents, np.ones_like(incidents.tick))
+    originals, _ = struck_rows(spec, incidents, np.ones_like(incidents.tick))
     corrections = events[originals]
     names = [spec.metrics[index] for index in corrections["metric"]]
     errors = np.array([max(METRICS[name].typical_shift, 1.0) for name in names])
@@ -218,7 +149,7 @@ def _wrong_unit(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck
     if "temperature" not in spec.metrics:
         return Struck(np.empty(0, dtype=np.int64), [], [])
     incidents = replace(incidents, metric=np.full_like(incidents.metric, spec.metrics.index("temperature")))
-    rows, incident = _rows(spec, incidents, incidents.length)
+    rows, incident = struck_rows(spec, incidents, incidents.length)
     convertible = incidents.roll[incident] < 0.6
     fahrenheit = rows[convertible]
     events["value"][fahrenheit] = np.round(events["value"][fahrenheit] * 1.8 + 32.0, 2)
@@ -229,7 +160,7 @@ def _wrong_unit(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck
 
 def _nan(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
     """Send null, NaN or words where a number belongs."""
-    rows, incident = _rows(spec, incidents, incidents.length)
+    rows, incident = struck_rows(spec, incidents, incidents.length)
     spelling = 1 + (incidents.roll[incident] * (len(SPELLINGS) - 1)).astype(np.int64)
     events["spelling"][rows] = spelling
     outcomes = [f"quarantined:{SPELLING_CODES[index]}" for index in spelling]
@@ -238,7 +169,7 @@ def _nan(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
 
 def _clock_jump(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
     """Stamp a device's readings by a clock that restarted in 1970 or runs decades ahead."""
-    rows, incident = _rows(spec, incidents, incidents.length, all_metrics=True)
+    rows, incident = struck_rows(spec, incidents, incidents.length, all_metrics=True)
     restarted = incidents.roll[incident] < 0.5
     true_us = events["ts_us"][rows]
     since_restart_us = (events["tick"][rows] - incidents.tick[incident]) * spec.interval_us
@@ -249,7 +180,7 @@ def _clock_jump(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck
 
 def _garbage(spec: FleetSpec, events: Events, incidents: Incidents) -> Struck:
     """Damage payloads: cut them short, or replace them by a log line or by noise."""
-    rows, incident = _rows(spec, incidents, incidents.length)
+    rows, incident = struck_rows(spec, incidents, incidents.length)
     damage = 1 + (incidents.roll[incident] * (len(DAMAGES) - 1)).astype(np.int64)
     events["damage"][rows] = damage
     return Struck(rows, ["quarantined:unparseable_line"] * len(rows), [f"{DAMAGES[index]} payload" for index in damage])

@@ -40,6 +40,8 @@ METRICS: dict[str, Metric] = {
 class FaultSpec:
     """How often each fault begins: expected incidents per device and tick; 0 switches it off.
 
+    Those of clocks and streams (`LIVE_FAULTS`) are on only where they are named.
+
     >>> FaultSpec.only("gap", rate=0.01).gap, FaultSpec.none().gap
     (0.01, 0.0)
     """
@@ -55,6 +57,12 @@ class FaultSpec:
     garbage: float = 0.0
     level_shift: float = 0.0  # this and the next are part of the signal itself
     counter_reset: float = 0.0
+    clock_reset: float = 0.0  # from here on: clocks and streams
+    outage: float = 0.0
+    unit_change: float = 0.0  # strikes temperature only
+    future_clock: float = 0.0
+    restamped: float = 0.0
+    retirement: float = 0.0
 
     @classmethod
     def none(cls) -> Self:
@@ -68,18 +76,20 @@ class FaultSpec:
         Raises:
             SettingsError: if a name is no fault.
         """
-        unknown = sorted(set(faults) - set(FAULTS))
+        unknown = sorted(set(faults) - set(FAULTS + LIVE_FAULTS))
         if unknown:
-            raise SettingsError(f"A fault requires one of the names {', '.join(FAULTS)}; got {', '.join(unknown)}. Correct the name.")
+            names = ", ".join(FAULTS + LIVE_FAULTS)
+            raise SettingsError(f"A fault requires one of the names {names}; got {', '.join(unknown)}. Correct the name.")
         return cls(**dict.fromkeys(faults, rate))
 
     @classmethod
     def all(cls, rate: float = 0.002) -> Self:
-        """Return a specification with every fault; the signal's own level shifts and resets come at a quarter of the rate."""
+        """Return a specification with every fault of `FAULTS`; the signal's own level shifts and resets come at a quarter of the rate."""
         return cls(**{name: rate / 4 if name in SIGNAL_FAULTS else rate for name in FAULTS})
 
 
-FAULTS = tuple(FaultSpec.__dataclass_fields__)
+LIVE_FAULTS = ("clock_reset", "outage", "unit_change", "future_clock", "restamped", "retirement")
+FAULTS = tuple(name for name in FaultSpec.__dataclass_fields__ if name not in LIVE_FAULTS)
 SIGNAL_FAULTS = ("level_shift", "counter_reset")
 EVENT_FAULTS = tuple(name for name in FAULTS if name not in SIGNAL_FAULTS)
 
@@ -97,6 +107,7 @@ class FleetSpec:
         faults: how often each fault begins.
         metrics: what each device measures, of `METRICS`.
         allowed_lateness: what ingest will allow; out-of-order readings keep within it, late ones exceed it.
+        idle_timeout: what ingest will call a silence; outages exceed it.
     """
 
     num_devices: int = 4
@@ -107,6 +118,7 @@ class FleetSpec:
     faults: FaultSpec = field(default_factory=FaultSpec.all)
     metrics: tuple[str, ...] = tuple(METRICS)
     allowed_lateness: timedelta = timedelta(minutes=1)
+    idle_timeout: timedelta = timedelta(hours=1)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated.
@@ -141,7 +153,7 @@ class FleetSpec:
             SettingsError: naming the rates.
         """
         rates = asdict(self.faults)
-        busy = max(sum(rates[name] for name in EVENT_FAULTS), *(rates[name] for name in SIGNAL_FAULTS)) * self.slot_ticks
+        busy = max(sum(rates[name] for name in EVENT_FAULTS + LIVE_FAULTS), *(rates[name] for name in SIGNAL_FAULTS)) * self.slot_ticks
         if min(rates.values()) < 0 or busy > 1:
             raise SettingsError(
                 f"Faults require rates >= 0 that sum to at most 1/{self.slot_ticks} = {1 / self.slot_ticks:.4f} "
@@ -153,6 +165,12 @@ class FleetSpec:
                 f"to overtake a reading in time; got {self.metrics[0]} every {self.sample_interval}. Add a metric or switch the fault off."
             )
 
+        if (self.faults.clock_reset or self.faults.restamped) and not self.half_interval_us:
+            raise SettingsError(
+                "The faults clock_reset and restamped require a sample interval of at least 2 s, for stamps between those of the grid; "
+                f"got {self.sample_interval}. Take a longer one or switch them off."
+            )
+
     @property
     def num_ticks(self) -> int:
         """Readings of one clean series."""
@@ -161,12 +179,23 @@ class FleetSpec:
     @property
     def slot_ticks(self) -> int:
         """Ticks of a device that hold at most one fault: a day of hours, and room for what arrives later than is allowed."""
-        return 24 + 2 * -(-self.allowed_lateness // self.sample_interval)
+        longest = self.allowed_lateness + self.idle_timeout * bool(self.faults.outage)
+        return 24 + 2 * -(-longest // self.sample_interval)
 
     @property
     def interval_us(self) -> int:
         """Spacing of the readings in microseconds."""
         return self.sample_interval // MICROSECOND
+
+    @property
+    def half_interval_us(self) -> int:
+        """Half the spacing in microseconds, in whole seconds, as lines write stamps."""
+        return self.interval_us // 2_000_000 * 1_000_000
+
+    @property
+    def idle_timeout_us(self) -> int:
+        """The idle timeout in microseconds, as ingest takes it: the allowed lateness at least."""
+        return max(self.idle_timeout, self.allowed_lateness) // MICROSECOND
 
     @property
     def lateness_us(self) -> int:

@@ -111,6 +111,8 @@ class _Objects:
     def in_order(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return the rows and their origins in the order of the file."""
         rows, origins = pl.concat(self.rows), pl.concat(self.origins)
+        if len(self.rows) == 1:
+            return rows, origins
         order = origins.select(pl.arg_sort_by("line", "item")).to_series()
         return rows[order], origins[order]
 

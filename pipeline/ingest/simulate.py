@@ -14,13 +14,14 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import DataError, SettingsError
-from pipeline.ingest.faults import DAMAGES, SPELLINGS, UNITS, Events, inject_faults
+from pipeline.ingest.faults import inject_faults
 from pipeline.ingest.fleet import METRICS, FleetSpec
+from pipeline.ingest.incidents import DAMAGES, SPELLINGS, UNITS, Events
 from pipeline.ingest.signals import Ints, simulate_signals
 from pipeline.schemas import UTC_US
 
 FileFormat = Literal["ndjson", "ndjson.gz"]
-READINGS_FILE, LEDGER_FILE, SETTINGS_FILE = "readings", "ledger.txt", "tidecast.toml"
+READINGS_FILE, LEDGER_FILE, SETTINGS_FILE, UNITS_FILE = "readings", "ledger.txt", "tidecast.toml", "units.csv"
 OUR_SETTINGS = "# Made by `tidecast simulate`"  # how a settings file begins that may be replaced
 
 
@@ -66,13 +67,29 @@ def simulate(spec: FleetSpec) -> tuple[pl.DataFrame, pl.DataFrame]:
     return frame.with_columns(pl.Series("payload", lines, dtype=pl.Binary)), ledger
 
 
+def unit_registry(spec: FleetSpec, ledger: pl.DataFrame) -> pl.DataFrame:
+    """Return the registry that names the units which lines leave out: device_id, metric, unit, valid_from and valid_to.
+
+    Args:
+        spec: the fleet.
+        ledger: its ledger; each run of ticks that the fault unit_change struck is one interval.
+    """
+    struck = ledger.filter(fault="unit_change").sort("device_id", "ts")
+    begins = (pl.col("ts").diff() != spec.sample_interval).fill_null(value=True)
+    spells = struck.with_columns(begins.cum_sum().over("device_id").alias("spell")).group_by("device_id", "metric", "spell")
+    interval = spells.agg(pl.col("ts").min().alias("valid_from"), (pl.col("ts").max() + spec.sample_interval).alias("valid_to"))
+    registry = interval.with_columns(pl.lit("degF").alias("unit")).sort("device_id", "valid_from")
+    return registry.select("device_id", "metric", "unit", "valid_from", "valid_to")
+
+
 def write_fleet(spec: FleetSpec, folder: Path, format: FileFormat = "ndjson") -> SimulationReport:  # noqa: A002 (the flag's name)
     """Write a fleet's readings, its ledger and the settings that declare its metrics into a folder.
 
     Args:
         spec: the fleet.
         folder: gets `readings.<format>`, `ledger.txt` (comma-separated; named so that `tidecast ingest FOLDER` passes over it) and
-            `tidecast.toml`; made where missing, files of these names that it made are replaced.
+            `tidecast.toml`, and with the fault unit_change `units.csv` for `tidecast ingest --units`; made where missing, files of these
+            names that it made are replaced.
         format: plain or compressed lines of JSON.
 
     Raises:
@@ -90,6 +107,8 @@ def write_fleet(spec: FleetSpec, folder: Path, format: FileFormat = "ndjson") ->
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{READINGS_FILE}.{format}").write_bytes(gzip.compress(content, mtime=0) if format == "ndjson.gz" else content)
         ledger.write_csv(folder / LEDGER_FILE, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+        if spec.faults.unit_change:
+            unit_registry(spec, ledger).write_csv(folder / UNITS_FILE, datetime_format="%Y-%m-%dT%H:%M:%SZ")
         settings.write_text(_settings(spec), encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"A simulated fleet requires a folder that can be written; got {folder} ({error}). Choose another.") from error
@@ -123,7 +142,7 @@ def _as_sent(spec: FleetSpec, events: Events) -> pl.DataFrame:
         {
             **_identity(spec, events),
             "value": pl.Series(events["value"]).set(pl.Series(events["spelling"] > 0), None),
-            "unit": _names(UNITS, events["unit"]).fill_null(canonical),
+            "unit": _names(UNITS, events["unit"]).fill_null(canonical).set(pl.Series(events["unstated"]), None),
             "received_at": pl.Series(events["received_us"]).cast(UTC_US),
         }
     )
@@ -142,9 +161,9 @@ def _lines(frame: pl.DataFrame, events: Events) -> list[bytes]:
         pl.col("ts").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
         pl.lit('","value":'),
         value,
-        pl.lit(',"unit":"'),
-        "unit",
-        pl.lit('","seq":'),
+        pl.lit(',"unit":'),
+        pl.format('"{}"', "unit").fill_null("null"),
+        pl.lit(',"seq":'),
         "seq",
         pl.lit(',"received_at":"'),
         pl.col("received_at").dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"),
@@ -197,6 +216,8 @@ def _settings(spec: FleetSpec) -> str:
         "[ingest]",
         f'allowed_lateness = "PT{spec.allowed_lateness.total_seconds():.0f}S"',
     ]
+    if spec.faults.outage:
+        lines.append(f'idle_timeout = "PT{spec.idle_timeout.total_seconds():.0f}S"')
     for name in spec.metrics:
         lines += ["", f"[metrics.{name}]", f'aggregation = "{METRICS[name].aggregation}"', f'unit = "{METRICS[name].unit}"']
     return "\n".join(lines) + "\n"

@@ -26,6 +26,7 @@ _ZONE = r"(?i)\s*(z|utc|gmt|[+-]\d{2}:?\d{2}|[+-]\d{2})$"  # looked for only beh
 _TIME_OF_DAY = r"\d[Tt ]\s*\d"
 _NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"
 _COMPACT_DATE = r"^(19|20)\d{6}(\d{6})?$"  # 20160701 and 20160701120000
+_USUAL = {"Z": "%Y-%m-%dT%H:%M:%S%.fZ", "+00:00": "%Y-%m-%dT%H:%M:%S%.f+00:00"}  # by the end of a stamp
 _FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y%m%d %H%M%S", "%Y%m%d %H%M", "%Y%m%d%H%M%S", "%Y%m%d")
 
 
@@ -82,7 +83,9 @@ def parse_stamps(column: pl.Series, rules: StampRules) -> pl.DataFrame:
         return _judge(frame, pl.col("raw").cast(UTC_US), no_error)
     if isinstance(dtype, pl.Datetime) or dtype == pl.Date:
         return _judge(frame, *_localise(pl.col("raw").cast(_NAIVE_US), rules.time_zone))
-    return _from_text(frame.cast(pl.String), rules)
+    text = frame.cast(pl.String)
+    stamp = _in_usual_form(text["raw"])
+    return _from_text(text, rules) if stamp is None else _judge(stamp.to_frame().with_columns(raw=text["raw"]), pl.col("usual"), no_error)
 
 
 def infer_epoch_unit(column: pl.Series) -> EpochUnit | None:
@@ -96,9 +99,35 @@ def infer_epoch_unit(column: pl.Series) -> EpochUnit | None:
     elif not column.dtype.is_numeric():
         return None
     median = column.cast(pl.Float64, strict=False).abs().median()
-    if not isinstance(median, float):
-        return None
-    return "s" if median < 1e11 else "ms" if median < 1e14 else "us" if median < 1e17 else "ns"
+    return _unit_by_size(median)
+
+
+def read_epochs(column: pl.Series, unit: EpochUnit | None) -> pl.Series:
+    """Read the epoch numbers among texts, each by its own magnitude where no unit is declared; other texts stay as they are.
+
+    >>> read_epochs(pl.Series(["1767225600", "1767225600000", "soon"]), None).to_list()
+    ['2026-01-01T00:00:00.000000Z', '2026-01-01T00:00:00.000000Z', 'soon']
+
+    Args:
+        column: text, any length.
+        unit: of all its numbers; None decides for each by the borders of `EPOCH_RULE`.
+
+    Returns:
+        UTC microseconds where every text is a number that can be read; else text, with such numbers as ISO 8601.
+    """
+    raw = column.alias("raw").to_frame().select(pl.col("raw").str.strip_chars())
+    number = raw.select(pl.when(_is_epoch(pl.col("raw"), is_declared=unit is not None)).then("raw").alias("number"))["number"]
+    if number.null_count() == len(number):
+        return column
+    size = number.cast(pl.Float64, strict=False).abs()
+    smallest, greatest = _unit_by_size(size.min()), _unit_by_size(size.max())
+    if unit is None and smallest == greatest:
+        unit = greatest
+    scale = _scale_by_size(pl.col("size")) if unit is None else _MICROSECONDS[unit]
+    stamps = pl.DataFrame({"number": number, "size": size}).select(_scaled(pl.col("number"), *scale).alias("ts"))["ts"]
+    if stamps.null_count() == column.null_count():
+        return stamps
+    return column.to_frame("raw").select(pl.coalesce(stamps.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), "raw").alias("ts"))["ts"]
 
 
 def compose_stamp(rows: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
@@ -135,9 +164,24 @@ def _judge(frame: pl.DataFrame, stamp: pl.Expr, error: pl.Expr) -> pl.DataFrame:
 
 def _from_epoch(number: pl.Expr, unit: EpochUnit | None) -> pl.Expr:
     """Read numbers as time since 1970; whole ones exactly (nanoseconds need more digits than Float64 has), beyond the year 9999 as null."""
-    if unit is None:
-        return pl.lit(None, UTC_US)
-    times, per = _MICROSECONDS[unit]
+    return pl.lit(None, UTC_US) if unit is None else _scaled(number, *_MICROSECONDS[unit])
+
+
+def _unit_by_size(size: object) -> EpochUnit | None:
+    """Return the unit of a number by the borders of `EPOCH_RULE`; None for what is no number."""
+    if not isinstance(size, float):
+        return None
+    return "s" if size < 1e11 else "ms" if size < 1e14 else "us" if size < 1e17 else "ns"
+
+
+def _scale_by_size(size: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Return the scale of each number, as `_MICROSECONDS` has it, by the same borders."""
+    times = pl.when(size < 1e11).then(1_000_000).when(size < 1e14).then(1_000).otherwise(1)
+    return times, pl.when(size < 1e17).then(1).otherwise(1_000)
+
+
+def _scaled(number: pl.Expr, times: int | pl.Expr, per: int | pl.Expr) -> pl.Expr:
+    """Read numbers as instants: `times` microseconds each, over `per`."""
     real, whole = number.cast(pl.Float64, strict=False), number.cast(pl.Int64, strict=False)
     about = real * times / per
     micros = pl.when(whole == real).then(whole * times // per).otherwise(about.round().cast(pl.Int64, strict=False))
@@ -158,6 +202,18 @@ def _is_epoch(text: pl.Expr, *, is_declared: bool) -> pl.Expr:
     """Whether a text is an epoch number; with no unit declared, eight or fourteen digits are a date."""
     is_number = text.str.contains(_NUMBER)
     return is_number if is_declared else is_number & ~text.str.contains(_COMPACT_DATE)
+
+
+def _in_usual_form(text: pl.Series) -> pl.Series | None:
+    """Read a column whose every stamp is ISO 8601 in UTC, as most devices write it, in a seventh of the time; None for any other."""
+    first = text.drop_nulls().head(1)
+    if first.is_empty():
+        return pl.Series("usual", [None], dtype=UTC_US).new_from_index(0, len(text))
+    form = next((form for end, form in _USUAL.items() if first[0].endswith(end)), None)
+    if form is None:
+        return None
+    stamp = text.str.to_datetime(form, time_unit="us", strict=False)
+    return stamp.dt.replace_time_zone("UTC").alias("usual") if stamp.null_count() == text.null_count() else None
 
 
 def _from_text(frame: pl.DataFrame, rules: StampRules) -> pl.DataFrame:

@@ -1,16 +1,19 @@
 """Linear conversions between the units of one quantity, so that a metric is stored in one unit whatever each device sends.
 
+A reading that names no unit is in the one that the registry of intervals says its device sent then, else in its metric's own.
 Called by `ingest.py` after validation; a unit that cannot be converted sends the reading to quarantine.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
 from pipeline.schemas import Readings
+from pipeline.store.catalog import UNIT_INTERVALS
 from pipeline.store.lake import Lake, read
 
+EVERY_DEVICE = "*"
 GENERIC_METRIC = "value"  # the metric of a series that has none: says nothing about its quantity
 
 
@@ -93,20 +96,37 @@ class UnitRegistry:
 
     Attributes:
         units: canonical unit by metric or series id.
+        intervals: which unit devices send when they name none, in the columns of `UNIT_INTERVALS`.
     """
 
     units: Mapping[str, str]
+    intervals: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=UNIT_INTERVALS))
 
     @classmethod
-    def of(cls, declared: Mapping[str, str | None], series: pl.DataFrame) -> "UnitRegistry":
+    def of(cls, declared: Mapping[str, str | None], series: pl.DataFrame, intervals: pl.DataFrame) -> "UnitRegistry":
         """Start from the settings, then from the series already in the catalog.
 
         Args:
             declared: unit by metric, as the settings say; these win.
             series: catalog rows with series_id, metric and unit.
+            intervals: as `Catalog.unit_intervals` returns them.
         """
         seen = _first_units(series.sort("series_id"))
-        return cls({**seen, **{metric: canonical_name(unit) for metric, unit in declared.items() if unit is not None}})
+        return cls({**seen, **{metric: canonical_name(unit) for metric, unit in declared.items() if unit is not None}}, intervals)
+
+    def resolve(self, readings: pl.DataFrame) -> pl.DataFrame:
+        """Fill in the unit in force at its instant where a reading names none; an interval of its device comes before one of all devices.
+
+        Call it before `learn` and `convert`. A reading that no interval holds stays without a unit.
+
+        Args:
+            readings: device_id, metric, ts, unit (null where none is given), and any other columns.
+        """
+        if self.intervals.is_empty() or not readings["unit"].null_count():
+            return readings
+        own = _in_force(readings, self.intervals, by=("device_id", "metric"))
+        general = _in_force(readings, self.intervals.filter(device_id=EVERY_DEVICE), by=("metric",))
+        return readings.with_columns(pl.coalesce("unit", own, general).alias("unit"))
 
     def learn(self, readings: pl.DataFrame, settle: Callable[[dict[str, str]], Mapping[str, str]] = dict) -> "UnitRegistry":
         """Return a registry that also holds a unit for each metric it did not know.
@@ -116,7 +136,7 @@ class UnitRegistry:
             settle: takes what is proposed by metric, and says what shall hold; asked only when there is something new.
         """
         proposed = {key: unit for key, unit in _first_units(readings).items() if key not in self.units}
-        return UnitRegistry({**self.units, **settle(proposed)}) if proposed else self
+        return replace(self, units={**self.units, **settle(proposed)}) if proposed else self
 
     def convert(self, readings: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Bring values into the canonical unit of their metric; a reading without a unit is taken to be in it already.
@@ -156,6 +176,19 @@ def stored_units(lake: Lake, keys: Collection[str]) -> dict[str, str]:
     has_unit = pl.col("unit").is_not_null() & _unit_key().is_in(list(keys))
     pairs = lake.scan(Readings).filter(has_unit).group_by("series_id", "metric", "unit").agg(pl.col("ingested_at").min())
     return _first_units(read(pairs).sort("ingested_at", "series_id", "unit"))
+
+
+def _in_force(readings: pl.DataFrame, intervals: pl.DataFrame, by: tuple[str, ...]) -> pl.Series:
+    """Return for each reading the unit of the interval that holds its stamp, null where none does."""
+    starts = intervals.sort("valid_from").select(*by, pl.col("unit").alias("in_force"), "valid_from", "valid_to")
+    found = (
+        readings.select(*by, "ts")
+        .with_row_index("row")
+        .sort("ts")
+        .join_asof(starts, left_on="ts", right_on="valid_from", by=by, check_sortedness=False)  # both are sorted: it cannot tell
+    )
+    has_ended = pl.col("ts") >= pl.col("valid_to")
+    return found.sort("row").select(pl.when(has_ended).then(None).otherwise("in_force").alias("in_force")).to_series()
 
 
 def _unit_key() -> pl.Expr:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
+from pipeline.errors import SettingsError
 from pipeline.ingest.mapping import ColumnMapping
 from pipeline.ingest.raw import MISSING_TEXTS, RawBatch
 from pipeline.ingest.timestamps import StampRules, compose_stamp, parse_stamps
@@ -23,6 +24,7 @@ STAMP_REQUIRES = {
     "ambiguous_local_time": "A local time requires an offset in the hour that a clock change repeats",
     "nonexistent_local_time": "A local time requires an hour that no clock change leaves out",
 }
+ACCEPTABLE = ("stale_timestamp",)  # reasons to reject that a person may overrule, for they may be wrong: it may have been a backfill
 # No sensor measures it, and its square is still finite: FLT_MAX and 1e300 are how devices say that they have no value.
 LARGEST_VALUE = 1e30
 _SHOWN_CHARACTERS = 80  # of an offending value, in its error text
@@ -39,6 +41,8 @@ class Rules:
         earliest_year: stamps before it come from a clock that lost its battery.
         device: the device of a file that names none.
         stamps: how stamps are read.
+        max_age: how far a stamp may be behind an arrival that is known; None is any age.
+        accept: reasons, of `ACCEPTABLE`, for which nothing is rejected.
     """
 
     now: datetime
@@ -46,6 +50,18 @@ class Rules:
     earliest_year: int
     device: str
     stamps: StampRules
+    max_age: timedelta | None = None
+    accept: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse to overrule a reason that leaves nothing to store.
+
+        Raises:
+            SettingsError: naming it.
+        """
+        others = sorted(set(self.accept) - set(ACCEPTABLE))
+        if others:
+            raise SettingsError(f"--accept requires one of {', '.join(ACCEPTABLE)}; got {', '.join(others)}. The others cannot be stored.")
 
 
 @dataclass(frozen=True)
@@ -194,11 +210,14 @@ def _row_checks(rules: Rules, *, is_wide: bool) -> list[Check]:
     earliest = datetime(rules.earliest_year, 1, 1, tzinfo=UTC)
     reference = pl.min_horizontal("received_at", pl.lit(rules.now, UTC_US))  # a gateway's clock may be ahead, too
     stamp, received_error = pl.col("ts_text"), pl.col("received_error")
+    max_age = None if "stale_timestamp" in rules.accept else rules.max_age
+    is_stale = pl.lit(value=False) if max_age is None else pl.col("ts") < pl.col("received_at") - max_age
     is_nameless = pl.col("device_id").is_null() if is_wide else pl.col("series_id").is_null()
     return [
         *(Check(code, pl.col("stamp_error") == code, requires, stamp) for code, requires in STAMP_REQUIRES.items()),
         Check("implausible_timestamp", pl.col("ts") < earliest, f"A timestamp requires the year {rules.earliest_year} or later", stamp),
         Check("future_timestamp", pl.col("ts") > reference + rules.max_future, "A timestamp requires an instant that has been", stamp),
+        Check("stale_timestamp", is_stale, f"A timestamp requires an instant at most {max_age} before its arrival", stamp),
         Check("missing_series", is_nameless, "A reading requires a series: a device and a metric", pl.lit("none of them, or only one")),
         Check(
             "invalid_received_at",

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 Told = Callable[[StoreError | None], None]  # None: it is on disk; else why it is not
 
 MAX_MESSAGES = 5_000  # in one transaction
+MAX_BYTES = 64 * 1024**2  # in one transaction, whose log doubles them on the disk
 
 
 class GroupCommit:
@@ -30,32 +31,53 @@ class GroupCommit:
             StoreError: when there is no inbox and none can be made.
         """
         self._inbox = Inbox(state_dir)
+        self._door = threading.Lock()  # between it and `_is_open`, nothing comes in behind the last message
+        self._is_open = True
         self._waiting: queue.SimpleQueue[tuple[Message, Told] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
     def submit(self, message: Message, tell: Told) -> None:
-        """Hand over a message; `tell` is called once, from the thread of the commits, and must return quickly."""
-        self._waiting.put((message, tell))
+        """Hand over a message; `tell` is called once, from the thread of the commits, and must return quickly.
+
+        After `close` it is called at once, with an error.
+        """
+        with self._door:
+            is_open = self._is_open
+            if is_open:
+                self._waiting.put((message, tell))
+        if not is_open:
+            tell(_closed())
 
     def close(self) -> None:
-        """Store what waits, then end the thread."""
-        self._waiting.put(None)
+        """Store what waits, then end the thread; a second time it does nothing."""
+        self._shut()
         self._thread.join()
         self._inbox.close()
 
     def _run(self) -> None:
-        while True:
-            batch, is_last = self._gather()
-            if batch:
+        is_last = False
+        try:
+            while not is_last:
+                batch, is_last = self._gather()
                 self._store(batch)
-            if is_last:
-                return
+        finally:  # only a fault of ours ends it before the last one: then nobody may wait for an answer that never comes
+            self._shut()
+            while not is_last:
+                batch, is_last = self._gather()
+                _tell(batch, _closed())
+
+    def _shut(self) -> None:
+        with self._door:
+            if self._is_open:
+                self._is_open = False
+                self._waiting.put(None)
 
     def _gather(self) -> tuple[list[tuple[Message, Told]], bool]:
         """Wait for a message, then take whatever has gathered behind it."""
         batch: list[tuple[Message, Told]] = []
-        while len(batch) < MAX_MESSAGES:
+        size = 0
+        while len(batch) < MAX_MESSAGES and size < MAX_BYTES:
             try:
                 item = self._waiting.get(block=not batch)
             except queue.Empty:
@@ -63,14 +85,28 @@ class GroupCommit:
             if item is None:
                 return batch, True
             batch.append(item)
+            size += len(item[0].payload)
         return batch, False
 
     def _store(self, batch: list[tuple[Message, Told]]) -> None:
-        failure = None
+        failure: StoreError | None = _closed()
         try:
             self._inbox.put([message for message, _ in batch])
+            failure = None
         except StoreError as error:
             failure = error
             logger.error("inbox refused num_messages=%d: %s", len(batch), error)
-        for _, tell in batch:
+        finally:
+            _tell(batch, failure)
+
+
+def _tell(batch: list[tuple[Message, Told]], failure: StoreError | None) -> None:
+    for _, tell in batch:
+        try:
             tell(failure)
+        except Exception:  # a sender that has gone must not take the answers of all others with it
+            logger.exception("a sender could not be told of its message")
+
+
+def _closed() -> StoreError:
+    return StoreError("The inbox requires a listener that takes messages; got one that has stopped. Send it again later.")

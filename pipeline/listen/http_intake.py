@@ -23,6 +23,7 @@ from pipeline.payloads.message import Message
 from pipeline.schemas import Readings
 from pipeline.settings import Settings
 from pipeline.store.lake import Lake
+from pipeline.store.readings import fence
 
 CONNECTOR = "http"
 MEDIA_TYPES = (
@@ -64,7 +65,7 @@ class Intake:
     @property
     def is_full(self) -> bool:
         """Whether the inbox has no room."""
-        return self.inbox.num_bytes() >= self.settings.listen.max_inbox_bytes
+        return self.inbox.is_full(self.settings.listen.max_inbox_bytes)
 
     async def store(self, message: Message) -> int:
         """Return once the message is on disk: 1, or 0 where its key has brought the same before.
@@ -116,7 +117,7 @@ class Intake:
     def _through(self) -> int:
         """Return the number of the last message that the lake has."""
         try:
-            return Lake(self.settings.lake).last_seq(Readings, f"ingest/inbox/{self.inbox.name}") or 0
+            return Lake(self.settings.lake).last_seq(Readings, fence(f"inbox/{self.inbox.name}")) or 0
         except StoreError:  # no lake yet, or a damaged one: then everything waits
             return 0
 

@@ -5,15 +5,18 @@ rests on. Messages are numbered in the order of their commits, across all proces
 range that never changes. Written by `group_commit.py`, read and trimmed by `drain.py`.
 """
 
+import os
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipeline.errors import StoreError
+from pipeline.failpoints import failpoint
 from pipeline.payloads.message import Message
 from pipeline.schemas import EPOCH, MICROSECOND
 
@@ -21,20 +24,24 @@ FILE_NAME = "inbox.db"
 BUSY_TIMEOUT_S = 30.0
 SCHEMA = (
     """
-    CREATE TABLE IF NOT EXISTS messages (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, connector TEXT NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL,
-        received_us INTEGER NOT NULL, content_type TEXT, idempotency_key TEXT
+    CREATE TABLE messages (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, connector TEXT NOT NULL, topic TEXT NOT NULL, received_us INTEGER NOT NULL,
+        content_type TEXT, idempotency_key TEXT, payload BLOB NOT NULL
     ) STRICT
     """,
-    """
-    CREATE UNIQUE INDEX IF NOT EXISTS idempotency ON messages (connector, idempotency_key) WHERE idempotency_key IS NOT NULL
-    """,
-    "CREATE TABLE IF NOT EXISTS identity (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL) STRICT",
+    "CREATE UNIQUE INDEX idempotency ON messages (connector, idempotency_key) WHERE idempotency_key IS NOT NULL",
+    # forgotten: the greatest number that was trimmed
+    "CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT",
 )
 INSERT = """
     INSERT INTO messages (connector, topic, payload, received_us, content_type, idempotency_key) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING
 """
+FIRST_YOUNG = "SELECT seq FROM messages WHERE seq < ? AND received_us >= ? ORDER BY seq LIMIT 1"
+FORGET = """
+    UPDATE identity SET forgotten = max(forgotten, (SELECT coalesce(max(seq), 0) FROM messages WHERE seq < ?))
+"""
+TRIM_STEP = 10_000  # messages deleted in one transaction: no writer waits for longer than that takes
 COLUMNS = "seq, connector, topic, payload, received_us, content_type, idempotency_key"
 
 
@@ -62,14 +69,11 @@ class Inbox:
         """
         self.path = state_dir / FILE_NAME
         with self._faults():
-            state_dir.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                _make(self.path)
+            self._file = _file_of(self.path)
             self._connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")  # the commit is an fsync: acknowledgements rest on it
-            with self._transaction():
-                for statement in SCHEMA:
-                    self._connection.execute(statement)
-                self._connection.execute("INSERT INTO identity VALUES (1, ?) ON CONFLICT DO NOTHING", (uuid.uuid4().hex,))
             (self.name,) = self._connection.execute("SELECT name FROM identity").fetchone()
 
     def put(self, messages: Sequence[Message]) -> int:
@@ -82,10 +86,23 @@ class Inbox:
             StoreError: when they cannot be stored; then none is.
         """
         rows = [
-            (m.connector, m.topic, m.payload, (m.received_at - EPOCH) // MICROSECOND, m.content_type, m.idempotency_key) for m in messages
+            (
+                _storable(m.connector),
+                _storable(m.topic),
+                m.payload,
+                (m.received_at - EPOCH) // MICROSECOND,
+                _storable(m.content_type),
+                _storable(m.idempotency_key),
+            )
+            for m in messages
         ]
         with self._transaction():
-            return self._connection.executemany(INSERT, rows).rowcount
+            stored = self._connection.executemany(INSERT, rows).rowcount
+            if _file_of(self.path) != self._file:  # SQLite would go on writing into a file that nobody will ever find again
+                raise OSError("the file was removed or replaced under its writer, which must be started again")
+            failpoint("inbox.before_commit")
+        failpoint("inbox.after_commit")
+        return stored
 
     def read(self, after: int, *, max_messages: int, max_bytes: int) -> list[Stored]:
         """Return the messages that follow number `after`, in order, up to both limits but at least one, if there is any."""
@@ -122,18 +139,54 @@ class Inbox:
             )
         return (pages - free) * size
 
-    def trim(self, up_to: int, *, received_before: datetime) -> int:
-        """Forget messages that the lake has: up to number `up_to`, and received before an instant; return how many.
+    def is_full(self, max_bytes: int) -> bool:
+        """Return whether the messages take `max_bytes` or more: then nothing more must be acknowledged until the lake has caught up."""
+        return self.num_bytes() >= max_bytes
+
+    def trim(self, up_to: int, *, received_before: datetime, max_bytes: int | None = None) -> int:
+        """Forget the oldest messages, up to number `up_to`, which the lake must have; return how many.
 
         They are kept for a while, because a tail of the lake that a power failure tore off is made again from them.
+
+        Args:
+            up_to: the greatest number that may be forgotten.
+            received_before: messages received at this instant stay, and so does everything behind the first of them.
+            max_bytes: while the inbox is larger than this, younger ones go too.
         """
-        before_us = (received_before - EPOCH) // MICROSECOND
+        trimmed = 0
+        while deleted := self._trim_step(up_to, received_before, max_bytes):
+            trimmed += deleted
+        return trimmed
+
+    def forgotten(self) -> int:
+        """Return the greatest number that was ever trimmed; 0 before the first."""
+        with self._faults():
+            return int(self._connection.execute("SELECT forgotten FROM identity").fetchone()[0])
+
+    def renew(self) -> None:
+        """Take another name: whoever counts the numbers of this inbox begins again at its first message."""
+        name = uuid.uuid4().hex
         with self._transaction():
-            return self._connection.execute("DELETE FROM messages WHERE seq <= ? AND received_us < ?", (up_to, before_us)).rowcount
+            self._connection.execute("UPDATE identity SET name = ?", (name,))
+        self.name = name
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def _trim_step(self, up_to: int, received_before: datetime, max_bytes: int | None) -> int:
+        before_us = (received_before - EPOCH) // MICROSECOND
+        is_large = max_bytes is not None and self.is_full(max_bytes)
+        with self._transaction():
+            (oldest,) = self._connection.execute("SELECT min(seq) FROM messages").fetchone()
+            if oldest is None:
+                return 0
+            end = min(up_to + 1, oldest + TRIM_STEP)
+            if not is_large:
+                (young,) = self._connection.execute(FIRST_YOUNG, (end, before_us)).fetchone() or (end,)
+                end = min(end, young)
+            self._connection.execute(FORGET, (end,))
+            return self._connection.execute("DELETE FROM messages WHERE seq < ?", (end,)).rowcount
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -156,3 +209,44 @@ class Inbox:
 def _stored(row: tuple[int, str, str, bytes, int, str | None, str | None]) -> Stored:
     seq, connector, topic, payload, received_us, content_type, key = row
     return Stored(seq, Message(connector, topic, payload, EPOCH + received_us * MICROSECOND, content_type, key))
+
+
+def _make(path: Path) -> None:
+    """Put an empty inbox in its place in one step, on disk with the folders above it; harmless when another process was quicker.
+
+    It is made as a draft of our own, because SQLite gives up at once, whatever its busy timeout, when two processes change the journal
+    mode.
+    """
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix="inbox-") as folder:
+        draft = Path(folder) / path.name
+        with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            for statement in SCHEMA:
+                connection.execute(statement)
+            connection.execute("INSERT INTO identity VALUES (1, ?, 0)", (uuid.uuid4().hex,))
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+    for changed in {path.parent, *(folder.parent for folder in missing)}:
+        _sync_folder(changed)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk: an fsync of a file does not say that its name survives a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _file_of(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _storable(text: str | None) -> str | None:
+    r"""Write what UTF-8 cannot hold, lone surrogates, as \udc80: one such topic must not refuse all the messages around it."""
+    return text if text is None else text.encode(errors="backslashreplace").decode()

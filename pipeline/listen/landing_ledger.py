@@ -66,9 +66,8 @@ class LandingLedger:
         self._path = state_dir / FILE_NAME
         with self._faults():
             state_dir.mkdir(parents=True, exist_ok=True)
+            # no write-ahead log: two processes that ask for it at once lock each other out, whatever the timeout
             self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
             for statement in SCHEMA:
                 self._connection.execute(statement)
 

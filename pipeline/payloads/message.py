@@ -6,6 +6,8 @@ Made by the listeners, kept by the inbox, decoded by `pipeline.payloads.decode`.
 from dataclasses import dataclass
 from datetime import datetime
 
+CUT_SHORT = "application/vnd.tidecast.cut-short"  # the content type of the beginning of a message that was too long: never decoded
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 
 from pipeline.clock import Clock
 from pipeline.errors import SettingsError, StoreError
+from pipeline.failpoints import failpoint
 from pipeline.prepare.aggregate import observe
 from pipeline.prepare.grid import FINEST, MAX_GAP, grids_of, infer_grids, label_expr, tick_expr
 from pipeline.schemas import EPOCH, MICROSECOND, Observations, Readings
@@ -109,6 +110,7 @@ def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime) -> Reg
     )
     if written is None:
         return None
+    failpoint("regularise.after_commit")
     _remember(catalog, settings, fleet, readings_version)
     return RegulariseReport(
         series=written["series_id"].n_unique(),

@@ -5,7 +5,6 @@ A panel holds each value once; no window is ever copied out of it but the batch 
 """
 
 import logging
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from pipeline.errors import CausalityError, DataError
 from pipeline.prepare.covariates import PanelCovariates
 from pipeline.prepare.grid import MAX_GAP, tick_expr
 from pipeline.schemas import EPOCH, MICROSECOND
+from pipeline.store.patterns import matches
 
 logger = logging.getLogger(__name__)
 
@@ -222,8 +222,7 @@ def match_series(catalog: pl.DataFrame, patterns: Sequence[str] | None, inputs: 
     known = catalog.filter(pl.col("sample_interval_us").is_not_null())
     known = known.filter(~pl.col("metric").is_in(list(inputs))) if inputs else known
     if patterns:
-        globs = [re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".") for pattern in patterns]
-        known = known.filter(pl.col("series_id").str.contains(f"^(?s:{'|'.join(globs)})$"))
+        known = known.filter(matches("series_id", patterns))
     if known.is_empty():
         there = ", ".join(catalog["series_id"].head(5).to_list()) or "none at all"
         asked = " or ".join(repr(p) for p in patterns) if patterns else "any series on a grid"

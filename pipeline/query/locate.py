@@ -5,7 +5,6 @@ file the small key columns are read first, then of the wide `quantiles` column o
 all of that column, 60 ms for a day of 2,000 hourly series where the span takes 3 to 30.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,6 +13,7 @@ import polars as pl
 from pipeline.errors import StoreError
 from pipeline.schemas import UTC_US, Forecasts
 from pipeline.store.lake import Lake, read
+from pipeline.store.patterns import matches
 
 KEYS = ("series_id", "origin", "model_version", "created_at")
 PAYLOAD = ("horizon", "sample_interval_us", "quantile_levels", "quantiles", "status")
@@ -171,5 +171,4 @@ def _matches(pattern: str) -> pl.Expr:
     """Return whether `series_id` matches a pattern in which only `*` and `?` are special."""
     if not _is_pattern(pattern):
         return pl.col("series_id") == pattern
-    regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return pl.col("series_id").str.contains(f"^(?s:{regex})$")
+    return matches("series_id", [pattern])

@@ -3,22 +3,23 @@
 Delta holds what only grows; what is overwritten belongs here. Every call opens its own connection and is one transaction
 that is on disk (`synchronous=FULL`) when the call returns, so threads and processes may share a state folder freely.
 Called by ingest (series, attributes of devices, units, what was known when a run began that has not finished), prepare (grids,
-attributes) and forecast (series, snapshots).
+attributes), forecast (series, snapshots) and the verbs that list and retire series.
 """
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from pipeline.errors import StoreError
+from pipeline.errors import DataError, StoreError
 from pipeline.schemas import EPOCH, MICROSECOND, UTC_US
+from pipeline.store.series_state import is_retired
 
 FILE_NAME = "catalog.db"
 BUSY_TIMEOUT_S = 30.0
@@ -33,8 +34,19 @@ SERIES_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "grid_offset_us": pl.Int64,
     "first_ts": UTC_US,  # oldest and newest event time of an accepted reading
     "last_ts": UTC_US,
+    "last_received": UTC_US,  # when its newest arrival came; null in what an older tidecast registered
+    "resumed_at": UTC_US,  # the newest arrival that ended a silence of over `ingest.idle_timeout`; null before the first
+    "retired_at": UTC_US,  # when somebody retired it; null unless somebody did
 }
-INSTANTS = ("first_ts", "last_ts")
+INSTANTS = ("first_ts", "last_ts", "last_received", "resumed_at", "retired_at")
+ARRIVED = ("last_ts", "last_received", "resumed_at")  # what lateness is judged by; they only rise
+UNIT_INTERVALS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "device_id": pl.String,  # * for every device that has no interval of its own then
+    "metric": pl.String,
+    "unit": pl.String,
+    "valid_from": UTC_US,  # event time, included
+    "valid_to": UTC_US,  # excluded; null: until further notice
+}
 
 # One tuple of statements for each version of the file; append to it, never edit what was released.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -63,24 +75,53 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    (
+        "ALTER TABLE series ADD COLUMN last_received INTEGER",
+        "ALTER TABLE series ADD COLUMN resumed_at INTEGER",
+        "ALTER TABLE series ADD COLUMN retired_at INTEGER",
+        # newest: JSON by series_id, from now on of [last_ts, last_received, resumed_at]
+        "UPDATE unfinished_ingests SET newest = (SELECT json_group_object(key, json_array(value, NULL, NULL)) FROM json_each(newest))",
+        """
+        CREATE TABLE unit_intervals (
+            device_id TEXT NOT NULL, metric TEXT NOT NULL, unit TEXT NOT NULL, valid_from INTEGER NOT NULL, valid_to INTEGER,
+            PRIMARY KEY (device_id, metric, valid_from), CHECK (valid_to > valid_from)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
 
 # What is known stays known, and the span of a series only widens (SQLite's min and max are null when either side is).
 UPSERT_SERIES = """
-    INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO series VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (series_id) DO UPDATE SET
         unit = coalesce(excluded.unit, unit),
         aggregation = coalesce(excluded.aggregation, aggregation),
         sample_interval_us = coalesce(excluded.sample_interval_us, sample_interval_us),
         grid_offset_us = coalesce(excluded.grid_offset_us, grid_offset_us),
         first_ts = coalesce(min(first_ts, excluded.first_ts), first_ts, excluded.first_ts),
-        last_ts = coalesce(max(last_ts, excluded.last_ts), last_ts, excluded.last_ts)
+        last_ts = coalesce(max(last_ts, excluded.last_ts), last_ts, excluded.last_ts),
+        last_received = coalesce(max(last_received, excluded.last_received), last_received, excluded.last_received),
+        resumed_at = coalesce(max(resumed_at, excluded.resumed_at), resumed_at, excluded.resumed_at),
+        retired_at = coalesce(excluded.retired_at, retired_at)
 """
 DEFAULT_AGGREGATION = "UPDATE series SET aggregation = ? WHERE series_id = ? AND aggregation IS NULL"
 SETTLE_UNIT = "INSERT INTO units VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
 SET_ATTRIBUTE = "INSERT INTO device_attributes VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+SET_RETIRED = "UPDATE series SET retired_at = coalesce(retired_at, ?) WHERE series_id = ?"
+UNSET_RETIRED = "UPDATE series SET retired_at = NULL WHERE series_id = ?"
+SET_UNIT_INTERVAL = """
+    INSERT INTO unit_intervals VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET unit = excluded.unit, valid_to = excluded.valid_to
+"""
+OVERLAPPING_UNITS = """
+    SELECT early.device_id, early.metric, early.unit, late.unit FROM unit_intervals AS early JOIN unit_intervals AS late
+    ON early.device_id = late.device_id AND early.metric = late.metric AND early.valid_from < late.valid_from
+    WHERE early.valid_to IS NULL OR early.valid_to > late.valid_from
+    LIMIT 1
+"""
 BEGIN_INGEST = """
-    INSERT INTO unfinished_ingests SELECT ?, json_group_object(series_id, last_ts) FROM series WHERE last_ts IS NOT NULL
+    INSERT INTO unfinished_ingests
+    SELECT ?, json_group_object(series_id, json_array(last_ts, last_received, resumed_at)) FROM series WHERE last_ts IS NOT NULL
     ON CONFLICT (run) DO NOTHING
 """
 UPSERT_SNAPSHOT = """
@@ -128,7 +169,7 @@ class Catalog:
     def upsert_series(self, frame: pl.DataFrame, *, default_aggregation: str | None = None) -> None:
         """Register series or add to what is known of them.
 
-        A null never replaces a value, another value does; `first_ts` and `last_ts` only widen.
+        A null never replaces a value, another value does; `first_ts` and `last_ts` only widen, and arrivals only rise.
 
         Args:
             frame: `series_id, device_id, metric` and any other column of `SERIES_COLUMNS`; a missing column counts as null.
@@ -146,6 +187,60 @@ class Catalog:
             connection.executemany(UPSERT_SERIES, rows.iter_rows())
             if default_aggregation is not None:
                 connection.executemany(DEFAULT_AGGREGATION, ((default_aggregation, series_id) for series_id in rows["series_id"]))
+
+    def retire(self, series_ids: Iterable[str], now: datetime) -> None:
+        """Retire series: no forecast of them from now on, whatever arrives; one retired before keeps its instant."""
+        now_us = (now - EPOCH) // MICROSECOND
+        with self._transaction() as connection:
+            connection.executemany(SET_RETIRED, ((now_us, series_id) for series_id in series_ids))
+
+    def unretire(self, series_ids: Iterable[str]) -> None:
+        """Take back that series were retired; one that was not stays as it is."""
+        with self._transaction() as connection:
+            connection.executemany(UNSET_RETIRED, ((series_id,) for series_id in series_ids))
+
+    def retired(self, now: datetime, retire_after: timedelta | None) -> set[str]:
+        """Return the series that are not forecast: those that somebody retired, and those that fell silent for good.
+
+        Args:
+            now: the present, UTC.
+            retire_after: how long a series may be silent; None retires none by itself.
+        """
+        series = self.series()
+        return set(series.filter(is_retired(now, retire_after))["series_id"])
+
+    def set_unit_intervals(self, intervals: pl.DataFrame) -> None:
+        """Record which unit devices send, and when; an interval that begins when a known one does replaces it. All of them or none.
+
+        Args:
+            intervals: the columns of `UNIT_INTERVALS`.
+
+        Raises:
+            DataError: where two intervals of a device and metric overlap, or one ends before it begins.
+            StoreError: when the catalog cannot be written.
+        """
+        rows = intervals.select(pl.col(name).cast(dtype) for name, dtype in UNIT_INTERVALS.items())
+        backward = rows.filter(pl.col("valid_to") <= pl.col("valid_from"))
+        if len(backward):
+            device_id, metric, _, start, end = backward.row(0)
+            got = f"{start} to {end} for {device_id}/{metric}"
+            raise DataError(f"A unit's interval requires an end after its start; got {got}. Correct it.")
+        with self._transaction() as connection:
+            connection.executemany(SET_UNIT_INTERVAL, rows.with_columns(pl.col("valid_from", "valid_to").dt.epoch("us")).iter_rows())
+            both = connection.execute(OVERLAPPING_UNITS).fetchone()
+            if both is not None:
+                device_id, metric, early, late = both
+                raise DataError(
+                    f"Units require intervals that do not overlap; got {early} and {late} at once for {device_id}/{metric}. "
+                    "Say with valid_to until when the earlier one held."
+                )
+
+    def unit_intervals(self) -> pl.DataFrame:
+        """Return which unit devices send, and when, in the columns of `UNIT_INTERVALS`, by device, metric and start."""
+        with self._transaction() as connection:
+            rows = connection.execute("SELECT * FROM unit_intervals ORDER BY device_id, metric, valid_from").fetchall()
+        stored = {**UNIT_INTERVALS, "valid_from": pl.Int64, "valid_to": pl.Int64}
+        return pl.DataFrame(rows, schema=stored, orient="row").cast(pl.Schema(UNIT_INTERVALS))
 
     def settle_units(self, proposed: Mapping[str, str]) -> dict[str, str]:
         """Decide the canonical unit of metrics that have none yet; of several processes at once the first decides.
@@ -179,13 +274,14 @@ class Catalog:
             run: names the run's input, the same when it is run again.
 
         Returns:
-            series_id and last_ts of the series that had readings then.
+            series_id and the columns of `ARRIVED`, of the series that had readings then.
         """
         with self._transaction() as connection:
             connection.execute(BEGIN_INGEST, (run,))
             (newest,) = connection.execute("SELECT newest FROM unfinished_ingests WHERE run = ?", (run,)).fetchone()
-        rows = list(json.loads(newest).items())
-        return pl.DataFrame(rows, schema={"series_id": pl.String, "last_ts": pl.Int64}, orient="row").cast({"last_ts": UTC_US})
+        rows = [(series_id, *arrived) for series_id, arrived in json.loads(newest).items()]
+        stored = {"series_id": pl.String, **dict.fromkeys(ARRIVED, pl.Int64)}
+        return pl.DataFrame(rows, schema=stored, orient="row").cast(dict.fromkeys(ARRIVED, UTC_US))
 
     def end_ingest(self, run: str) -> None:
         """Forget what was stored when a run began: all its input is stored and its series' spans are registered."""

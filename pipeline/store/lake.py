@@ -118,7 +118,7 @@ class Lake:
         """Return one table lazily, pinned to the version that is newest now (or to `version`); collect it with `read`."""
         return scan_handle(self.open(schema, version))
 
-    def append(self, schema: type[TableSchema], frame: pl.DataFrame, *, app_id: str, seq: int) -> bool:
+    def append(self, schema: type[TableSchema], frame: pl.DataFrame, *, app_id: str, seq: int, after: int | None = None) -> bool:
         """Append rows once for each `(app_id, seq)`, whatever is repeated or raced; an empty frame records the seq alone.
 
         Args:
@@ -126,9 +126,10 @@ class Lake:
             frame: rows that `schema.conform` accepts.
             app_id: the source of the batch; numbers of one source only rise.
             seq: the batch's number in its source.
+            after: the number that must be the last one committed, 0 for none, where batches may overlap; None: any lower one.
 
         Returns:
-            False when that number, or a later one, was committed before: nothing was written.
+            False when that number, or a later one, was committed before, or another than `after`: nothing was written.
 
         Raises:
             StoreError: when the commit fails or meets conflicts without end.
@@ -137,7 +138,7 @@ class Lake:
 
         def attempt(handle: DeltaTable) -> bool:
             last = handle.transaction_version(app_id)
-            if last is not None and last >= seq:
+            if (last is not None and last >= seq) or (after is not None and (last or 0) != after):
                 return False
             append_through(handle, rows, app_id=app_id, seq=seq)
             return True

@@ -11,6 +11,7 @@ import polars as pl
 from deltalake.exceptions import DeltaError
 from polars.exceptions import ComputeError
 
+from pipeline.errors import StoreError
 from pipeline.schemas import Quarantine, Readings
 from pipeline.store.lake import Lake, read
 
@@ -18,10 +19,11 @@ logger = logging.getLogger(__name__)
 
 STAMP = ("series_id", "ts")
 ARRIVAL = ("received_at", "source_seq", "value")
+MAX_ROUNDS = 10
 CHANGED_COLUMNS = ("series_id", "device_id", "metric", "ts")
 
 
-def append_readings(lake: Lake, frame: pl.DataFrame, *, source: str, seq: int) -> bool:
+def append_readings(lake: Lake, frame: pl.DataFrame, *, source: str, seq: int, after: int | None = None) -> bool:
     """Append a batch of readings once.
 
     Args:
@@ -29,19 +31,70 @@ def append_readings(lake: Lake, frame: pl.DataFrame, *, source: str, seq: int) -
         frame: rows of `Readings`; take duplicates out with `split_duplicates` before.
         source: whose numbers `seq` counts; sources do not hold each other up.
         seq: the batch's number in its source; it only rises.
+        after: the number of the batch before, 0 for none: where it is not the last one committed, nothing is written.
 
     Returns:
-        False when this number, or a later one, was committed before: nothing was written.
+        False when this number, or a later one, was committed before, or not `after` it: nothing was written.
 
     Raises:
         StoreError: when the commit fails.
     """
-    return lake.append(Readings, frame, app_id=f"ingest/{source}", seq=seq)
+    return lake.append(Readings, frame, app_id=fence(source), seq=seq, after=after)
 
 
 def append_quarantine(lake: Lake, frame: pl.DataFrame, *, source: str, seq: int) -> bool:
     """Append a batch of payloads that could not be used once; as `append_readings`, with numbers of its own."""
-    return lake.append(Quarantine, frame, app_id=f"ingest/{source}", seq=seq)
+    return lake.append(Quarantine, frame, app_id=fence(source), seq=seq)
+
+
+def fence(source: str) -> str:
+    """Return the name under which the commits of a source are numbered."""
+    return f"ingest/{source}"
+
+
+def store_readings(lake: Lake, readings: pl.DataFrame, *, source: str) -> pl.DataFrame:
+    """Commit the readings that are not stored yet and return them, for a source without numbers of its own.
+
+    The number of the commit is read before the look for duplicates, so the fence refuses it when another run has committed since:
+    then look again. Two runs over the same files at once store each reading once.
+
+    Raises:
+        StoreError: when the commit fails or meets other runs without end.
+    """
+    for _ in range(MAX_ROUNDS):
+        seq = (lake.last_seq(Readings, fence(source)) or 0) + 1
+        fresh, _duplicate = split_duplicates(lake, readings)
+        if fresh.is_empty() or append_readings(lake, fresh, source=source, seq=seq):
+            return fresh
+    raise _crowded(Readings.name)
+
+
+def store_quarantine(lake: Lake, rejected: pl.DataFrame, *, source: str) -> None:
+    """Commit the rejected rows that are not in quarantine yet, each once, behind the fence of their source.
+
+    Args:
+        lake: the lake.
+        rejected: rows of `Quarantine`.
+        source: shared by all who may reject the same payloads.
+
+    Raises:
+        StoreError: when the commit fails or meets other runs without end.
+    """
+    if rejected.is_empty():
+        return
+    once = rejected.unique(Quarantine.key, keep="first", maintain_order=True)
+    is_same = [pl.col(name).is_in(once[name].unique().implode()) for name in ("connector", "position")]
+    for _ in range(MAX_ROUNDS):
+        seq = (lake.last_seq(Quarantine, fence(source)) or 0) + 1
+        stored = read(lake.scan(Quarantine).filter(is_same).select(Quarantine.key))
+        fresh = once.join(stored, on=Quarantine.key, how="anti", maintain_order="left")
+        if fresh.is_empty() or append_quarantine(lake, fresh, source=source, seq=seq):
+            return
+    raise _crowded(Quarantine.name)
+
+
+def _crowded(table: str) -> StoreError:
+    return StoreError(f"ingest requires a turn at the table {table}; got {MAX_ROUNDS} commits of other runs in a row. Run it again.")
 
 
 def split_duplicates(lake: Lake, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -70,14 +123,16 @@ def split_duplicates(lake: Lake, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.
     """
     rows = Readings.conform(frame).with_row_index("row")
     stored = _stored_at_stamps(lake, rows)
-    candidates = rows.join(_replayed(rows, stored), on="row", how="anti", maintain_order="left")
+    contested = _contested(rows, stored)  # most readings are alone at their stamp: fresh without a sort
+    candidates = contested.join(_replayed(contested, stored), on="row", how="anti", maintain_order="left")
     arrivals = (
         pl.concat([stored.with_columns(row=pl.lit(None, pl.UInt32)), candidates.select(*stored.columns, "row")])
         .sort(*STAMP, *ARRIVAL, "row")  # of two equal ones the stored one, whose row is null, comes first
         .filter(~_same_as_previous(*STAMP, "value"))
     )
-    fresh = rows.join(arrivals.select("row"), on="row", how="semi", maintain_order="left")
-    duplicate = rows.join(fresh.select("row"), on="row", how="anti", maintain_order="left")
+    repeated = contested.join(arrivals.select("row"), on="row", how="anti").select("row")
+    fresh = rows.join(repeated, on="row", how="anti", maintain_order="left")
+    duplicate = rows.join(repeated, on="row", how="semi", maintain_order="left")
     return fresh.drop("row"), duplicate.drop("row")
 
 
@@ -117,6 +172,15 @@ def _stored_at_stamps(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
     within = [pl.col(name).is_between(pl.lit(rows[name].min()), pl.lit(rows[name].max())) for name in STAMP]
     stamps = rows.lazy().select(STAMP).unique()
     return read(lake.scan(Readings).filter(within).select(wanted).join(stamps, on=STAMP, how="semi"))
+
+
+def _contested(rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows whose stamp another one has, here or in the table."""
+    repeated = rows.filter(pl.struct(STAMP).is_duplicated())
+    if stored.is_empty():
+        return repeated
+    known = rows.join(stored, on=STAMP, how="semi")
+    return pl.concat([repeated, known]).unique("row").sort("row")
 
 
 def _replayed(rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import StoreError
+from pipeline.errors import DataError, StoreError
 from pipeline.schemas import UTC_US
-from pipeline.store.catalog import FILE_NAME, MIGRATIONS, SERIES_COLUMNS, Catalog, SnapshotPointer
+from pipeline.store.catalog import FILE_NAME, INSTANTS, MIGRATIONS, SERIES_COLUMNS, UNIT_INTERVALS, Catalog, SnapshotPointer
 from tests.rivals import race
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -44,7 +45,8 @@ def test_an_attribute_is_what_was_said_last(catalog: Catalog) -> None:
 
 
 def test_series_come_back_as_they_were_put_in(catalog: Catalog) -> None:
-    put = pl.concat([series(f"pump/{metric}", **KNOWN, first_ts=NOON - HOUR, last_ts=NOON) for metric in ("flow", "heat")])
+    instants = {name: NOON + number * HOUR for number, name in enumerate(INSTANTS)}
+    put = pl.concat([series(f"pump/{metric}", **KNOWN, **instants) for metric in ("flow", "heat")])
     catalog.upsert_series(put.reverse())
     assert catalog.series().equals(put)
 
@@ -104,10 +106,74 @@ def test_unfinished_ingest_keeps_what_was_stored_when_it_began(catalog: Catalog)
     """Shown to fail by replacing the row of a run that begins again."""
     catalog.upsert_series(pl.concat([series("pump/flow"), series("pump/heat")]).with_columns(last_ts=pl.Series([None, NOON], dtype=UTC_US)))
     began_with = catalog.begin_ingest("files")
-    catalog.upsert_series(series(last_ts=NOON + HOUR))
-    assert catalog.begin_ingest("files").rows() == began_with.rows() == [("pump/heat", NOON)]
+    catalog.upsert_series(series(last_ts=NOON + HOUR, last_received=NOON + 2 * HOUR, resumed_at=NOON))
+    assert catalog.begin_ingest("files").rows() == began_with.rows() == [("pump/heat", NOON, None, None)]
     catalog.end_ingest("files")
-    assert catalog.begin_ingest("files").rows() == [("pump/heat", NOON + HOUR)]
+    assert catalog.begin_ingest("files").rows() == [("pump/heat", NOON + HOUR, NOON + 2 * HOUR, NOON)]
+
+
+def test_a_run_that_an_older_tidecast_began_is_finished_by_this_one(catalog: Catalog) -> None:
+    """Shown to fail by leaving the rows of unfinished runs as they were."""
+    catalog.state_dir.mkdir(parents=True)
+    with closing(sqlite3.connect(catalog.state_dir / FILE_NAME)) as connection:
+        for statement in (statement for statements in MIGRATIONS[:3] for statement in statements):
+            connection.execute(statement)
+        connection.execute("INSERT INTO unfinished_ingests VALUES ('files', '{\"pump/heat\": 1767268800000000}')")
+        connection.execute("PRAGMA user_version = 3")
+        connection.commit()
+    assert catalog.begin_ingest("files").rows() == [("pump/heat", NOON, None, None)]
+
+
+def test_arrivals_of_a_series_only_rise(catalog: Catalog) -> None:
+    catalog.upsert_series(series(last_received=NOON, resumed_at=NOON))
+    catalog.upsert_series(series(last_received=NOON - HOUR, resumed_at=None))
+    assert catalog.series().select("last_received", "resumed_at").rows() == [(NOON, NOON)]
+
+
+def test_who_retires_a_series_twice_does_not_move_its_instant_and_may_take_it_back(catalog: Catalog) -> None:
+    catalog.upsert_series(pl.concat([series("pump/flow"), series("pump/heat")]))
+    catalog.retire(["pump/heat"], NOON)
+    catalog.retire(["pump/heat"], NOON + HOUR)
+    catalog.upsert_series(series(last_received=NOON))  # what arrives says nothing of it
+    assert catalog.series()["retired_at"].to_list() == [None, NOON]
+    assert catalog.retired(NOON, None) == {"pump/heat"}
+    catalog.unretire(["pump/heat"])
+    assert catalog.retired(NOON, None) == set()
+
+
+def units(*rows: tuple[object, ...]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=UNIT_INTERVALS, orient="row")
+
+
+def test_unit_intervals_come_back_as_they_were_put_in(catalog: Catalog) -> None:
+    put = units(("*", "heat", "K", NOON, None), ("pump", "heat", "degC", NOON, NOON + HOUR), ("pump", "heat", "degF", NOON + HOUR, None))
+    catalog.set_unit_intervals(put.reverse())
+    catalog.set_unit_intervals(put)
+    assert catalog.unit_intervals().equals(put)
+
+
+def test_an_interval_with_the_same_start_is_replaced(catalog: Catalog) -> None:
+    catalog.set_unit_intervals(units(("pump", "heat", "degC", NOON, None)))
+    changed = units(("pump", "heat", "degC", NOON, NOON + HOUR), ("pump", "heat", "degF", NOON + HOUR, None))
+    catalog.set_unit_intervals(changed)
+    assert catalog.unit_intervals().equals(changed)
+
+
+@pytest.mark.parametrize(
+    ("interval", "sentence"),
+    [
+        (("pump", "heat", "degF", NOON + HOUR, None), "do not overlap; got degC and degF at once for pump/heat"),
+        (("pump", "heat", "degF", NOON - HOUR, NOON + HOUR), "do not overlap; got degF and degC at once"),
+        (("pump", "flow", "L/s", NOON, NOON), "requires an end after its start"),
+    ],
+)
+def test_intervals_that_overlap_are_refused_and_leave_no_trace(catalog: Catalog, interval: tuple[object, ...], sentence: str) -> None:
+    """Shown to fail by looking for overlaps after the commit."""
+    known = units(("pump", "heat", "degC", NOON, None))
+    catalog.set_unit_intervals(known)
+    with pytest.raises(DataError, match=sentence):
+        catalog.set_unit_intervals(units(interval, ("other", "heat", "K", NOON, None)))
+    assert catalog.unit_intervals().equals(known)
 
 
 def test_snapshot_pointer_is_the_last_one_set(catalog: Catalog) -> None:

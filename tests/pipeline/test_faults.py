@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.ingest.faults import inject_faults
-from pipeline.ingest.fleet import EVENT_FAULTS, FAULTS, METRICS, FaultSpec, FleetSpec
+from pipeline.ingest.fleet import EVENT_FAULTS, FAULTS, LIVE_FAULTS, METRICS, FaultSpec, FleetSpec
 from pipeline.ingest.signals import simulate_signals, truth
-from pipeline.ingest.simulate import simulate
+from pipeline.ingest.simulate import simulate, unit_registry
 
 KEY = ["device_id", "metric", "ts"]
 
@@ -38,7 +38,7 @@ def test_without_faults_the_lines_are_the_truth_in_order() -> None:
     assert (events["received_at"] - events["ts"]).is_between(timedelta(0), timedelta(seconds=3)).all()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", FAULTS + LIVE_FAULTS)
 def test_a_switch_turns_on_its_fault_and_no_other(fault: str) -> None:
     _, _, ledger = fleet_with(fault)
     assert ledger["fault"].unique().to_list() == [fault]
@@ -145,6 +145,57 @@ def test_what_ingest_must_end_up_with_is_the_truth_less_what_was_lost() -> None:
     assert known.sort(KEY).select(*KEY, "value").equals(expected.sort(KEY).select(*KEY, "value"))
     lost = ledger.filter(pl.col("outcome").str.starts_with("quarantined") | (pl.col("outcome") == "missing"))
     assert len(known) == len(truth(spec)) - len(lost)
+
+
+def test_a_clock_restarts_at_its_firmware_or_falls_back_while_the_device_counts_on() -> None:
+    spec, events, ledger = fleet_with("clock_reset")
+    assert set(ledger["outcome"]) == {"quarantined:stale_timestamp", "late"}
+    assert events.group_by("device_id").agg((pl.col("seq").diff() == 1).all())["seq"].all()
+    struck = struck_lines(events, ledger).with_columns(behind=pl.col("received_at") - pl.col("ts"))
+    assert struck.select("outcome", is_old=pl.col("behind") > timedelta(days=30)).unique().height == 2
+    assert struck["behind"].min() > spec.allowed_lateness
+
+
+@pytest.mark.parametrize(("interval", "days"), [(timedelta(hours=1), 40), (timedelta(minutes=5), 6)])
+def test_an_outage_ends_in_a_burst_of_all_that_was_measured(interval: timedelta, days: int) -> None:
+    spec = FleetSpec(num_devices=2, days=days, sample_interval=interval, faults=FaultSpec.only("outage", rate=0.01))
+    events, ledger = simulate(spec)
+    silences = events.group_by("device_id").agg(pl.col("received_at").diff().max())["received_at"]
+    assert silences.min() > spec.idle_timeout
+    assert events.sort(KEY).select(*KEY, "value").equals(truth(spec).sort(KEY).select(*KEY, "value"))
+    behind = ledger.join(events.select(*KEY, "received_at"), on=KEY).with_columns(behind=pl.col("received_at") - pl.col("ts"))
+    assert behind.select((pl.col("behind") > spec.idle_timeout).eq(pl.col("outcome") == "late").all()).item()
+    assert set(ledger["outcome"]) == {"late", "accepted"}
+
+
+def test_a_change_of_unit_shows_in_the_registry_alone() -> None:
+    spec, events, ledger = fleet_with("unit_change")
+    assert struck_lines(events, ledger)["unit"].null_count() == len(ledger) == events["unit"].null_count()
+    registry = unit_registry(spec, ledger)
+    ticks = (registry["valid_to"] - registry["valid_from"]).dt.total_seconds() // spec.sample_interval.total_seconds()
+    assert (ticks.sum(), set(registry["unit"])) == (len(ledger), {"degF"})
+    assert ticks.min() > 1
+
+
+def test_a_restamped_reading_keeps_its_number_and_its_value() -> None:
+    spec, events, ledger = fleet_with("restamped")
+    copies = struck_lines(events, ledger)
+    pairs = copies.join(events, on=["device_id", "metric", "seq"], suffix="_first").filter(pl.col("position") != pl.col("position_first"))
+    assert len(pairs) == len(ledger)
+    assert pairs.select((pl.col("ts") - pl.col("ts_first") == spec.sample_interval / 2).all()).item()
+    assert (pairs["value"] == pairs["value_first"]).all()
+
+
+def test_a_retired_device_takes_along_all_that_would_have_struck_it_later() -> None:
+    """Shown to fail by injecting the retirement first, and by keeping entries of lines that never came."""
+    spec = FleetSpec(num_devices=3, days=40, faults=FaultSpec.only("retirement", "late", "corrected", "gap", rate=0.005))
+    events, ledger = simulate(spec)
+    gone = ledger.filter(fault="retirement").group_by("device_id").agg(at=pl.col("ts").min())
+    assert len(gone) > 0
+    after = events.join(gone, on="device_id").filter(pl.col("ts") >= pl.col("at"))
+    assert after.is_empty()
+    assert ledger.filter(pl.col("outcome") != "missing")["position"].null_count() == 0
+    assert not ledger.filter(outcome="missing").select(*KEY, "seq").is_duplicated().any()
 
 
 def test_faults_on_the_way_leave_the_truth_alone() -> None:

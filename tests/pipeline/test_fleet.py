@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from pipeline.errors import SettingsError
-from pipeline.ingest.fleet import FAULTS, FaultSpec, FleetSpec
+from pipeline.ingest.fleet import FAULTS, LIVE_FAULTS, FaultSpec, FleetSpec
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ from pipeline.ingest.fleet import FAULTS, FaultSpec, FleetSpec
         ({"faults": FaultSpec.all(0.2)}, "sum to at most 1/26"),
         ({"faults": FaultSpec(gap=-0.1)}, "rates >= 0"),
         ({"metrics": ("power",), "faults": FaultSpec.all()}, "out_of_order requires two metrics"),
+        ({"sample_interval": timedelta(seconds=1), "faults": FaultSpec.only("restamped")}, "require a sample interval of at least 2 s"),
     ],
 )
 def test_an_impossible_fleet_is_refused(changes: dict[str, object], message: str) -> None:
@@ -46,3 +47,9 @@ def test_a_slot_holds_a_day_of_hours_and_twice_the_allowed_lateness() -> None:
     assert FleetSpec().slot_ticks == 26
     seconds = FleetSpec(sample_interval=timedelta(seconds=1), start=datetime(2026, 1, 1, tzinfo=UTC), faults=FaultSpec.none())
     assert seconds.slot_ticks == 24 + 120
+    assert FleetSpec(faults=FaultSpec.only("outage")).slot_ticks == 24 + 4
+
+
+def test_faults_of_clocks_and_streams_are_on_only_where_they_are_named() -> None:
+    assert all(getattr(FaultSpec.all(), name) == 0 for name in LIVE_FAULTS)
+    assert FaultSpec.only("outage", rate=0.01) == FaultSpec(outage=0.01)

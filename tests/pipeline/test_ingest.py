@@ -47,15 +47,15 @@ from pipeline.clock import ReplayClock
 from pipeline.ingest import ingest
 from pipeline.settings import load_settings
 
-folder, store, commits = Path(sys.argv[1]), ingest._store_readings, []
+folder, store, commits = Path(sys.argv[1]), ingest.store_readings, []
 
-def dying(lake, readings):
+def dying(lake, readings, source):
     if commits:
         os.kill(os.getpid(), signal.SIGKILL)
-    commits.append(store(lake, readings))
+    commits.append(store(lake, readings, source=source))
     return commits[-1]
 
-ingest._store_readings = dying
+ingest.store_readings = dying
 settings = load_settings(lake=str(folder / "lake"), ingest={"batch_rows": 3})
 options = ingest.IngestOptions(aggregation={"energy": "counter"})
 ingest.ingest_paths(settings, [folder / "s.csv"], options, ReplayClock(datetime(2026, 6, 1, 12, tzinfo=UTC)))

@@ -1,13 +1,34 @@
 """One unit for each metric, and exact conversions into it."""
 
+from datetime import UTC, datetime, timedelta
+
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.ingest.units import UNITS, UnitRegistry, canonical_name, conversion
+from pipeline.schemas import UTC_US
+from pipeline.store.catalog import UNIT_INTERVALS
 
+MIDNIGHT, HOUR = datetime(2026, 1, 1, tzinfo=UTC), timedelta(hours=1)
+NOON, EVENING = MIDNIGHT + 12 * HOUR, MIDNIGHT + 18 * HOUR
+CHANGED = ("d", "t", "degC", MIDNIGHT, NOON), ("d", "t", "degF", NOON, EVENING)
 COMPATIBLE = [(a, b) for a in UNITS for b in UNITS if UNITS[a].dimension == UNITS[b].dimension]
+
+
+def intervals(*rows):
+    return pl.DataFrame(list(rows), schema=UNIT_INTERVALS, orient="row")
+
+
+def sent(hour, unit=None, device="d", metric="t"):
+    """One reading of an hour of the day that names this unit."""
+    return {"device_id": device, "metric": metric, "ts": MIDNIGHT + hour * HOUR, "unit": unit}
+
+
+def resolved(registry, *rows):
+    frame = pl.DataFrame(rows, schema={"device_id": pl.String, "metric": pl.String, "ts": UTC_US, "unit": pl.String})
+    return UnitRegistry({}, registry).resolve(frame)["unit"].to_list()
 
 
 def readings(*rows):
@@ -54,8 +75,8 @@ def test_the_first_unit_seen_is_the_metrics_unit():
 
 def test_declared_units_win_over_stored_ones_and_these_over_new_ones():
     stored = readings(("t", 0.0, "degF"), ("p", 0.0, "hPa"))
-    registry = UnitRegistry.of({"t": "C", "load": None}, stored).learn(readings(("p", 0.0, "bar"), ("load", 0.0, "kW")))
-    assert registry.units == {"t": "degC", "p": "hPa", "load": "kW"}
+    registry = UnitRegistry.of({"t": "C", "load": None}, stored, intervals())
+    assert registry.learn(readings(("p", 0.0, "bar"), ("load", 0.0, "kW"))).units == {"t": "degC", "p": "hPa", "load": "kW"}
 
 
 def test_an_incompatible_unit_is_rejected_and_says_why():
@@ -74,3 +95,27 @@ def test_series_without_a_metric_do_not_share_a_unit():
 def test_a_metric_that_never_names_a_unit_has_none():
     converted, _ = UnitRegistry({}).convert(readings(("t", 1.0, None)))
     assert converted.rows() == [("d/t", "t", 1.0, None)]
+
+
+def test_a_reading_without_a_unit_has_the_one_in_force_when_it_was_measured():
+    """Shown to fail by an interval that holds its end, and by one that never ends."""
+    at = [sent(hour) for hour in (18, -1, 12, 0, 11, 17)]  # in no order
+    assert resolved(intervals(*CHANGED), *at) == [None, None, "degF", "degC", "degC", "degF"]
+    assert resolved(intervals(("d", "t", "K", MIDNIGHT, None)), sent(999)) == ["K"]
+
+
+def test_a_reading_keeps_the_unit_that_it_names():
+    assert resolved(intervals(*CHANGED), sent(13, "K"), sent(13)) == ["K", "degF"]
+
+
+def test_an_interval_of_a_device_comes_before_one_of_all_devices():
+    """Shown to fail by the other order."""
+    registry = intervals(("*", "t", "K", MIDNIGHT, None), *CHANGED)
+    assert resolved(registry, sent(13), sent(19), sent(13, device="e"), sent(13, metric="p")) == ["degF", "K", "K", None]
+
+
+def test_a_resolved_unit_is_converted_like_one_that_was_sent():
+    registry = UnitRegistry({"t": "degC"}, intervals(*CHANGED))
+    rows = readings(("t", 212.0, None)).with_columns(device_id=pl.lit("d"), ts=pl.lit(NOON, UTC_US))
+    converted, _ = registry.convert(registry.resolve(rows))
+    assert converted.select("value", "unit").row(0) == (pytest.approx(100.0), "degC")

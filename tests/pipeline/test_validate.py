@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.errors import SettingsError
 from pipeline.ingest.mapping import ColumnMapping
 from pipeline.ingest.raw import BROKEN_SCHEMA, ORIGIN_SCHEMA, RawBatch
 from pipeline.ingest.timestamps import StampRules
@@ -30,8 +31,8 @@ def batch(*rows):
     return RawBatch("x.csv", frame, pl.DataFrame(origins, schema=ORIGIN_SCHEMA, orient="row"), BROKEN_SCHEMA.to_frame())
 
 
-def judge(raw, mapping, device="plant"):
-    rules = Rules(NOW, timedelta(minutes=5), 2001, device, StampRules(epoch_unit="s"))
+def judge(raw, mapping, device="plant", accept=()):
+    rules = Rules(NOW, timedelta(minutes=5), 2001, device, StampRules(epoch_unit="s"), timedelta(days=30), accept)
     return validate(raw, mapping, rules)
 
 
@@ -57,6 +58,7 @@ def test_a_good_row_becomes_a_typed_reading():
         ({"ts": "2026-06-01T00:06:00Z"}, "future_timestamp"),
         ({"ts": "2026-05-01T00:06:00Z", "received": "2026-05-01T00:00:00Z"}, "future_timestamp"),
         ({"ts": "2099-01-01T00:00:00Z", "received": "2099-01-01T00:00:00Z"}, "future_timestamp"),
+        ({"ts": "2026-04-20T23:59:00Z", "received": "2026-05-21T00:00:00Z"}, "stale_timestamp"),
         ({"device": ""}, "missing_series"),
         ({"metric": None}, "missing_series"),
         ({"value": None}, "missing_value"),
@@ -84,6 +86,20 @@ def test_the_error_text_shows_the_offending_value_and_no_more_than_a_line_of_it(
 
 def test_what_lies_within_max_future_is_accepted():
     assert len(verdict(ts="2026-06-01T00:05:00Z").accepted) == 1
+
+
+def test_a_stamp_may_be_as_old_as_max_age_and_any_age_where_no_arrival_is_known():
+    """Shown to fail by measuring the age from now."""
+    assert len(verdict(ts="2026-04-21T00:00:00Z", received="2026-05-21T00:00:00Z").accepted) == 1
+    assert len(verdict(ts="2011-04-21T00:00:00Z").accepted) == 1
+
+
+def test_a_stale_stamp_is_accepted_where_a_person_says_so():
+    old = batch({**GOOD, "ts": "2011-04-21T00:00:00Z", "received": "2026-05-21T00:00:00Z"})
+    assert judge(old, LONG).rejected["error_code"].to_list() == ["stale_timestamp"]
+    assert len(judge(old, LONG, accept=("stale_timestamp",)).accepted) == 1
+    with pytest.raises(SettingsError, match="requires one of stale_timestamp; got missing_value"):
+        judge(old, LONG, accept=("missing_value",))
 
 
 @pytest.mark.parametrize(

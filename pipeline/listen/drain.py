@@ -1,0 +1,193 @@
+"""From the inbox to the lake: `drain` brings readings and quarantine up to the messages that were acknowledged.
+
+Messages are taken in ranges of their numbers. What a range holds follows from its messages and from the ranges before it, and the
+number of its last message is in the same commit as its readings, so a drain may be killed anywhere, repeated, and run in several
+processes at once: each range counts once. Quarantine is committed first, and finds what it holds already. Called by the listeners.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+
+import polars as pl
+
+from pipeline.clock import Clock
+from pipeline.failpoints import failpoint
+from pipeline.ingest.intake import Intake
+from pipeline.listen.inbox import Inbox, Stored
+from pipeline.listen.judge import judge
+from pipeline.schemas import Readings
+from pipeline.settings import Settings
+from pipeline.store.catalog import Catalog
+from pipeline.store.lake import Lake
+from pipeline.store.readings import append_readings, fence, split_duplicates, store_quarantine
+
+logger = logging.getLogger(__name__)
+
+# What one commit takes, which bounds the memory: 50k messages of one reading, 300k readings in messages of a hundred.
+RANGE_MESSAGES = 50_000
+RANGE_BYTES = 32 * 1024**2
+NEARLY_FULL = 0.8  # of listen.max_inbox_bytes: from there on the oldest messages that the lake has go, however young
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrainReport:
+    """What one drain took from the inbox: read = accepted + duplicate + quarantined.
+
+    Attributes:
+        messages: taken.
+        read: readings in them, those that could not be used included.
+        accepted: stored by this drain.
+        duplicate: stored before, or twice in the messages.
+        late: those accepted that came behind the watermark of their series.
+        quarantined: could not be used; each payload is in quarantine once, however often it comes.
+        reasons: quarantined readings by error code.
+        through: the number up to which the lake has the inbox.
+    """
+
+    messages: int
+    read: int
+    accepted: int
+    duplicate: int
+    late: int
+    quarantined: int
+    reasons: Mapping[str, int]
+    through: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Return a JSON-ready form."""
+        return {**asdict(self), "reasons": dict(self.reasons)}
+
+
+def drain(settings: Settings, clock: Clock) -> DrainReport:
+    """Bring the lake up to the inbox, then forget the messages that it has had for long enough.
+
+    Args:
+        settings: lake, state folder, and the sections ingest, listen and metrics.
+        clock: says when readings are committed, and which messages are old.
+
+    Raises:
+        StoreError: when the lake, the catalog or the inbox cannot be read or written; what was committed stays, and the next drain goes on.
+    """
+    lake = Lake(settings.lake)
+    lake.create_all()
+    with closing(Inbox(settings.state_dir)) as inbox:
+        run = _Drain(settings, clock, lake, inbox)
+        while run.commit_next():
+            pass
+        run.trim()
+        return run.report()
+
+
+class _Drain:
+    """One drain: where it is, and what it has found.
+
+    Attributes:
+        through: number of the last message that the lake has.
+        intake: what is known of series and units at `through`; None where that must be read first.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock, lake: Lake, inbox: Inbox) -> None:
+        self.settings, self.clock, self.lake, self.inbox = settings, clock, lake, inbox
+        self.catalog = Catalog(settings.state_dir)
+        self.through = self._stored_through()
+        if inbox.last_seq() < self.through:
+            logger.error(
+                "the inbox %s is older than the lake: its last message is %d, the lake has had %d; all of it is taken again",
+                *(inbox.path, inbox.last_seq(), self.through),
+            )
+            inbox.renew()
+            self.through = self._stored_through()
+        if self.through < inbox.forgotten():
+            logger.error(
+                "the lake was rolled back behind its inbox: messages %d to %d are in neither; restore the lake, or send them again",
+                *(self.through + 1, inbox.forgotten()),
+            )
+        self.intake: Intake | None = None
+        self.counts, self.reasons = Counter[str](), Counter[str]()
+
+    @property
+    def source(self) -> str:
+        """What the numbers of this inbox's commits belong to."""
+        return f"inbox/{self.inbox.name}"
+
+    def commit_next(self) -> bool:
+        """Commit the next range; False when there is none."""
+        stored = self._read(self.through)
+        if not stored:
+            return False
+        failpoint("drain.after_read")
+        intake = self.intake = self.intake or self._resume()
+        readings, rejected = self._readings_of(stored, intake)
+        spans = intake.register(readings)
+        store_quarantine(self.lake, rejected, source=self.source)
+        failpoint("drain.after_quarantine")
+        fresh, _duplicate = split_duplicates(self.lake, readings)
+        end = stored[-1].seq
+        if not append_readings(self.lake, fresh, source=self.source, seq=end, after=self.through):
+            self.intake, self.through = None, self._stored_through()  # another drain was quicker: go on behind it
+            return True
+        failpoint("drain.after_readings")
+        self.through = end
+        self._register(intake.reached(spans))
+        self.counts["messages"] += len(stored)
+        intake.count(readings, fresh, rejected)
+        return True
+
+    def trim(self) -> None:
+        """Forget messages that the lake and the catalog have: the old ones, and of a nearly full inbox younger ones too."""
+        limits = self.settings.listen
+        has = min(self.through, self.catalog.position(self.source) or 0)
+        before = self.clock.now() - limits.keep_messages
+        trimmed = self.inbox.trim(has, received_before=before, max_bytes=int(NEARLY_FULL * limits.max_inbox_bytes))
+        if trimmed:
+            logger.info("inbox trimmed num_messages=%d", trimmed)
+
+    def report(self) -> DrainReport:
+        """Return the counts."""
+        found = self.counts
+        return DrainReport(
+            messages=found["messages"],
+            read=found["read"],
+            accepted=found["accepted"],
+            duplicate=found["duplicate"],
+            late=found["late"],
+            quarantined=found["quarantined"],
+            reasons=dict(self.reasons.most_common()),
+            through=self.through,
+        )
+
+    def _stored_through(self) -> int:
+        return self.lake.last_seq(Readings, fence(self.source)) or 0
+
+    def _read(self, after: int) -> list[Stored]:
+        return self.inbox.read(after, max_messages=RANGE_MESSAGES, max_bytes=RANGE_BYTES)
+
+    def _readings_of(self, stored: list[Stored], intake: Intake) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the readings of a range, marked late or not, and its rejected payloads."""
+        now = self.clock.now()
+        judged = judge(stored, intake, self.settings, now)
+        return intake.mark(judged.accepted, now), judged.rejected
+
+    def _register(self, spans: pl.DataFrame) -> None:
+        """Tell the catalog how far the series have come, then that it knows."""
+        self.catalog.upsert_series(spans)
+        self.catalog.set_position(self.source, self.through)
+
+    def _resume(self) -> Intake:
+        """Begin where the catalog stands, once it stands where the lake does.
+
+        A drain that died behind its commit has told nobody how far its series came. Without that, what is late in the next range would
+        depend on the death; so the messages in between are judged again, and their spans registered.
+        """
+        at = self.catalog.position(self.source) or 0
+        if at > self.through:
+            logger.warning("the lake lost its tail: messages %d to %d are stored again", self.through + 1, at)
+        while at < self.through and (missed := [one for one in self._read(at) if one.seq <= self.through]):
+            intake = Intake.start(self.settings, self.catalog.series())
+            readings, _rejected = self._readings_of(missed, intake)
+            self.catalog.upsert_series(intake.reached(intake.register(readings)))
+            at = missed[-1].seq
+        return replace(Intake.start(self.settings, self.catalog.series()), counts=self.counts, reasons=self.reasons)

@@ -1,0 +1,183 @@
+"""From messages to raw rows: each message is read by its route and format, and what is none becomes broken, whole.
+
+The same code validates these rows and those of files. Called by the drain of the inbox and by the Kafka source.
+"""
+
+import codecs
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import polars as pl
+
+from pipeline.ingest.mapping import ColumnMapping
+from pipeline.ingest.raw import RawBatch
+from pipeline.ingest.timestamps import EpochUnit
+from pipeline.payloads.choose import ANY, UNKNOWN, charset_of, named_format, route_at, route_of, sniff
+from pipeline.payloads.cloud_events import Event, unwrap
+from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, silent, together
+from pipeline.payloads.json_pointers import decode_json, decode_ndjson
+from pipeline.payloads.line_protocol import decode_line_protocol
+from pipeline.payloads.message import Message
+from pipeline.payloads.rows import PLACE_SCHEMA, ROWS_SCHEMA, Decoded
+from pipeline.payloads.senml import decode_senml
+from pipeline.payloads.sparkplug import decode_sparkplug
+from pipeline.schemas import UTC_US
+from pipeline.settings import PayloadFormat, Route
+
+MAPPING = ColumnMapping(
+    ts=("ts",),
+    value=("value",),
+    device_id="device_id",
+    metric="metric",
+    unit="unit",
+    quality="quality",
+    received_at="received_at",
+    seq="seq",
+    layout="long",
+)
+_CHARSETS = {"utf-8", "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be"}  # by their names in Python
+_BOM = "\ufeff"
+_ITEMS_OF_EVENT = 10**9  # more than a message can hold: what orders the readings of the events of one batch
+
+
+def decode(messages: Sequence[Message], routes: Sequence[Route], births: Sequence[Message] = ()) -> list[RawBatch]:
+    """Decode messages of any formats, whatever their bytes are; nothing is dropped.
+
+    Args:
+        messages: in the order in which they came.
+        routes: the first whose topic fits reads a message; one that none fits is read by usual names.
+        births: of Sparkplug B: the newest message of each topic of births (`sparkplug.is_birth`) before these, in their order.
+
+    Returns:
+        A batch for each format that occurs. Its rows have the columns of `MAPPING`: text, but that `ts` and `received_at` may be instants.
+        In its origins `line` is the index of the message, and `item` the number of the reading in it, null where it is alone there.
+        Each message is in the rows or in `broken` of one batch, or in both.
+    """
+    if not messages:
+        return []
+    frame, envelopes = _tabulate(messages, routes)
+    parts: dict[str | None, list[Decoded]] = {}
+    for (name, number), group in frame.group_by("format", "route", maintain_order=True):
+        route = route_at(cast(int | None, number), routes)
+        if name == "sparkplug":
+            decoded = decode_sparkplug([(line, messages[line]) for line in group["line"]], births)
+            part = complete(decoded, envelopes, "ms", is_stamped_on_arrival=route.stamp_on_arrival)
+        elif name == "cloud_events":
+            part = _decode_events(group, route, envelopes)
+        else:
+            part = _decode_text(cast(PayloadFormat | None, name), group, route, envelopes)
+        parts.setdefault(cast(str | None, name), []).append(part)
+    return [as_batch(together(found), frame.filter(pl.col("format").eq_missing(name))) for name, found in parts.items()]
+
+
+def _tabulate(messages: Sequence[Message], routes: Sequence[Route]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the messages as `MESSAGES_SCHEMA` with received_at, format and route; and what their envelopes say."""
+    topics = {topic: route_of(topic, routes) for topic in {message.topic for message in messages}}
+    kinds = {
+        (topic, content_type): (named_format(route_at(topics[topic][0], routes), content_type, topic), charset_of(content_type))
+        for topic, content_type in {(message.topic, message.content_type) for message in messages}
+    }
+    known = [kinds[message.topic, message.content_type] for message in messages]
+    payloads = [message.payload for message in messages]
+    received_at = pl.Series("received_at", [message.received_at for message in messages], dtype=UTC_US)
+    frame = pl.DataFrame(
+        {
+            "line": pl.int_range(len(messages), eager=True),
+            "payload": pl.Series(payloads, dtype=pl.Binary),
+            "text": _texts(payloads, [charset for _, charset in known]),
+            "received_at": received_at,
+            "format": pl.Series([name for name, _ in known], dtype=pl.String),
+            "route": pl.Series([topics[message.topic][0] for message in messages], dtype=pl.Int64),
+        }
+    )
+    said = [topics[message.topic][1] for message in messages]
+    envelopes = pl.DataFrame(
+        {
+            "received_at": received_at,
+            "device_id": _texts_of(said, "device_id"),
+            "metric": _texts_of(said, "metric"),
+            "ts": None,
+            "seq": None,
+        },
+        schema=ENVELOPES_SCHEMA,
+    )
+    return frame.with_columns(pl.coalesce("format", sniff(pl.col("text")))), envelopes
+
+
+def _texts_of(said: list[dict[str, str]], name: str) -> pl.Series:
+    return pl.Series(name, [words.get(name) for words in said], dtype=pl.String)
+
+
+def _texts(payloads: Sequence[bytes], charsets: Sequence[str]) -> pl.Series:
+    """Decode payloads; null where the bytes are no text of their character set."""
+    if set(charsets) == {"utf-8"}:
+        try:
+            return pl.Series("text", payloads, dtype=pl.Binary).cast(pl.String).str.strip_prefix(_BOM)
+        except pl.exceptions.ComputeError:  # Polars names no row: look at each
+            pass
+    return pl.Series("text", [_text(*pair) for pair in zip(payloads, charsets, strict=True)], dtype=pl.String).str.strip_prefix(_BOM)
+
+
+def _text(payload: bytes, charset: str) -> str | None:
+    try:
+        return payload.decode(charset) if codecs.lookup(charset).name in _CHARSETS else None
+    except (LookupError, UnicodeDecodeError):
+        return None
+
+
+def _decode_text(name: PayloadFormat | None, group: pl.DataFrame, route: Route, envelopes: pl.DataFrame) -> Decoded:
+    """Decode and complete the messages of one format of text; None is a format that nothing names."""
+    decoders: dict[PayloadFormat, tuple[Callable[[], Decoded], EpochUnit | None]] = {
+        "json": (lambda: decode_json(group, route), route.epoch_unit),
+        "ndjson": (lambda: decode_ndjson(group, route), route.epoch_unit),
+        "senml": (lambda: decode_senml(group), "us"),
+        "line_protocol": (lambda: decode_line_protocol(group, route), route.epoch_unit or "ns"),
+    }
+    if name not in decoders:
+        code, text = UNKNOWN
+        refused = group.select("line", pl.lit(None, pl.Int64).alias("item"), "payload", error_code=pl.lit(code), error_text=pl.lit(text))
+        return complete(Decoded(ROWS_SCHEMA.to_frame(), refused), envelopes, None, is_stamped_on_arrival=False)
+    read, unit = decoders[name]
+    return complete(read(), envelopes, unit, is_stamped_on_arrival=route.stamp_on_arrival or name == "line_protocol")
+
+
+def _decode_events(group: pl.DataFrame, route: Route, envelopes: pl.DataFrame) -> Decoded:
+    """Decode the data of events, each in its own format, and complete its readings by its envelope."""
+    events, refused = unwrap(group)
+    places = pl.DataFrame([event.place for event in events], schema=PLACE_SCHEMA)
+    around = envelopes[places["line"]].with_columns(
+        pl.coalesce("device_id", pl.Series([event.source for event in events], dtype=pl.String)).alias("device_id"),
+        pl.Series("ts", [event.time for event in events], dtype=pl.String),
+        pl.Series("seq", [event.seq for event in events], dtype=pl.String),
+    )
+    data = _tabulate_events(events, around["received_at"])
+    parts = [
+        _decode_text(cast(PayloadFormat | None, name), of_format, route, around)
+        for (name,), of_format in data.group_by("format", maintain_order=True)
+    ]
+    found = together([_decode_text(None, data.clear(), route, around), *parts])
+    rows, broken = (_in_messages(frame, places) for frame in (found.rows, pl.concat([found.broken, silent(found, data)])))
+    kept = pl.col("item").fill_null(0) * _ITEMS_OF_EVENT
+    return Decoded(rows, pl.concat([broken, refused.broken.with_columns(kept)]))
+
+
+def _in_messages(of_events: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    """Place what came out of events, whose line is the number of the event, in their messages."""
+    event = places[of_events["line"]]
+    item = event["item"].fill_null(0) * _ITEMS_OF_EVENT + of_events["item"].fill_null(0)
+    return of_events.with_columns(event["line"], item.alias("item"), event["payload"])
+
+
+def _tabulate_events(events: Sequence[Event], received_at: pl.Series) -> pl.DataFrame:
+    """Return the data of events as messages, with received_at and format."""
+    payloads = [event.data for event in events]
+    frame = pl.DataFrame(
+        {
+            "line": pl.int_range(len(events), eager=True),
+            "payload": pl.Series(payloads, dtype=pl.Binary),
+            "text": _texts(payloads, [charset_of(event.content_type) for event in events]),
+            "received_at": received_at,
+            "format": pl.Series([named_format(ANY, event.content_type, "") for event in events], dtype=pl.String),
+        }
+    )
+    return frame.with_columns(pl.coalesce("format", sniff(pl.col("text"))))

@@ -1,0 +1,67 @@
+"""What the decoders of all formats take and give: messages as a frame, readings as text with the place each came from.
+
+Called by every decoder, and by `decode.py`, which puts their results together.
+"""
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+FIELDS = ("ts", "series_id", "device_id", "metric", "value", "unit", "quality", "seq", "received_at")
+MESSAGES_SCHEMA = pl.Schema({"line": pl.Int64, "payload": pl.Binary, "text": pl.String})  # text: null where it is not UTF-8
+PLACE_SCHEMA = pl.Schema({"line": pl.Int64, "item": pl.Int64, "payload": pl.Binary})
+ROWS_SCHEMA = pl.Schema([*PLACE_SCHEMA.items(), *((name, pl.String()) for name in FIELDS)])
+BROKEN_SCHEMA = pl.Schema([*PLACE_SCHEMA.items(), ("error_code", pl.String()), ("error_text", pl.String())])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a reading is: its message, its number in there (None: it is the whole message), and the bytes that say it."""
+
+    line: int
+    item: int | None
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a decoder made of some messages; each message is in one of the two, or says no reading.
+
+    Attributes:
+        rows: as `ROWS_SCHEMA`, in any order.
+        broken: as `BROKEN_SCHEMA`.
+    """
+
+    rows: pl.DataFrame
+    broken: pl.DataFrame
+
+
+def combine(parts: list[Decoded]) -> Decoded:
+    """Put parts together, in their order."""
+    return Decoded(
+        pl.concat([ROWS_SCHEMA.to_frame(), *(part.rows for part in parts)]),
+        pl.concat([BROKEN_SCHEMA.to_frame(), *(part.broken for part in parts)]),
+    )
+
+
+@dataclass
+class Found:
+    """Readings and refusals, collected one by one."""
+
+    _rows: list[tuple[int | bytes | str | None, ...]] = field(default_factory=list)
+    _broken: list[tuple[int | None, int | bytes | str | None, bytes, str, str]] = field(default_factory=list)
+
+    def add(self, place: Place, **said: str | None) -> None:
+        """Add a reading; what `FIELDS` it does not say is null."""
+        self._rows.append((place.line, place.item, place.payload, *(said.get(name) for name in FIELDS)))
+
+    def refuse(self, place: Place, error_code: str, error_text: str) -> None:
+        """Add what could not become a reading, with the reason."""
+        self._broken.append((place.line, place.item, place.payload, error_code, error_text))
+
+    def decoded(self) -> Decoded:
+        """Return all that was added."""
+        return Decoded(
+            pl.DataFrame(self._rows, schema=ROWS_SCHEMA, orient="row"),
+            pl.DataFrame(self._broken, schema=BROKEN_SCHEMA, orient="row"),
+        )

@@ -1,0 +1,154 @@
+"""JSON objects of a few shapes, parsed all at once: devices of one kind send the same members in the same order.
+
+A shape becomes a regular expression that only plain JSON of exactly this shape can match: one object, no escapes, no arrays, numbers of
+at most 17 digits. Every other text is left to `json_pointers.py`, which reads it to the same result, one by one. Called by that.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipeline.payloads.json_values import JsonValue, Path
+from pipeline.payloads.layout import Layout, Rule, lay_out, shape_of
+
+_SCALAR = r'(?:"[^"\\\x00-\x1f]*"|-?(?:0|[1-9]\d{0,16})(?:\.\d{1,17})?(?:[eE][+-]?\d\d?)?|true|false|null)'
+_BLANKS = r"[ \t\n\r]*"
+_PLAIN = r'[^{}"\\]*(?:"[^"\\]*"[^{}"\\]*)*'  # anything without braces but in quotes
+_OBJECT = rf"\{{{_PLAIN}(?:\{{{_PLAIN}\}}{_PLAIN})*\}}"  # the outer form of an object, which may hold flat ones
+_SAMPLE = 40  # texts whose shapes are tried
+_SHAPES = 8  # tried on one batch
+_LEAST = 50  # texts of a shape, below which one by one is as quick
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Objects of one shape.
+
+    Attributes:
+        layout: which of their members plays which part.
+        objects: line, item and payload of each.
+        texts: for each path of the layout, by its number, the text of its member (String, null where it is null).
+    """
+
+    layout: Layout
+    objects: pl.DataFrame
+    texts: pl.DataFrame
+
+    def filter(self, is_kept: pl.Expr) -> "Uniform":
+        """Keep some of the objects, chosen by their line or item."""
+        mask = self.objects.select(is_kept).to_series()
+        return Uniform(self.layout, self.objects.filter(mask), self.texts.filter(mask))
+
+
+def parse_uniform(objects: pl.DataFrame, rule: Rule) -> tuple[list[Uniform], pl.DataFrame]:
+    """Parse the objects of the shapes that most of a sample has.
+
+    Args:
+        objects: line, item, payload and text, each text perhaps one JSON object.
+        rule: how objects are laid out.
+
+    Returns:
+        What was parsed, and the objects that were not.
+    """
+    found: list[Uniform] = []
+    for document in _frequent(objects):
+        if len(objects) < _LEAST:
+            break
+        layout = lay_out(rule, shape_of(document))
+        pattern = _pattern(document)
+        if isinstance(layout, str) or pattern is None or not _reads_scalars(layout, document):
+            continue
+        fits = objects["text"].fill_null("").str.contains(f"^{_BLANKS}{pattern}{_BLANKS}$")
+        uniform = _parse(objects.filter(fits), layout)
+        if uniform is not None:
+            found.append(uniform)
+            objects = objects.filter(~fits)
+    return found, objects
+
+
+def cut_arrays(messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Cut arrays of objects into their objects.
+
+    Args:
+        messages: line, payload and text; an array may be anything else.
+
+    Returns:
+        The objects (line, item, payload, text) of those whose outer form is surely such an array, and the other messages. An object that
+        no shape fits may still not be JSON: then its whole message is not.
+    """
+    is_array = (
+        messages["text"]
+        .fill_null("")
+        .str.contains(rf"^{_BLANKS}\[{_BLANKS}{_OBJECT}(?:{_BLANKS},{_BLANKS}{_OBJECT})*{_BLANKS}\]{_BLANKS}$")
+    )
+    arrays = messages.filter(is_array)
+    if len(arrays) == 0:
+        return arrays.select("line", pl.lit(None, pl.Int64).alias("item"), "payload", "text"), messages
+    cut = arrays.select("line", pl.col("text").str.extract_all(_OBJECT))
+    items = cut.select(pl.int_ranges(0, pl.col("text").list.len()).alias("item")).explode("item")
+    objects = cut.explode("text").hstack(items).select("line", "item", pl.col("text").cast(pl.Binary).alias("payload"), "text")
+    return objects, messages.filter(~is_array)
+
+
+def _frequent(objects: pl.DataFrame) -> Iterator[dict[str, JsonValue]]:
+    """Yield an object of each shape of a sample spread over all, the most frequent first."""
+    texts = objects["text"].gather_every(max(1, len(objects) // _SAMPLE))
+    documents: dict[tuple[Path, ...], dict[str, JsonValue]] = {}
+    counts: Counter[tuple[Path, ...]] = Counter()
+    for text in texts:
+        try:
+            document = json.loads(text or "")
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(document, dict):
+            shape = shape_of(document)
+            counts[shape] += 1
+            documents.setdefault(shape, document)
+    for shape, _ in counts.most_common(_SHAPES):
+        yield documents[shape]
+
+
+def _pattern(document: dict[str, JsonValue]) -> str | None:
+    """Return a regular expression for the objects with the same members in the same order; None where a name needs escapes."""
+    members = []
+    for name, value in document.items():
+        inner = _pattern(value) if isinstance(value, dict) else _SCALAR
+        if inner is None or not name.isprintable() or any(sign in name for sign in '"\\'):
+            return None
+        members.append(f'"{re.escape(name)}"{_BLANKS}:{_BLANKS}{inner}')
+    return rf"\{{{_BLANKS}" + f"{_BLANKS},{_BLANKS}".join(members) + rf"{_BLANKS}\}}"
+
+
+def _reads_scalars(layout: Layout, document: dict[str, JsonValue]) -> bool:
+    """Whether each path leads to a member that is no object, or to nothing."""
+    shape = shape_of(document)
+    return all(path in shape or not any(known[: len(path)] == path for known in shape) for path in layout.paths)
+
+
+def _parse(objects: pl.DataFrame, layout: Layout) -> Uniform | None:
+    """Decode what is surely JSON of this shape; None where too few are, or where Polars cannot after all."""
+    if len(objects) < _LEAST:
+        return None
+    dtype, columns = _dtype(layout.paths), []
+    for number, path in enumerate(layout.paths):
+        column = pl.col("text")
+        for name in path:
+            column = column.struct.field(name)
+        columns.append(column.alias(str(number)))
+    try:
+        texts = objects.select(pl.col("text").str.json_decode(dtype)).select(columns)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
+    return Uniform(layout, objects.select("line", "item", "payload"), texts)
+
+
+def _dtype(paths: tuple[Path, ...]) -> pl.DataType:
+    """Return the struct that holds each path as text."""
+    tree: dict[str, list[Path]] = {}
+    for path in paths:
+        tree.setdefault(path[0], []).append(path[1:])
+    return pl.Struct({name: _dtype(tuple(rest)) if rest != [()] else pl.String() for name, rest in tree.items()})

@@ -1,0 +1,80 @@
+"""What lies in quarantine: how much of it, why, from where, and the newest payloads in a form that is safe to show.
+
+Called by `tidecast quarantine`.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipeline.schemas import Quarantine
+from pipeline.store.lake import Lake, read
+from pipeline.store.patterns import matches
+
+SHOWN_CHARACTERS = 120  # of a payload
+
+
+@dataclass(frozen=True)
+class QuarantineReport:
+    """What matches; names and texts are as they are stored, so show them through `printable`.
+
+    Attributes:
+        total: payloads.
+        counts: error_code, connector and payloads, the most first.
+        newest: received_at, connector, position, error_code, error_text, num_bytes and payload (as `shown`), the newest first.
+    """
+
+    total: int
+    counts: pl.DataFrame
+    newest: pl.DataFrame
+
+    def to_dict(self) -> dict[str, object]:
+        """Return a JSON-ready form."""
+        return {"total": self.total, "counts": self.counts.to_dicts(), "newest": self.newest.to_dicts()}
+
+
+def read_quarantine(lake: Lake, *, connector: str | None = None, code: str | None = None, limit: int = 20) -> QuarantineReport:
+    """Count what lies in quarantine and show the newest of it.
+
+    Args:
+        lake: the lake.
+        connector: only of connectors that match; `*` stands for any text, `?` for one letter.
+        code: only with this error code.
+        limit: payloads to show.
+
+    Raises:
+        StoreError: when there is no such table, or it cannot be read.
+    """
+    rows = lake.scan(Quarantine)
+    if connector is not None:
+        rows = rows.filter(matches("connector", [connector]))
+    if code is not None:
+        rows = rows.filter(pl.col("error_code") == code)
+    counts = read(rows.group_by("error_code", "connector").agg(pl.len().alias("payloads")))
+    order = ("received_at", "connector", "position")
+    newest = read(rows.sort(order, descending=[True, False, False]).head(limit))
+    return QuarantineReport(
+        int(counts["payloads"].sum()),
+        counts.sort("payloads", "error_code", "connector", descending=[True, False, False]),
+        newest.select(
+            *("received_at", "connector", "position", "error_code", "error_text"),
+            pl.col("payload").bin.size().alias("num_bytes"),
+            pl.Series("payload", [shown(payload) for payload in newest["payload"]], dtype=pl.String),
+        ),
+    )
+
+
+def shown(payload: bytes) -> str:
+    r"""Return the start of a payload as text that moves no cursor and changes no colour.
+
+    >>> shown(b'{"a": 1}\n\x1b[31m\xff')
+    '{"a": 1}\\n\\x1b[31m\\xff'
+    """
+    text = payload[: 4 * SHOWN_CHARACTERS].decode("utf-8", errors="backslashreplace")
+    safe = printable(text)
+    return safe if len(safe) <= SHOWN_CHARACTERS and len(payload) <= 4 * SHOWN_CHARACTERS else safe[:SHOWN_CHARACTERS] + "…"
+
+
+def printable(text: str) -> str:
+    """Return a text with all that a terminal might obey or hide written out: controls, and marks that turn or blank text."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -1,0 +1,36 @@
+"""A failpoint ends the process at the pass that the environment names, and nowhere else."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.errors import SettingsError
+from pipeline.failpoints import KILLED, VARIABLE, failpoint
+from pipeline.settings import load_settings
+
+PASSING = "from pipeline.failpoints import failpoint\nfor n in range(3):\n    print(n, flush=True); failpoint('drain.after_read')"
+
+
+@pytest.mark.parametrize(
+    ("asked", "passes", "code"), [("drain.after_read:2", 2, KILLED), ("drain.after_read:4", 3, 0), ("mqtt.after_ack:1", 3, 0)]
+)
+def test_process_ends_at_the_pass_that_was_asked_for(asked, passes, code) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", PASSING], env={**os.environ, VARIABLE: asked}, capture_output=True, text=True, check=False
+    )
+    assert (len(ended.stdout.split()), ended.returncode) == (passes, code)
+
+
+@pytest.mark.parametrize("asked", ["drain.after_raed:1", "drain.after_read", "drain.after_read:"])
+def test_a_place_that_does_not_exist_is_told(monkeypatch, asked) -> None:
+    """Shown to fail by comparing the name alone: a test with a misspelt place would kill nothing and pass."""
+    monkeypatch.setenv(VARIABLE, asked)
+    with pytest.raises(SettingsError, match="requires place:passes"):
+        failpoint("drain.after_read")
+
+
+def test_settings_load_beside_a_failpoint(monkeypatch) -> None:
+    monkeypatch.setenv(VARIABLE, "drain.after_read:1")
+    assert load_settings().lake
