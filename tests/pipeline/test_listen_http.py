@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import httpx
@@ -302,7 +303,7 @@ def test_what_was_answered_outlives_the_process(tmp_path: Path, number: signal.S
     command = [*COMMAND, "--lake", str(tmp_path / "lake")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True) as process:
         assert process.stdout is not None
-        url = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["url"]
+        url = json.loads("".join(takewhile("}\n".__ne__, process.stdout)) + "}")["url"]
         answer = httpx.post(
             f"{url}/readings/a", content=READING, headers={**JSON, "Authorization": "Bearer secret"}, trust_env=False, timeout=30
         )
