@@ -1,13 +1,22 @@
 """The verbs that show what came in: `series` with their states, `retire`, and `quarantine`, what could not be used."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated
 
 import typer
 
 from flows.cli_options import AsJson, Lake, NoOrchestrator, Series, SettingsFile, patterns, read_settings
 
-StateName = Literal["new", "warming", "active", "silent", "retired"]
+
+class StateName(StrEnum):
+    """`pipeline.store.series_state.State`, as typer reads a list of them."""
+
+    NEW = "new"
+    WARMING = "warming"
+    ACTIVE = "active"
+    SILENT = "silent"
+    RETIRED = "retired"
 
 
 def series(
@@ -24,7 +33,9 @@ def series(
     from pipeline.clock import SystemClock
     from pipeline.store.series import list_series
 
-    found = list_series(read_settings(settings_file, lake), SystemClock(), patterns=patterns(series), states=state)
+    found = list_series(
+        read_settings(settings_file, lake), SystemClock(), patterns=patterns(series), states=[one.value for one in state or ()]
+    )
     if as_json:
         write_json(found.to_dicts())
     elif found.is_empty():
