@@ -44,6 +44,7 @@ VERBS = [
     "data get",
     "listen http",
     "listen files",
+    "listen kafka",
 ]
 ORIGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

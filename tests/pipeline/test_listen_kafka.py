@@ -27,6 +27,7 @@ from pipeline.store.lake import Lake, read
 NOW = SystemClock().now()  # a stamp far behind its arrival is quarantined
 TOPIC = "river"
 SOURCE = "kafka/test/river/0"
+QUICK = {"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"}  # a member that is gone is missed after 45 s otherwise
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "listen", "kafka", "--topic", TOPIC, "--json"]
 
 
@@ -74,7 +75,7 @@ def reading(settings: Settings) -> Iterator[KafkaSource]:
 
 
 def settings_of(folder: Path, servers: str = "localhost:1") -> Settings:
-    kafka = KafkaSettings(servers=servers, topics=(TOPIC,), name="test")
+    kafka = KafkaSettings(servers=servers, topics=(TOPIC,), name="test", properties=QUICK)
     return Settings(lake=str(folder / "lake"), listen=ListenSettings(kafka=kafka, drain_interval=timedelta(seconds=1)))
 
 
@@ -105,6 +106,7 @@ def test_every_message_becomes_a_reading_once_and_a_restart_goes_on(cluster: Clu
     assert cluster.committed() == 4
 
 
+@pytest.mark.slow
 def test_a_kill_behind_the_commit_loses_and_repeats_nothing(cluster: Cluster, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, cluster.servers)
     cluster.send(0, 1, 2)
@@ -112,6 +114,7 @@ def test_a_kill_behind_the_commit_loses_and_repeats_nothing(cluster: Cluster, tm
         **os.environ,
         "TIDECAST_FAILPOINT": "drain.after_readings:1",
         "TIDECAST_LISTEN__KAFKA__NAME": "test",
+        "TIDECAST_LISTEN__KAFKA__PROPERTIES": json.dumps(QUICK),
         "TIDECAST_LISTEN__DRAIN_INTERVAL": "PT1S",
     }
     died = subprocess.run([*COMMAND, "--servers", cluster.servers, "--lake", settings.lake], env=environment, check=False, timeout=120)
