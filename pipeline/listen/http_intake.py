@@ -31,7 +31,9 @@ MEDIA_TYPES = (
     "application/x-ndjson",
     "application/ndjson",
     "application/jsonl",
-    "text/plain",  # InfluxDB line protocol
+    "text/plain",  # InfluxDB line protocol, as are the next two
+    "application/vnd.influx.line-protocol",
+    "application/x-influx-line-protocol",
     "application/senml+json",
     "application/cloudevents+json",
     "application/cloudevents-batch+json",
