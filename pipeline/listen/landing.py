@@ -79,6 +79,7 @@ class Landing:
         if not folder.is_dir():
             raise SettingsError(f"tidecast listen files requires a folder; got {folder}, which is none. Make it, or correct the path.")
         self._settings, self._clock, self._folder, self._options = settings, clock, folder, options
+        self._ours = {Path(settings.lake).absolute(), settings.state_dir.absolute()}  # may lie inside: their files did not land
         self._ledger = LandingLedger(settings.state_dir)
         self._first_seen: dict[FileVersion, datetime] = {}
         self._counts: Counter[str] = Counter()
@@ -114,7 +115,8 @@ class Landing:
         self._ledger.close()
 
     def _paths(self) -> list[Path]:
-        return sorted(path for path in self._folder.rglob("*") if not _is_temporary(path.relative_to(self._folder)))
+        landed = (path for path in self._folder.rglob("*") if not self._ours & {*path.absolute().parents})
+        return sorted(path for path in landed if not _is_temporary(path.relative_to(self._folder)))
 
     def _take(self, file: FileVersion, path: Path) -> None:
         try:

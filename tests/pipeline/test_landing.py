@@ -253,6 +253,13 @@ def test_what_cannot_go_on_says_why_when_it_is_stopped(settings: Settings, folde
         source.stop()
 
 
+def test_a_lake_inside_the_folder_is_no_file_that_landed(folder: Path) -> None:
+    (folder / "a.csv").write_text(HEADER + rows(0))
+    inside = Settings(lake=str(folder / "lake"), state=str(folder / "state"), listen=ListenSettings(settle=timedelta(0)))
+    assert take(inside, folder).files == 1
+    assert take(inside, folder) == LandingReport(failed={})
+
+
 def test_a_folder_that_is_none_is_refused(settings: Settings, folder: Path) -> None:
     with pytest.raises(SettingsError, match="requires a folder"):
         take(settings, folder / "missing")
