@@ -15,6 +15,9 @@ from flows.cli_demo import demo
 from flows.cli_explain import explain
 from flows.cli_inspect import quarantine, retire, series
 from flows.cli_listen import listen_app
+from flows.cli_listen_files import listen_files
+from flows.cli_listen_http import listen_http
+from flows.cli_listen_kafka import listen_kafka
 from flows.cli_offline import fill
 from flows.cli_query import query
 from flows.cli_replay import replay_quarantine
@@ -60,6 +63,9 @@ app.command("replay-quarantine")(replay_quarantine)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")
 app.add_typer(listen_app, name="listen")
+listen_app.command("http")(listen_http)
+listen_app.command("files")(listen_files)
+listen_app.command("kafka")(listen_kafka)
 
 
 def _show_version(asked: bool) -> None:

@@ -1,12 +1,13 @@
 """The verbs that are the stages: `ingest`, `train`, `forecast`, `backtest`; each a flow run, or with `--no-orchestrator` a plain call."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from flows.cli_ingest_options import takes_ingest_options
 from flows.cli_options import (
     AsJson,
     Horizon,
@@ -27,34 +28,15 @@ from flows.stages import stages
 
 if TYPE_CHECKING:
     from flows.direct import IngestOutcome
-    from pipeline.settings import Aggregation, Settings
-
-EpochUnit = Literal["s", "ms", "us", "ns"]
-FileFormat = Literal["csv", "ndjson", "parquet"]
+    from pipeline.ingest.ingest import IngestOptions
+    from pipeline.settings import Settings
 
 
+@takes_ingest_options
 def ingest(  # noqa: PLR0913 (a verb's options are its signature)
     paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="CSV, NDJSON or Parquet files, or folders of them.")],
     *,
-    ts: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="The stamp; give several to put a date and a time together.")
-    ] = None,
-    value: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="The value; several make a wide file.")] = None,
-    series_id: Annotated[str | None, typer.Option(metavar="COLUMN", help="The whole series id.")] = None,
-    device_id: Annotated[str | None, typer.Option(metavar="COLUMN", help="The device.")] = None,
-    metric: Annotated[str | None, typer.Option(metavar="COLUMN", help="What was measured.")] = None,
-    unit: Annotated[str | None, typer.Option(metavar="COLUMN", help="The unit of the value.")] = None,
-    received_at: Annotated[str | None, typer.Option(metavar="COLUMN", help="When the reading was first seen.")] = None,
-    seq: Annotated[str | None, typer.Option(metavar="COLUMN", help="The device's sequence number.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="Device of files that name none.  [default: the file's name]")] = None,
-    time_zone: Annotated[
-        str | None, typer.Option(metavar="ZONE", help="Zone of stamps without an offset, as UTC or Europe/Berlin.")
-    ] = None,
-    epoch_unit: Annotated[EpochUnit | None, typer.Option(help="Unit of stamps that are numbers.  [default: by magnitude]")] = None,
-    format: Annotated[FileFormat | None, typer.Option(help="Format of every file.  [default: by its name]")] = None,  # noqa: A002 (the flag's name)
-    aggregation: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC=KIND", help="How readings of a metric become one value: mean, last, sum, counter.")
-    ] = None,
+    options: "IngestOptions",
     sample_interval: Annotated[
         timedelta | None, duration_option("--sample-interval", "Spacing of the grid.  [default: inferred for each series]")
     ] = None,
@@ -74,8 +56,6 @@ def ingest(  # noqa: PLR0913 (a verb's options are its signature)
     Columns are recognised by their usual names; the options name those that are not.
     """
     from flows.console import busy, write_json
-    from pipeline.ingest.ingest import IngestOptions
-    from pipeline.ingest.mapping import ColumnMapping
 
     settings = read_settings(settings_file, lake, prepare=given(sample_interval=sample_interval))
     if plan + devices + units > 1 or (known_ahead is not None and not plan):
@@ -84,28 +64,9 @@ def ingest(  # noqa: PLR0913 (a verb's options are its signature)
         _ingest_units(settings, paths, as_json=as_json)
         return
     if devices:
-        _ingest_devices(settings, paths, device_id, as_json=as_json)
+        _ingest_devices(settings, paths, options.mapping.device_id, as_json=as_json)
         return
-    mapping = ColumnMapping(
-        ts=tuple(ts or ()),
-        value=tuple(value or ()),
-        series_id=series_id,
-        device_id=device_id,
-        metric=metric,
-        unit=unit,
-        received_at=received_at,
-        seq=seq,
-    )
-    options = IngestOptions(
-        mapping=mapping,
-        device=device,
-        time_zone=time_zone,
-        epoch_unit=epoch_unit,
-        format=format,
-        aggregation=_aggregations(aggregation or []),
-        is_plan=plan,
-        known_ahead=known_ahead,
-    )
+    options = replace(options, is_plan=plan, known_ahead=known_ahead)
     with busy(f"ingesting {', '.join(map(str, paths))}"):
         outcome = stages(no_orchestrator).ingest(paths, options, settings)
     if as_json:
@@ -136,26 +97,6 @@ def _ingest_units(settings: "Settings", paths: list[Path], *, as_json: bool) -> 
         write_json(report.to_dict())
     else:
         stdout().print(f"{report.intervals:,} intervals of {report.devices:,} devices read; {report.known:,} are known.", highlight=False)
-
-
-def _aggregations(assignments: Sequence[str]) -> "dict[str, Aggregation]":
-    """Read `METRIC=KIND` pairs.
-
-    >>> _aggregations(["energy=counter"])
-    {'energy': 'counter'}
-
-    Raises:
-        typer.BadParameter: where one is no pair, or its kind is unknown.
-    """
-    from pipeline.settings import Aggregation
-
-    kinds: tuple[Aggregation, ...] = get_args(Aggregation)
-    pairs = [assignment.rpartition("=") for assignment in assignments]
-    known = {metric: kind for metric, _, said in pairs for kind in kinds if metric and kind == said}
-    if len(known) < len(pairs):
-        got = ", ".join(map(repr, assignments))
-        raise typer.BadParameter(f"--aggregation requires METRIC=KIND, each metric once, KIND one of {', '.join(kinds)}; got {got}.")
-    return known
 
 
 def _show_ingest(outcome: "IngestOutcome") -> None:

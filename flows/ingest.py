@@ -9,10 +9,12 @@ from flows.direct import IngestOutcome, read_files
 from flows.tasks import publish, retried_task, settings_of_run
 from pipeline.clock import SystemClock
 from pipeline.ingest.ingest import IngestOptions, IngestReport
+from pipeline.listen.landing import LandingReport, land
 from pipeline.prepare.regularise import RegulariseReport, regularise
 from pipeline.settings import Settings
 
 EVERY_DEFAULT = IngestOptions()
+NOTHING_LANDED = LandingReport(failed={})
 
 
 @retried_task
@@ -43,18 +45,29 @@ def ingest(paths: list[Path], options: IngestOptions = EVERY_DEFAULT, settings: 
     return outcome
 
 
+@retried_task
+def take_landed(settings: Settings, folder: Path) -> LandingReport:
+    """Take the files that have come to a landing folder."""
+    return land(settings, SystemClock(), folder, EVERY_DEFAULT)
+
+
 @flow(name="ingest-landing")
-def ingest_landing(folder: Path, settings: Settings | None = None) -> IngestOutcome | None:
-    """Ingest whatever lies in a landing folder; that nothing does is no fault.
+def ingest_landing(folder: Path, settings: Settings | None = None) -> LandingReport | None:
+    """Ingest whatever has come to a landing folder, each file once; that nothing has is no fault.
 
     Args:
-        folder: where files are dropped; they stay, and count as duplicates from then on.
+        folder: where files are dropped; they stay.
         settings: by default those of the process the run is in.
     """
-    has_files = any(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*"))
-    return ingest.fn([folder], EVERY_DEFAULT, settings) if has_files else None
+    settings = settings_of_run(settings)
+    landed = take_landed(settings, folder)
+    if landed == NOTHING_LANDED:
+        return None
+    regularise_readings(settings)
+    publish("ingest", _markdown(landed), [{"file": path, "unreadable because": error} for path, error in landed.failed.items()])
+    return landed
 
 
-def _markdown(outcome: IngestOutcome) -> str:
+def _markdown(outcome: IngestOutcome | LandingReport) -> str:
     lines = [f"| {name} | {jsonable(value)} |" for name, value in outcome.to_dict().items() if isinstance(value, int)]
-    return "\n".join(["# Ingest", "", "| readings | rows |", "|---|---:|", *lines])
+    return "\n".join(["# Ingest", "", "| what | number |", "|---|---:|", *lines])

@@ -20,8 +20,10 @@ from pipeline.failpoints import VARIABLE as FAILPOINT_VARIABLE
 Aggregation = Literal["mean", "last", "sum", "counter"]
 PayloadFormat = Literal["json", "ndjson", "line_protocol", "senml", "cloud_events", "sparkplug"]
 MQTT_USERNAME, MQTT_PASSWORD = "TIDECAST_MQTT_USERNAME", "TIDECAST_MQTT_PASSWORD"
+HTTP_TOKEN = "TIDECAST_HTTP_TOKEN"  # noqa: S105 (a name, no secret)
+KAFKA_PASSWORD = "TIDECAST_KAFKA_PASSWORD"  # noqa: S105 (a name, no secret)
 # variables that are read where they are used: a secret is no part of the settings
-NO_KNOBS = {MQTT_USERNAME, MQTT_PASSWORD, FAILPOINT_VARIABLE}
+NO_KNOBS = {MQTT_USERNAME, MQTT_PASSWORD, HTTP_TOKEN, KAFKA_PASSWORD, FAILPOINT_VARIABLE}
 
 
 class Section(BaseModel):
@@ -104,6 +106,16 @@ class MqttSettings(Section):
     key: Path | None = None  # PEM; None: it is in `cert`
 
 
+class KafkaSettings(Section):
+    """Which topics `tidecast listen kafka` reads, and from where."""
+
+    servers: str = "localhost:9092"  # host:port, several with commas between them
+    topics: tuple[str, ...] = ()
+    group: str = Field(default="tidecast", min_length=1)
+    name: str | None = Field(default=None, min_length=1, pattern=r"^[^/]+$")  # of the cluster, in the lake's offsets; None: its own id
+    properties: dict[str, str] = {}  # of librdkafka, such as security.protocol; no passwords
+
+
 class ListenSettings(Section):
     """How live sources are taken in."""
 
@@ -112,8 +124,10 @@ class ListenSettings(Section):
     keep_messages: timedelta = Field(default=timedelta(hours=24), ge=timedelta(0), le=timedelta(days=365))
     max_inbox_bytes: int = Field(default=2 * 1024**3, ge=1024**2)  # beyond it nothing more is acknowledged
     max_message_bytes: int = Field(default=10 * 1024**2, ge=1024)  # a longer one is refused (HTTP) or quarantined cut short (MQTT)
+    kafka: KafkaSettings = KafkaSettings()
     routes: tuple[Route, ...] = ()  # the first whose topic fits reads a message
     mqtt: MqttSettings = MqttSettings()
+    settle: timedelta = Field(default=timedelta(seconds=5), ge=timedelta(0), le=timedelta(hours=1))  # a file that stood still is whole
 
 
 class PrepareSettings(Section):

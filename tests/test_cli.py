@@ -48,6 +48,9 @@ VERBS = [
     "replay-quarantine",
     "data list",
     "data get",
+    "listen http",
+    "listen files",
+    "listen kafka",
 ]
 ORIGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -110,14 +110,20 @@ class Inbox:
         size = 0
         with self._faults():
             rows = self._connection.execute(f"SELECT {COLUMNS} FROM messages WHERE seq > ? ORDER BY seq LIMIT ?", (after, max_messages))  # noqa: S608 (our own names)
-            for seq, connector, topic, payload, received_us, content_type, key in rows:
-                size += len(payload)
+            for stored in map(_stored, rows):
+                size += len(stored.message.payload)
                 if found and size > max_bytes:
                     break
-                message = Message(connector, topic, payload, EPOCH + received_us * MICROSECOND, content_type, key)
-                found.append(Stored(seq, message))
+                found.append(stored)
             rows.close()
         return found
+
+    def find(self, connector: str, idempotency_key: str) -> Stored | None:
+        """Return the message that came with a key; None where none has, or it was trimmed since."""
+        query = f"SELECT {COLUMNS} FROM messages WHERE connector = ? AND idempotency_key = ?"  # noqa: S608 (our own names)
+        with self._faults():
+            row = self._connection.execute(query, (connector, idempotency_key)).fetchone()
+        return None if row is None else _stored(row)
 
     def last_seq(self) -> int:
         """Return the greatest number ever given; 0 for an inbox that has never held a message."""
@@ -212,6 +218,11 @@ class Inbox:
                 f"The inbox requires a readable, writable SQLite file; got {self.path}: {error}. "
                 "Check the folder, its permissions and the space left; what was not stored was not acknowledged."
             ) from error
+
+
+def _stored(row: tuple[int, str, str, bytes, int, str | None, str | None]) -> Stored:
+    seq, connector, topic, payload, received_us, content_type, key = row
+    return Stored(seq, Message(connector, topic, payload, EPOCH + received_us * MICROSECOND, content_type, key))
 
 
 def _make(path: Path) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +24,7 @@ from flows import direct, orchestrated
 from flows.cli import app
 from flows.deployments import deployments
 from flows.forecast import advance, close_ticks, score
-from flows.ingest import ingest_files, ingest_landing, regularise_readings
+from flows.ingest import ingest_files, ingest_landing, regularise_readings, take_landed
 from flows.tasks import is_transient
 from models.config import NetworkConfig
 from pipeline.errors import DataError, ModelError
@@ -34,8 +34,8 @@ from pipeline.ingest.fleet import FaultSpec, FleetSpec
 from pipeline.ingest.ingest import IngestOptions
 from pipeline.ingest.simulate import write_fleet
 from pipeline.schemas import Forecasts, Observations, Plans, Readings, TableSchema
-from pipeline.settings import Settings, TrainSettings
-from pipeline.store.lake import Lake
+from pipeline.settings import ListenSettings, Settings, TrainSettings
+from pipeline.store.lake import Lake, read
 from pipeline.study.plan import DepthRequest
 from pipeline.study.tune import TuneRequest
 from pipeline.train.train import TrainReport, TrainRequest
@@ -146,6 +146,19 @@ def test_an_empty_landing_folder_is_no_fault(prefect_server: str, tmp_path: Path
     assert ingest_landing(tmp_path, Settings(lake=str(tmp_path / "lake"))) is None
 
 
+def test_a_landed_file_is_ingested_once_and_a_bad_one_stops_nothing(prefect_server: str, readings: Path, tmp_path: Path) -> None:
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    (landing / "good.ndjson").write_bytes(readings.read_bytes())
+    (landing / "bad.csv").write_text("no,reading\n1,2\n")
+    settings = Settings(lake=str(tmp_path / "lake"), listen=ListenSettings(settle=timedelta(0)))
+    landed = ingest_landing(landing, settings)
+    assert landed is not None
+    assert (landed.files, len(landed.failed)) == (1, 1)
+    assert not read(Lake(settings.lake).scan(Observations)).is_empty()
+    assert ingest_landing(landing, settings) is None
+
+
 def test_schedules_become_runs(prefect_server: str, tmp_path: Path) -> None:
     """Shown to fail by SQLAlchemy 2.1, on which the scheduler of Prefect 3.8 raises and makes no runs."""
     ids = [deployment.apply() for deployment in deployments(Settings(lake=str(tmp_path)), tmp_path)]
@@ -165,7 +178,7 @@ def test_only_what_may_mend_itself_is_tried_again(fault: Exception, again: bool)
 
 def test_every_stage_that_reads_or_writes_the_lake_alone_is_tried_again() -> None:
     """Shown to fail by a plain task in the flow `forecast`."""
-    for tried in (ingest_files, regularise_readings, close_ticks, advance, score):
+    for tried in (ingest_files, take_landed, regularise_readings, close_ticks, advance, score):
         assert (tried.retries, tried.retry_condition_fn, tried.cache_policy) == (3, is_transient, NO_CACHE)
 
 

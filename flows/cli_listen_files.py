@@ -1,0 +1,41 @@
+"""The verb `listen files`: a landing folder, whose files become readings once each."""
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli_ingest_options import takes_ingest_options
+from flows.cli_options import AsJson, Lake, NoOrchestrator, SettingsFile, read_settings
+
+if TYPE_CHECKING:
+    from pipeline.ingest.ingest import IngestOptions
+
+
+@takes_ingest_options
+def listen_files(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where files land; they stay there.")],
+    *,
+    options: "IngestOptions",
+    lake: Lake = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+    no_orchestrator: NoOrchestrator = False,  # noqa: ARG001 (never uses Prefect)
+) -> None:
+    """Take each file that lands in a folder, once, when it has stood still; the options are those of `tidecast ingest`.
+
+    Names that end in .tmp or .part or begin with a dot are left alone. Ctrl-C or SIGTERM finishes the file under way and ends.
+    """
+    from flows.console import log_to_stderr, stdout, write_json
+    from pipeline.clock import SystemClock
+    from pipeline.listen.landing import LandingSource
+    from pipeline.listen.service import run_listener
+
+    settings, clock, stop = read_settings(settings_file, lake), SystemClock(), threading.Event()
+    log_to_stderr()
+    report = run_listener(settings, clock, LandingSource(settings, clock, folder, options, stop), stop=stop)
+    if as_json:
+        write_json(report.to_dict())
+    else:
+        stdout().print("  ".join(f"{name} [bold]{count:,}[/bold]" for name, count in report.counts.items()), highlight=False)

@@ -1,0 +1,46 @@
+"""The verb `listen http`: readings that devices and gateways push, on disk before they are answered."""
+
+import os
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli_options import AsJson, Lake, NoOrchestrator, SettingsFile, read_settings
+
+
+def listen_http(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on; one that others can reach requires TIDECAST_HTTP_TOKEN.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes any free one.")] = 8080,
+    certificate: Annotated[Path | None, typer.Option("--cert", metavar="FILE", help="Certificate for TLS, a PEM file.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Its private key, a PEM file.")] = None,
+    lake: Lake = None,
+    settings_file: SettingsFile = None,
+    as_json: AsJson = False,
+    no_orchestrator: NoOrchestrator = False,  # noqa: ARG001 (never uses Prefect)
+) -> None:
+    """Take readings by HTTP: POST /readings answers 200 once they are on disk.
+
+    GET /health tells how far the lake is behind. Ctrl-C or SIGTERM answers what is under way, stores it and ends.
+    """
+    from flows.console import log_to_stderr, note, stdout, write_json
+    from pipeline.clock import SystemClock
+    from pipeline.listen.http import HttpOptions, HttpSource
+    from pipeline.listen.service import run_listener
+    from pipeline.settings import HTTP_TOKEN
+
+    settings = read_settings(settings_file, lake)
+    log_to_stderr()
+    options = HttpOptions(host=host, port=port, token=os.environ.get(HTTP_TOKEN), certificate=certificate, key=key)
+    source = HttpSource(settings, SystemClock(), options)
+    if as_json:
+        write_json({"url": source.url})
+    else:
+        stdout().print(f"POST {source.url}/readings   GET {source.url}/health   Ctrl-C stops it.", highlight=False, markup=False)
+    if options.token and not certificate:
+        note("Without --cert the token travels as it is: keep this behind a proxy that does TLS.")
+    report = run_listener(settings, SystemClock(), source, stop=threading.Event())
+    if not as_json:
+        stdout().print("  ".join(f"{name} [bold]{count:,}[/bold]" for name, count in report.counts.items()), highlight=False)

@@ -1,0 +1,152 @@
+"""Readings pushed by HTTP: `POST /readings/…` answers 200 when the message is on disk, and never before.
+
+A FastAPI application in a uvicorn server with a thread of its own; what it takes goes to the inbox as it came, and is decoded by the
+drain. Run by `run_listener`, made by `tidecast listen http`.
+"""
+
+import ipaddress
+import socket
+import ssl
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from pipeline.clock import Clock
+from pipeline.errors import SettingsError
+from pipeline.listen.group_commit import GroupCommit
+from pipeline.listen.http_intake import Intake, make_app
+from pipeline.listen.inbox import Inbox
+from pipeline.settings import Settings
+
+MAX_CONNECTIONS = 500  # half of the usual limit of open files of a process
+STOP_SECONDS = 10  # for the answers to requests that are under way
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpOptions:
+    """Where the server listens, and who may send to it.
+
+    Attributes:
+        host: address or name of one interface.
+        port: 0 for any free one.
+        token: what `Authorization: Bearer` must carry; None asks for none, which only loopback may.
+        certificate: PEM file for TLS, with its chain; None serves plain HTTP.
+        key: PEM file of the certificate's private key.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token: str | None = field(default=None, repr=False)
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.token and not _is_loopback(self.host):
+            raise SettingsError(
+                f"tidecast listen http requires a token where others can reach it; got --host {self.host} and none. "
+                "Set TIDECAST_HTTP_TOKEN, or listen on 127.0.0.1."
+            )
+        if (self.certificate is None) != (self.key is None):
+            raise SettingsError(f"TLS requires --cert and --key; got only {self.certificate or self.key}. Name the other file too.")
+
+
+class HttpSource:
+    """The server as a source of messages; between its making and `start`, connections wait.
+
+    Attributes:
+        url: where it listens, with the port it got.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock, options: HttpOptions) -> None:
+        """Take the address.
+
+        Raises:
+            SettingsError: when the address or the certificate cannot be used.
+        """
+        _require_certificate(options)
+        self._settings, self._clock, self._options = settings, clock, options
+        self._counts = Counter(stored=0, repeated=0)
+        self._socket = _bind(options)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        self.url = f"http{'s' if options.certificate else ''}://{host}:{self._socket.getsockname()[1]}"
+
+    def start(self) -> None:
+        """Open the inbox and take requests.
+
+        Raises:
+            StoreError: when there is no inbox and none can be made.
+        """
+        with ExitStack() as opened:
+            opened.enter_context(self._socket)
+            commits = GroupCommit(self._settings.state_dir)
+            opened.callback(commits.close)
+            inbox = Inbox(self._settings.state_dir)
+            opened.callback(inbox.close)
+            app = make_app(Intake(self._settings, self._clock, commits, inbox, self._counts), self._options.token or None)
+            self._server = uvicorn.Server(_config(app, self._options))
+            # outside of the main thread uvicorn leaves signals alone: they belong to `run_listener`
+            self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
+            self._thread.start()
+            self._opened = opened.pop_all()
+
+    def stop(self) -> None:
+        """Take no more, answer what is under way, and store what was taken."""
+        self._server.should_exit = True
+        self._thread.join()
+        self._opened.close()
+
+    def counts(self) -> Mapping[str, int]:
+        """Return the messages stored, and those whose key had brought them before."""
+        return dict(self._counts)
+
+
+def _config(app: FastAPI, options: HttpOptions) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        ssl_certfile=options.certificate,
+        ssl_keyfile=options.key,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _require_certificate(options: HttpOptions) -> None:
+    if options.certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.certificate, options.key)
+    except OSError as error:  # ssl.SSLError is one
+        got = f"{options.certificate} and {options.key}: {error}"
+        raise SettingsError(f"TLS requires a certificate and its key as PEM files; got {got}. Check --cert and --key.") from error
+
+
+def _bind(options: HttpOptions) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        where = f"{options.host}:{options.port}"
+        raise SettingsError(
+            f"tidecast listen http requires a free address of this machine; got {where}: {error}. Choose --host and --port."
+        ) from error

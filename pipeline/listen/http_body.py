@@ -1,0 +1,114 @@
+"""Reads the bodies of requests within three limits: the length of each, the memory of all together, and the time each takes.
+
+A slow client holds what it has sent for as long as it takes, so what all of them hold is counted. Called by `http.py`.
+"""
+
+import asyncio
+import gzip
+import io
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import HTTPException, Request
+from starlette.requests import ClientDisconnect
+
+MAX_SECONDS = 60.0  # for one body: 10 MiB at 1.4 Mbit/s
+MAX_BODIES = 8  # of the greatest length, in memory at once
+
+
+def refuse(status: int, sentence: str, **headers: str) -> HTTPException:
+    """Return the refusal of a request; its connection closes, because the rest of its body is not read."""
+    return HTTPException(status, sentence, {"Connection": "close", **{name.replace("_", "-"): value for name, value in headers.items()}})
+
+
+@dataclass
+class _Share:
+    """What one request has of the memory, in bytes."""
+
+    num_bytes: int = 0
+
+
+class BodyReader:
+    """Reads bodies for one event loop.
+
+    Attributes:
+        num_held: bytes of all bodies now in memory.
+    """
+
+    def __init__(self, max_bytes: int, retry_after: str) -> None:
+        """Set the limits.
+
+        Args:
+            max_bytes: of one body, as it comes and unpacked.
+            retry_after: seconds after which a client may try again that found no room.
+        """
+        self.num_held = 0
+        self._max_bytes = max_bytes
+        self._retry_after = retry_after
+        self._unpacking = asyncio.Semaphore(1)  # one at a time, so that what is being unpacked adds one body to the memory and no more
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield a request's body, unpacked; its room is free again when the block ends.
+
+        Raises:
+            HTTPException: 400 when it breaks off or is no gzip, 408 when it is slow, 413 when it is too long, 415 when it is packed
+                in another way, 503 when there is no room for it.
+        """
+        packing = request.headers.get("content-encoding", "identity").strip().lower()
+        if packing not in ("identity", "gzip"):
+            raise refuse(415, f"POST /readings requires a plain body or gzip; got {packing}. Pack it with gzip.", Accept_Encoding="gzip")
+        share = _Share()
+        try:
+            body = await self._read(request, share)
+            if packing == "gzip":
+                body = await self._unpack(body, share)
+            yield body
+        finally:
+            self.num_held -= share.num_bytes
+
+    async def _read(self, request: Request, share: _Share) -> bytes:
+        if int(request.headers.get("content-length", "0")) > self._max_bytes:
+            raise self._too_long()
+        body = bytearray()  # not a list of parts: a part of one byte takes 41
+        try:
+            async with asyncio.timeout(MAX_SECONDS):
+                async for part in request.stream():
+                    if len(body) + len(part) > self._max_bytes:
+                        raise self._too_long()
+                    self._hold(len(part), share)
+                    body += part
+        except TimeoutError:
+            raise refuse(408, f"POST /readings requires its body within {MAX_SECONDS:.0f} s; got {len(body)} bytes. Send less.") from None
+        except ClientDisconnect:
+            raise refuse(400, "POST /readings requires a whole body; got a connection that ended before. Send it again.") from None
+        return bytes(body)
+
+    def _hold(self, num_bytes: int, share: _Share) -> None:
+        if self.num_held + num_bytes > MAX_BODIES * self._max_bytes:
+            held = f"{self.num_held} bytes of other requests"
+            raise refuse(503, f"POST /readings requires room for its body; got {held}. Try again.", Retry_After=self._retry_after)
+        self.num_held += num_bytes
+        share.num_bytes += num_bytes
+
+    async def _unpack(self, packed: bytes, share: _Share) -> bytes:
+        async with self._unpacking:
+            try:
+                body = await asyncio.to_thread(_gunzip, packed, self._max_bytes + 1)
+            except (OSError, EOFError, zlib.error) as error:
+                raise refuse(400, f"POST /readings requires whole gzip data; got {error}. Pack it again.") from None
+            if len(body) > self._max_bytes:
+                raise self._too_long()
+            self._hold(len(body), share)
+        return body
+
+    def _too_long(self) -> HTTPException:
+        return refuse(413, f"POST /readings requires a body of at most {self._max_bytes} bytes, unpacked; got more. Send it in parts.")
+
+
+def _gunzip(packed: bytes, max_bytes: int) -> bytes:
+    """Unpack at most so many bytes: a gzip of 10 KB can hold 10 MB."""
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+        return file.read(max_bytes)

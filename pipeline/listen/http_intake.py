@@ -1,0 +1,189 @@
+"""What stands between a request and the inbox: who may send, what may be sent, and the answer when it is on disk.
+
+Bodies go to the inbox as they came, unpacked; the drain decodes them. Called by `http.py`.
+"""
+
+import asyncio
+import hmac
+import re
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from math import ceil
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from pipeline.clock import Clock
+from pipeline.errors import StoreError
+from pipeline.listen.group_commit import GroupCommit
+from pipeline.listen.http_body import BodyReader, refuse
+from pipeline.listen.inbox import Inbox
+from pipeline.payloads.message import Message
+from pipeline.schemas import Readings
+from pipeline.settings import Settings
+from pipeline.store.lake import Lake
+from pipeline.store.readings import fence
+
+CONNECTOR = "http"
+MEDIA_TYPES = (
+    "application/json",
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "text/plain",  # InfluxDB line protocol, as are the next two
+    "application/vnd.influx.line-protocol",
+    "application/x-influx-line-protocol",
+    "application/senml+json",
+    "application/cloudevents+json",
+    "application/cloudevents-batch+json",
+)
+MAX_KEY_LENGTH = 255
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What stands between a request and the inbox.
+
+    Attributes:
+        settings: limits, and where the lake is.
+        clock: says when a message was received.
+        commits: stores messages.
+        inbox: a connection of the server's own thread, for reading.
+        counts: messages stored, and those whose key had brought them before.
+    """
+
+    settings: Settings
+    clock: Clock
+    commits: GroupCommit
+    inbox: Inbox
+    counts: Counter[str]
+
+    @property
+    def retry_after(self) -> str:
+        """Seconds until the lake may have caught up."""
+        return str(ceil(self.settings.listen.drain_interval.total_seconds()))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the inbox has no room."""
+        return self.inbox.is_full(self.settings.listen.max_inbox_bytes)
+
+    async def store(self, message: Message) -> int:
+        """Return once the message is on disk: 1, or 0 where its key has brought the same before.
+
+        Raises:
+            HTTPException: 409 when the key has brought something else.
+            StoreError: when it cannot be stored.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[StoreError | None] = loop.create_future()
+
+        def tell(failure: StoreError | None) -> None:
+            with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                loop.call_soon_threadsafe(lambda: None if done.done() else done.set_result(failure))
+
+        self.commits.submit(message, tell)
+        failure = await done
+        if failure is not None:
+            raise failure
+        num_new = 1 if message.idempotency_key is None else self._num_new(message, message.idempotency_key)
+        self.counts.update(stored=num_new, repeated=1 - num_new)
+        return num_new
+
+    def _num_new(self, message: Message, key: str) -> int:
+        found = self.inbox.find(CONNECTOR, key)
+        if found is None or found.message == message:
+            return 1
+        first = found.message
+        if (first.topic, first.content_type, first.payload) != (message.topic, message.content_type, message.payload):
+            raise refuse(409, f"An Idempotency-Key requires the same request each time; got {key!r} with another one. Use a new key.")
+        return 0
+
+    async def health(self) -> dict[str, object]:
+        """Return how the inbox is and how far behind the lake is.
+
+        Raises:
+            StoreError: when the inbox cannot be read.
+        """
+        through = await asyncio.to_thread(self._through)
+        waiting = self.inbox.read(through, max_messages=1, max_bytes=0)
+        lag_s = (self.clock.now() - waiting[0].message.received_at).total_seconds() if waiting else 0.0
+        return {
+            "status": "full" if self.is_full else "ok",
+            "waiting": self.inbox.last_seq() - through,
+            "lag_s": max(0.0, lag_s),
+            "inbox_bytes": self.inbox.num_bytes(),
+        }
+
+    def _through(self) -> int:
+        """Return the number of the last message that the lake has."""
+        try:
+            return Lake(self.settings.lake).last_seq(Readings, fence(f"inbox/{self.inbox.name}")) or 0
+        except StoreError:  # no lake yet, or a damaged one: then everything waits
+            return 0
+
+
+def make_app(intake: Intake, token: str | None) -> FastAPI:
+    """Return the application; no pages of documentation, which would load scripts from elsewhere."""
+    app = FastAPI(title="tidecast", docs_url=None, redoc_url=None, openapi_url=None)
+    bodies = BodyReader(intake.settings.listen.max_message_bytes, intake.retry_after)
+
+    @app.exception_handler(StoreError)
+    async def unavailable(_: Request, error: StoreError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": intake.retry_after, "Connection": "close"})
+
+    @app.post("/readings")
+    @app.post("/readings/{topic:path}")
+    async def post(request: Request, topic: str = "") -> dict[str, int]:
+        _require_sender(request, token)
+        if intake.is_full:
+            raise StoreError("POST /readings requires room in the inbox; got a full one. Try again when the lake has caught up.")
+        topic, media_type, key = _topic(topic), _media_type(request), _key(request)
+        async with bodies.body(request) as payload:
+            if not payload:
+                raise refuse(400, "POST /readings requires readings; got an empty body. Send one reading or more.")
+            return {"stored": await intake.store(Message(CONNECTOR, topic, payload, intake.clock.now(), media_type, key))}
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        report = await intake.health()
+        return JSONResponse(report, 200 if report["status"] == "ok" else 503)
+
+    return app
+
+
+def _require_sender(request: Request, token: str | None) -> None:
+    if token is None:
+        if "origin" in request.headers:  # a page in somebody's browser may send to that machine's loopback too
+            raise refuse(403, "POST /readings requires a token where a web page sends; got none. Set TIDECAST_HTTP_TOKEN.")
+        return
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), token.encode()):
+        wanted = "POST /readings requires the header Authorization: Bearer with the token; got another or none. Send it."
+        raise refuse(401, wanted, WWW_Authenticate="Bearer")
+
+
+def _topic(path: str) -> str:
+    topic = path.strip("/")
+    if not topic.isprintable():
+        raise refuse(400, f"A topic requires printable characters; got {topic!r}. Correct the path.")
+    return topic
+
+
+def _media_type(request: Request) -> str | None:
+    said = request.headers.get("content-type")
+    if said is None:
+        return None
+    name = said.partition(";")[0].strip().lower()
+    charset = re.search(r'charset="?([^\s;"]+)', said, re.IGNORECASE)
+    if name not in MEDIA_TYPES or (charset is not None and charset[1].lower() not in ("utf-8", "utf8", "us-ascii")):
+        raise refuse(415, f"POST /readings requires, in UTF-8, one of {', '.join(MEDIA_TYPES)}; got {said}. Set Content-Type.")
+    return name
+
+
+def _key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key.strip()) <= MAX_KEY_LENGTH:
+        raise refuse(400, f"An Idempotency-Key requires 1 to {MAX_KEY_LENGTH} characters; got {len(key.strip())}. Choose another.")
+    return None if key is None else key.strip()

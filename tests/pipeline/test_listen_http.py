@@ -1,0 +1,313 @@
+"""The HTTP source as a device meets it: a real server on loopback, a real inbox, and what is in it after a kill."""
+
+import gzip
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pipeline.clock import SystemClock
+from pipeline.errors import SettingsError
+from pipeline.listen import http_body
+from pipeline.listen.http import HttpOptions, HttpSource
+from pipeline.listen.http_intake import MEDIA_TYPES
+from pipeline.listen.inbox import Inbox, Stored
+from pipeline.schemas import Readings
+from pipeline.settings import HTTP_TOKEN, ListenSettings, Settings
+from pipeline.store.lake import Lake
+
+COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "listen", "http", "--port", "0", "--json"]
+ANY_PORT = HttpOptions(port=0)
+SHORT = ListenSettings(max_message_bytes=1024)
+READING = b'{"ts": "2026-03-02T00:00:00Z", "device_id": "pump-1", "metric": "flow", "value": 1.5}'
+JSON = {"Content-Type": "application/json"}
+GZIP = {**JSON, "Content-Encoding": "gzip"}
+
+
+@contextmanager
+def serving(folder: Path, listen: ListenSettings | None = None, options: HttpOptions = ANY_PORT) -> Iterator[httpx.Client]:
+    """Run a server over a lake in `folder` and yield a client of it."""
+    source = HttpSource(settings_of(folder, listen), SystemClock(), options)
+    source.start()
+    try:
+        with httpx.Client(base_url=source.url, timeout=20, trust_env=False, verify=False) as client:
+            yield client
+    finally:
+        source.stop()
+
+
+def settings_of(folder: Path, listen: ListenSettings | None = None) -> Settings:
+    return Settings(lake=str(folder / "lake"), listen=listen or ListenSettings())
+
+
+def stored(folder: Path) -> list[Stored]:
+    """Return what is in the inbox of a folder."""
+    inbox = Inbox(settings_of(folder).state_dir)
+    try:
+        return inbox.read(0, max_messages=1000, max_bytes=1 << 30)
+    finally:
+        inbox.close()
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("http")
+
+
+@pytest.fixture(scope="module")
+def client(here: Path) -> Iterator[httpx.Client]:
+    """One server with short messages for the tests that leave it as it is."""
+    with serving(here, SHORT) as client:
+        yield client
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that happens in another thread or process."""
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_message_is_in_the_inbox_when_it_is_answered(client: httpx.Client, here: Path) -> None:
+    answer = client.post("/readings/site/7", content=READING, headers=JSON)
+    assert (answer.status_code, answer.json()) == (200, {"stored": 1})
+    message = stored(here)[-1].message
+    assert (message.source, message.payload, message.content_type) == ("http:site/7", READING, "application/json")
+
+
+@pytest.mark.parametrize(("path", "topic"), [("", ""), ("/", ""), ("/site/7/", "site/7"), ("/Halle%20%C3%A9/a%2Fb", "Halle é/a/b")])
+def test_the_topic_is_the_rest_of_the_path(client: httpx.Client, here: Path, path: str, topic: str) -> None:
+    assert client.post(f"/readings{path}", content=READING, headers=JSON).status_code == 200
+    assert stored(here)[-1].message.topic == topic
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+def test_each_format_is_taken_with_its_type(client: httpx.Client, here: Path, media_type: str) -> None:
+    assert client.post("/readings", content=b"x", headers={"Content-Type": f"{media_type.upper()}; charset=UTF-8"}).status_code == 200
+    assert stored(here)[-1].message.content_type == media_type
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"Content-Type": "application/xml"}, READING, 415),
+        ({"Content-Type": "text/plain; charset=utf-16"}, READING, 415),
+        ({**JSON, "Content-Encoding": "br"}, READING, 415),
+        ({**JSON, "Idempotency-Key": ""}, READING, 400),
+        ({**JSON, "Idempotency-Key": "k" * 256}, READING, 400),
+        ({**JSON, "Origin": "https://elsewhere.example"}, READING, 403),
+        (JSON, b"", 400),
+        (JSON, b"x" * 1025, 413),
+        (GZIP, b"no gzip", 400),
+        (GZIP, gzip.compress(READING)[:-9], 400),
+        (GZIP, gzip.compress(b"0" * 1025), 413),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_with_a_reason(
+    client: httpx.Client, here: Path, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    before = len(stored(here))
+    answer = client.post("/readings", content=body, headers=headers)
+    assert answer.status_code == status
+    assert "requires" in answer.json()["detail"]
+    assert len(stored(here)) == before
+
+
+def test_a_topic_with_control_characters_is_refused(client: httpx.Client) -> None:
+    assert client.post("/readings/a%00b", content=READING, headers=JSON).status_code == 400
+
+
+def test_a_body_of_the_greatest_length_is_taken_packed_or_not(client: httpx.Client, here: Path) -> None:
+    longest = b"x" * 1024
+    for body, headers in ((longest, JSON), (gzip.compress(longest), GZIP), (gzip.compress(longest[:512]) * 2, GZIP)):
+        assert client.post("/readings", content=body, headers=headers).status_code == 200
+        assert stored(here)[-1].message.payload == longest
+
+
+@pytest.mark.parametrize("said", [b"Content-Length: 1000000000", b"Transfer-Encoding: chunked"])
+def test_the_rest_of_a_body_that_is_too_long_is_not_read(client: httpx.Client, said: bytes) -> None:
+    """Shown to fail without `Connection: close`: the server then reads and forgets whatever comes."""
+    part = b"800\r\n" + b"x" * 2048 + b"\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20) as device:
+        device.sendall(b"POST /readings HTTP/1.1\r\nHost: x\r\n" + said + b"\r\n\r\n" + part)
+        assert device.recv(65_536).startswith(b"HTTP/1.1 413 ")
+        with pytest.raises(ConnectionError):
+            device.sendall(part * 10_000)  # 20 MB: more than what the system takes in for a server that does not read
+
+
+def test_a_key_counts_once(client: httpx.Client, here: Path) -> None:
+    headers = {**JSON, "Idempotency-Key": "once"}
+    before = len(stored(here))
+    answers = [client.post("/readings/a", content=READING, headers=headers).json() for _ in range(3)]
+    assert answers == [{"stored": 1}, {"stored": 0}, {"stored": 0}]
+    assert len(stored(here)) == before + 1
+
+
+def test_a_key_with_another_request_is_a_conflict(client: httpx.Client, here: Path) -> None:
+    headers = {**JSON, "Idempotency-Key": "taken"}
+    assert client.post("/readings/a", content=READING, headers=headers).status_code == 200
+    before = len(stored(here))
+    assert client.post("/readings/a", content=READING + b" ", headers=headers).status_code == 409
+    assert client.post("/readings/b", content=READING, headers=headers).status_code == 409
+    assert len(stored(here)) == before
+
+
+def test_a_key_that_many_send_at_once_counts_once(client: httpx.Client) -> None:
+    """Shown to fail by looking the key up before the commit and not after it."""
+    answers: list[int] = []
+
+    def send() -> None:
+        answer = httpx.post(f"{client.base_url}/readings", content=READING, headers={**JSON, "Idempotency-Key": "race"}, trust_env=False)
+        answers.append(answer.json()["stored"])
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [0] * 7 + [1]
+
+
+@pytest.mark.parametrize("given", [None, "Bearer wrong", "Bearer", "Basic secret", "Bearer sécret"])
+def test_a_token_is_asked_for_before_anything_is_read(tmp_path: Path, given: str | None) -> None:
+    with serving(tmp_path, options=HttpOptions(port=0, token="secret")) as client:
+        wrong = {} if given is None else {"Authorization": given.encode()}
+        refused = client.post("/readings", content=READING, headers={**JSON, **wrong})
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert client.post("/readings", content=READING, headers={**JSON, "Authorization": "bearer secret"}).status_code == 200
+        assert client.get("/health").status_code == 200
+    assert len(stored(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_without_a_token_only_loopback_is_listened_on(host: str) -> None:
+    with pytest.raises(SettingsError, match="requires a token where others can reach it"):
+        HttpOptions(host=host)
+    assert "secret" not in repr(HttpOptions(host=host, token="secret"))
+
+
+def test_a_full_inbox_says_when_to_try_again(tmp_path: Path) -> None:
+    with serving(tmp_path, ListenSettings(max_inbox_bytes=1024**2)) as client:
+        assert client.post("/readings", content=b"x" * 1024**2, headers=JSON).status_code == 200
+        refused = client.post("/readings", content=READING, headers=JSON)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+        health = client.get("/health")
+        assert (health.status_code, health.json()["status"], health.json()["waiting"]) == (503, "full", 1)
+
+
+def test_an_inbox_that_cannot_be_written_says_when_to_try_again(tmp_path: Path) -> None:
+    with serving(tmp_path) as client:
+        inbox = Inbox(settings_of(tmp_path).state_dir)
+        inbox._connection.execute("ALTER TABLE messages RENAME COLUMN payload TO gone")  # what any fault of the disk does: no INSERT works
+        inbox.close()
+        refused = client.post("/readings", content=READING, headers=JSON)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "10")
+
+
+def test_health_counts_what_the_lake_does_not_have(client: httpx.Client, here: Path) -> None:
+    client.post("/readings", content=READING, headers=JSON)
+    report = client.get("/health").json()
+    assert (report["status"], report["waiting"]) == ("ok", stored(here)[-1].seq)
+    assert report["lag_s"] > 0
+    lake, inbox = Lake(settings_of(here).lake), Inbox(settings_of(here).state_dir)
+    lake.create_all()
+    lake.append(Readings, Readings.empty(), app_id=f"ingest/inbox/{inbox.name}", seq=inbox.last_seq())
+    inbox.close()
+    drained = client.get("/health").json()
+    assert (drained["waiting"], drained["lag_s"]) == (0, 0.0)
+
+
+def test_slow_clients_together_hold_no_more_than_the_limit(tmp_path: Path) -> None:
+    """Shown to fail by holding without a limit: all twelve would wait."""
+    unfinished = b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n" + b"x" * 1023
+    with serving(tmp_path, SHORT) as client:
+        address = client.base_url.host, client.base_url.port or 0
+        devices = [socket.create_connection(address, timeout=20) for _ in range(http_body.MAX_BODIES)]
+        for device in devices:
+            device.sendall(unfinished)
+        until(lambda: client.post("/readings", content=b"x" * 512, headers=JSON).status_code == 503)
+        for device in devices:
+            device.sendall(b"x")
+        assert all(device.recv(65_536).startswith(b"HTTP/1.1 200 ") for device in devices)
+        assert client.post("/readings", content=b"x" * 512, headers=JSON).status_code == 200
+        for device in devices:
+            device.close()
+
+
+def test_a_client_that_stands_still_is_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_body, "MAX_SECONDS", 0.05)
+    with serving(tmp_path) as client, socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20) as device:
+        device.sendall(b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert device.recv(65_536).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_stop_answers_what_is_under_way(tmp_path: Path) -> None:
+    """Shown to fail by closing the inbox before the server has ended."""
+    source = HttpSource(settings_of(tmp_path), SystemClock(), ANY_PORT)
+    source.start()
+    url = httpx.URL(source.url)
+    with socket.create_connection((url.host, url.port or 0), timeout=20) as device:
+        device.sendall(b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert device.recv(65_536).startswith(b"HTTP/1.1 100 ")  # the request is being read
+        stopping = threading.Thread(target=source.stop)
+        stopping.start()
+        until(lambda: is_refused(url))
+        device.sendall(b"{}")
+        assert device.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        stopping.join()
+    assert [item.message.payload for item in stored(tmp_path)] == [b"{}"]
+
+
+def is_refused(url: httpx.URL) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((url.host, url.port or 0)) != 0
+
+
+def test_a_busy_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"requires a free address of this machine; got 127.0.0.1:{port}"):
+            HttpSource(Settings(), SystemClock(), HttpOptions(port=port))
+
+
+def test_tls_takes_both_files_and_serves_them(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="TLS requires --cert and --key"):
+        HttpOptions(certificate=tmp_path / "cert.pem")
+    options = HttpOptions(port=0, certificate=tmp_path / "cert.pem", key=tmp_path / "key.pem")
+    with pytest.raises(SettingsError, match="TLS requires a certificate and its key as PEM files"):
+        HttpSource(settings_of(tmp_path), SystemClock(), options)
+    files = ["-keyout", str(options.key), "-out", str(options.certificate)]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", *files], check=True, capture_output=True
+    )
+    with serving(tmp_path, options=options) as client:
+        assert client.base_url.scheme == "https"
+        assert client.post("/readings", content=READING, headers=JSON).json() == {"stored": 1}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 0)])
+def test_what_was_answered_outlives_the_process(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    environment = {**os.environ, HTTP_TOKEN: "secret"}
+    command = [*COMMAND, "--lake", str(tmp_path / "lake")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True) as process:
+        assert process.stdout is not None
+        url = json.loads("".join(takewhile("}\n".__ne__, process.stdout)) + "}")["url"]
+        answer = httpx.post(
+            f"{url}/readings/a", content=READING, headers={**JSON, "Authorization": "Bearer secret"}, trust_env=False, timeout=30
+        )
+        process.send_signal(number)
+        assert process.wait(timeout=60) == code
+    assert answer.json() == {"stored": 1}
+    assert [item.message.payload for item in stored(tmp_path)] == [READING]
