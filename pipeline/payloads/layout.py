@@ -65,10 +65,10 @@ class Rule:
 
 
 def shape_of(document: dict[str, JsonValue], depth: int = DEPTH) -> tuple[Path, ...]:
-    """Return the path of each member that is no object itself, in the order of the document; below a depth, objects too."""
+    """Return the path of each member that is no object itself, in the order of the document; an empty or a very deep one counts as none."""
     found: list[Path] = []
     for name, value in document.items():
-        is_open = isinstance(value, dict) and depth > 1
+        is_open = isinstance(value, dict) and bool(value) and depth > 1
         found += [(name, *path) for path in shape_of(cast(dict[str, JsonValue], value), depth - 1)] if is_open else [(name,)]
     return tuple(found)
 
