@@ -2,12 +2,11 @@
 
 import base64
 import binascii
-import json
 from dataclasses import dataclass
 
 import polars as pl
 
-from pipeline.payloads.json_values import NOT_JSON, JsonValue, NotJsonError, as_text, parse_items
+from pipeline.payloads.json_values import NOT_JSON, JsonValue, NotJsonError, as_text, dump, parse_items
 from pipeline.payloads.rows import Decoded, Found, Place
 
 REQUIRED = ("specversion", "id", "source", "type")
@@ -91,7 +90,7 @@ def _data(value: dict[str, JsonValue], *, is_text: bool) -> bytes | None:
         return None
     if is_text and isinstance(data, str):
         return data.encode(errors="replace")
-    return json.dumps(data).encode()
+    return dump(data).encode()
 
 
 def _is_json(content_type: str) -> bool:

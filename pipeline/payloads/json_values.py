@@ -61,7 +61,15 @@ def as_text(value: JsonValue) -> str | None:
         return value if value.isascii() else value.encode(errors="replace").decode()
     if isinstance(value, float) and math.isfinite(value):
         return np.format_float_positional(value, trim="-")
-    return repr(value) if isinstance(value, float) else json.dumps(value)
+    return repr(value) if isinstance(value, float) else dump(value)
+
+
+def dump(value: JsonValue) -> str:
+    """Write a value as JSON; what is nested too deep to be written is null."""
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return "null"
 
 
 def look_up(document: JsonValue, path: Path) -> JsonValue:

@@ -6,6 +6,7 @@ Called by `json_pointers.py` and `uniform.py`, so that both read an object in th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 from pipeline.errors import CausalityError
 from pipeline.ingest.mapping import KNOWN, OPTIONAL_ROLES, ColumnMapping, NoReadingsError, infer_mapping
@@ -13,6 +14,7 @@ from pipeline.payloads.json_values import JsonValue, Path, parse_pointer
 from pipeline.settings import Route
 
 METRICS_NAMES = ("metrics", "values", "fields", "measurements")  # usual names of an object whose members are metric: value
+DEPTH = 16  # of objects that are looked into
 _POINTERS = ("ts", "device_id", "metric", "value", "unit", "quality", "seq", "received_at")
 _ELSEWHERE = "\0"  # begins the stand-in for a part whose place is known already: no member is called so
 _NO_READING = "A JSON reading requires a stamp and values under usual names, or a route that points at them; got the members {}."
@@ -62,11 +64,12 @@ class Rule:
         return cls(pointers, None if route.metrics is None else parse_pointer(route.metrics), in_topic)
 
 
-def shape_of(document: dict[str, JsonValue]) -> tuple[Path, ...]:
-    """Return the path of each member, at any depth, that is no object itself, in the order of the document."""
+def shape_of(document: dict[str, JsonValue], depth: int = DEPTH) -> tuple[Path, ...]:
+    """Return the path of each member that is no object itself, in the order of the document; an empty or a very deep one counts as none."""
     found: list[Path] = []
     for name, value in document.items():
-        found += [(name, *path) for path in shape_of(value)] if isinstance(value, dict) else [(name,)]
+        is_open = isinstance(value, dict) and bool(value) and depth > 1
+        found += [(name, *path) for path in shape_of(cast(dict[str, JsonValue], value), depth - 1)] if is_open else [(name,)]
     return tuple(found)
 
 

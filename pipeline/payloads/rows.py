@@ -46,22 +46,30 @@ def combine(parts: list[Decoded]) -> Decoded:
 
 @dataclass
 class Found:
-    """Readings and refusals, collected one by one."""
+    """Readings and refusals, collected one by one; the bytes that many readings share are kept once."""
 
-    _rows: list[tuple[int | bytes | str | None, ...]] = field(default_factory=list)
-    _broken: list[tuple[int | None, int | bytes | str | None, bytes, str, str]] = field(default_factory=list)
+    _rows: list[tuple[int | str | None, ...]] = field(default_factory=list)
+    _broken: list[tuple[int | str | None, ...]] = field(default_factory=list)
+    _payloads: list[bytes] = field(default_factory=list)
 
     def add(self, place: Place, **said: str | None) -> None:
         """Add a reading; what `FIELDS` it does not say is null."""
-        self._rows.append((place.line, place.item, place.payload, *(said.get(name) for name in FIELDS)))
+        self._rows.append((place.line, place.item, self._number(place.payload), *(said.get(name) for name in FIELDS)))
 
     def refuse(self, place: Place, error_code: str, error_text: str) -> None:
         """Add what could not become a reading, with the reason."""
-        self._broken.append((place.line, place.item, place.payload, error_code, error_text))
+        self._broken.append((place.line, place.item, self._number(place.payload), error_code, error_text))
 
     def decoded(self) -> Decoded:
         """Return all that was added."""
-        return Decoded(
-            pl.DataFrame(self._rows, schema=ROWS_SCHEMA, orient="row"),
-            pl.DataFrame(self._broken, schema=BROKEN_SCHEMA, orient="row"),
+        payloads = pl.Series("payload", self._payloads, dtype=pl.Binary)
+        rows, broken = (
+            pl.DataFrame(found, schema=pl.Schema({**schema, "payload": pl.Int64()}), orient="row")
+            for found, schema in ((self._rows, ROWS_SCHEMA), (self._broken, BROKEN_SCHEMA))
         )
+        return Decoded(rows.with_columns(payloads[rows["payload"]]), broken.with_columns(payloads[broken["payload"]]))
+
+    def _number(self, payload: bytes) -> int:
+        if not self._payloads or self._payloads[-1] is not payload:
+            self._payloads.append(payload)
+        return len(self._payloads) - 1

@@ -15,12 +15,13 @@ import polars as pl
 from pipeline.payloads.json_values import JsonValue, Path
 from pipeline.payloads.layout import Layout, Rule, lay_out, shape_of
 
-_SCALAR = r'(?:"[^"\\\x00-\x1f]*"|-?(?:0|[1-9]\d{0,16})(?:\.\d{1,17})?(?:[eE][+-]?\d\d?)?|true|false|null)'
+_SCALAR = r'(?:"[^"\\\x00-\x1f]*"|-?(?:0|[1-9][0-9]{0,16})(?:\.[0-9]{1,17})?(?:[eE][+-]?[0-9]{1,2})?|true|false|null)'
 _BLANKS = r"[ \t\n\r]*"
 _PLAIN = r'[^{}"\\]*(?:"[^"\\]*"[^{}"\\]*)*'  # anything without braces but in quotes
 _OBJECT = rf"\{{{_PLAIN}(?:\{{{_PLAIN}\}}{_PLAIN})*\}}"  # the outer form of an object, which may hold flat ones
 _SAMPLE = 40  # texts whose shapes are tried
 _SHAPES = 8  # tried on one batch
+_MEMBERS = 64  # of an object: a regular expression of very many would be refused
 _LEAST = 50  # texts of a shape, below which one by one is as quick
 
 
@@ -60,7 +61,7 @@ def parse_uniform(objects: pl.DataFrame, rule: Rule) -> tuple[list[Uniform], pl.
             break
         shape = shape_of(document)
         layout = lay_out(rule, shape)
-        pattern = _pattern(document)
+        pattern = _pattern(document) if len(shape) <= _MEMBERS else None
         if isinstance(layout, str) or pattern is None or _reads_an_object(layout, shape):
             continue
         fits = objects["text"].fill_null("").str.contains(f"^{_BLANKS}{pattern}{_BLANKS}$")

@@ -70,6 +70,24 @@ def test_what_breaks_parsers_is_accounted_for_and_passes_validation(payload):
         assert len(verdict.accepted) + len(verdict.rejected) == len(batch.rows)
 
 
+@pytest.mark.parametrize("depth", [15, 16, 17, 100, 300, 900, 960, 980, 990, 995, 1000, 1100])
+def test_no_depth_of_nesting_raises(depth):
+    """Shown to fail by `shape_of` that looks into every object."""
+    deep = ['{"a":' * depth + "1" + "}" * depth, "[" * depth + "]" * depth]
+    payloads = [json.dumps({"ts": 1, "device": "d", "v": 1})[:-1] + f', "deep": {each}}}' for each in deep]
+    events = [VALID["cloud_event"].decode().replace("21.5", each) for each in deep]
+    routes = [Route(topic="pointer", device_id="/deep", value="/v"), *ROUTES]
+    messages = [message(each, topic=topic) for each in (*deep, *payloads, *events) for topic in ("pointer", *TOPICS)]
+    assert unaccounted(messages * 2, *routes) == set()
+
+
+@pytest.mark.parametrize("num_members", [10, 64, 65, 1_000])
+def test_no_number_of_members_raises(num_members):
+    """Shown to fail by a shape of any size: its regular expression is too big."""
+    payload = json.dumps({"ts": STAMP.timestamp(), "device": "d", **{f"metric {number}": number for number in range(num_members)}})
+    assert len(rows([message(payload)] * 60)) == 60 * num_members
+
+
 def test_what_cannot_be_read_is_kept_whole():
     payload = b"\xff no format \x00"
     assert broken([message(payload)]) == [("message:0", payload, "unknown_format")]
