@@ -23,6 +23,7 @@ from polars.exceptions import ComputeError, PanicException
 
 from pipeline.errors import StoreError
 from pipeline.schemas import TABLES, Forecasts, Readings, TableSchema
+from pipeline.store.upkeep import EVERY, HOOKS, recorded, tidy
 
 T = TypeVar("T")
 
@@ -103,7 +104,7 @@ class Lake:
             wanted = "its newest version" if version is None else f"version {version}"
             raise StoreError(
                 f"The table {schema.name} requires a readable log for {wanted}; got {_first_line(error)}. "
-                f"Look at the last files of {self.table_uri(schema)}/_delta_log."
+                "Run `tidecast doctor`: it says what is damaged, and with --repair mends it."
             ) from error
 
     def version(self, schema: type[TableSchema]) -> int:
@@ -161,8 +162,11 @@ class Lake:
             StoreError: after `MAX_ATTEMPTS` conflicts, or at once for any other failure of the store.
         """
         for number in range(MAX_ATTEMPTS):
+            handle = self.open(schema)
+            before = handle.version()
             try:
-                return attempt(self.open(schema))
+                done = attempt(handle)
+                break
             except CommitFailedError as error:
                 conflict = error
                 time.sleep(random.uniform(0.5, 1.0) * FIRST_BACK_OFF_S * 2**number)  # noqa: S311 (spreads rivals, guards nothing)
@@ -170,10 +174,14 @@ class Lake:
                 raise StoreError(
                     f"The table {schema.name} requires a commit that succeeds; got {_first_line(error)}. Nothing was written."
                 ) from error
-        raise StoreError(
-            f"The table {schema.name} requires a commit within {MAX_ATTEMPTS} attempts; got {_first_line(conflict)}. "
-            "Look for another writer of the same source, then run it again: nothing was written."
-        ) from conflict
+        else:
+            raise StoreError(
+                f"The table {schema.name} requires a commit within {MAX_ATTEMPTS} attempts; got {_first_line(conflict)}. "
+                "Look for another writer of the same source, then run it again: nothing was written."
+            ) from conflict
+        if handle.version() // EVERY > before // EVERY:
+            tidy(self.table_uri(schema), self.open(schema), writer_for(handle))
+        return done
 
     def _has(self, schema: type[TableSchema]) -> bool:
         return DeltaTable.is_deltatable(self.table_uri(schema), self.storage_options)
@@ -222,7 +230,8 @@ def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq:
         frame,
         mode="append",
         writer_properties=writer_for(handle),
-        commit_properties=CommitProperties(app_transactions=[Transaction(app_id, seq)]),
+        commit_properties=recorded(Transaction(app_id, seq)),
+        post_commithook_properties=HOOKS,
     )
 
 
@@ -287,7 +296,7 @@ def read(scan: pl.LazyFrame) -> pl.DataFrame:
     except (PanicException, ComputeError, OSError) as error:  # a torn file panics, and that is no Exception
         raise StoreError(
             f"A read of the lake requires whole Parquet files; got {_first_line(error)}. "
-            "A file was damaged or removed under the table: restore it from a copy, or ingest its source into a new lake."
+            "A file was damaged or removed under the table: `tidecast doctor` says which, and with --repair mends it."
         ) from error
 
 
@@ -309,7 +318,7 @@ def _properties(schema: type[TableSchema]) -> dict[str, str | None]:
     properties: dict[str, str | None] = {
         "delta.checkpointInterval": "20",  # 25 ms a commit after 1,000 of them; 150 ms and rising without
         "delta.logRetentionDuration": "interval 7 days",  # how far back a version can be read
-        "delta.deletedFileRetentionDuration": "interval 1 days",  # longer than any reader; never longer than the log's
+        "delta.deletedFileRetentionDuration": "interval 2 days",  # a day more than `vacuum` waits: a tombstone that is gone is never vacuumed
         "delta.appendOnly": "true" if schema.append_only else "false",
     }
     if schema is Readings:  # preparation asks which readings came after the version it has seen

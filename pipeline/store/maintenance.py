@@ -10,6 +10,9 @@ from deltalake import DeltaTable
 
 from pipeline.schemas import TABLES
 from pipeline.store.lake import Lake, writer_for
+from pipeline.store.upkeep import HOOKS
+
+KEPT_HOURS = 24  # longer than any reader. Tombstones stay two days: a checkpoint drops the older ones, and their files would stay for ever
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def compact(lake: Lake) -> MaintenanceReport:
 
 
 def vacuum(lake: Lake) -> MaintenanceReport:
-    """Delete the data files that left their table longer ago than its `deletedFileRetentionDuration` (a day).
+    """Delete the data files that left their table a day ago or longer; run it daily.
 
     Files that no commit ever named are left alone: they may belong to a commit in progress.
 
@@ -67,10 +70,17 @@ def vacuum(lake: Lake) -> MaintenanceReport:
 
 def _compact(handle: DeltaTable) -> tuple[int, int]:
     """Return (files removed, files added)."""
-    metrics = handle.optimize.compact(writer_properties=writer_for(handle))
+    metrics = handle.optimize.compact(writer_properties=writer_for(handle), post_commithook_properties=HOOKS)
     return int(metrics["numFilesRemoved"]), int(metrics["numFilesAdded"])
 
 
 def _vacuum(handle: DeltaTable) -> int:
     """Return how many files were deleted; a vacuum of nothing would still add two commits, so it is looked up first."""
-    return len(handle.vacuum(dry_run=False)) if handle.vacuum(dry_run=True) else 0
+    due = handle.vacuum(retention_hours=KEPT_HOURS, dry_run=True, enforce_retention_duration=False)
+    if not due:
+        return 0
+    return len(
+        handle.vacuum(
+            retention_hours=KEPT_HOURS, dry_run=False, enforce_retention_duration=False, post_commithook_properties=HOOKS
+        )
+    )
