@@ -12,6 +12,7 @@ import typer
 
 from flows.cli_data import data_app, maintain, simulate
 from flows.cli_demo import demo
+from flows.cli_doctor import doctor
 from flows.cli_explain import explain
 from flows.cli_offline import fill
 from flows.cli_query import query
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, simulate, ingest, train, tune, backtest, forecast, query, explain, fill, verify, serve, ui, maintain):
+for verb in (demo, simulate, ingest, train, tune, backtest, forecast, query, explain, fill, verify, serve, ui, maintain, doctor):
     app.command()(verb)
 app.add_typer(data_app, name="data")
 app.add_typer(study_app, name="study")

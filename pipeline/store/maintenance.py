@@ -79,8 +79,4 @@ def _vacuum(handle: DeltaTable) -> int:
     due = handle.vacuum(retention_hours=KEPT_HOURS, dry_run=True, enforce_retention_duration=False)
     if not due:
         return 0
-    return len(
-        handle.vacuum(
-            retention_hours=KEPT_HOURS, dry_run=False, enforce_retention_duration=False, post_commithook_properties=HOOKS
-        )
-    )
+    return len(handle.vacuum(retention_hours=KEPT_HOURS, dry_run=False, enforce_retention_duration=False, post_commithook_properties=HOOKS))

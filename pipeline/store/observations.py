@@ -227,14 +227,17 @@ def _rewritten(handle: DeltaTable, rows: pl.DataFrame, days: pl.Series) -> tuple
 
 def _commit(handle: DeltaTable, rows: pl.DataFrame, days: pl.Series | None, records: list[Transaction]) -> None:
     """Append the rows, or put them in the place of all rows of `days`, through the handle that the check was made on."""
-    in_days = None if days is None else "event_date IN ({})".format(", ".join(f"'{day}'" for day in days.sort()))
+    done = recorded(*records)
+    if days is None:
+        write_deltalake(handle, rows, mode="append", writer_properties=WRITER, commit_properties=done, post_commithook_properties=HOOKS)
+        return
     write_deltalake(
         handle,
         rows,
-        mode="append" if in_days is None else "overwrite",
-        predicate=in_days,
+        mode="overwrite",
+        predicate="event_date IN ({})".format(", ".join(f"'{day}'" for day in days.sort())),
         writer_properties=WRITER,
-        commit_properties=recorded(*records),
+        commit_properties=done,
         post_commithook_properties=HOOKS,
     )
 
