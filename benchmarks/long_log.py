@@ -2,8 +2,9 @@
 
 Makes small commits of readings through `Lake.append`, as a drain makes one every ten seconds, and measures around the 200th and around
 the last one: append, open, and a point query. The lake looks after itself (`pipeline.store.upkeep`); nothing else runs on it but a
-vacuum every 8,640 commits, which is a day of them. Both measurements are of the same run, so the ratio holds on a busy machine too;
-CPU time stands beside the time on the clock for the same reason. Prints one JSON object.
+vacuum every 8,640 commits, which is a day of them. The run is over a hundred times quicker than the stream it stands for, and so is the
+one clock that matters: the log keeps a tombstone for 18 seconds in place of an hour. Both measurements are of the same run, so the
+ratio holds on a busy machine too; CPU time stands beside the time on the clock for the same reason. Prints one JSON object.
 """
 
 import argparse
@@ -26,6 +27,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 CADENCE = timedelta(seconds=10)
 DAY = timedelta(days=1) // CADENCE  # commits
 WINDOW = 200  # appends that one measurement is made of: two rounds of upkeep, ten checkpoints
+TOMBSTONES_S = 18  # as many commits as in an hour at the stream's cadence, or more
 DEVICES = 50
 
 
@@ -37,6 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(folder)
         lake.create_all()
+        lake.open(Readings).alter.set_table_properties({"delta.deletedFileRetentionDuration": f"interval {TOMBSTONES_S} seconds"})
         early = _run(lake, 1, 200 + WINDOW // 2)
         _run(lake, 201 + WINDOW // 2, commits - WINDOW)
         late = _run(lake, commits - WINDOW + 1, commits)

@@ -76,7 +76,7 @@ class Stream:
 
     def observations(self) -> pl.DataFrame:
         """Return all revisions of all observations, in the order of their key."""
-        return read(self.lake.scan(Observations)).select(Observations.columns).sort(Observations.key)
+        return read(self.lake.scan(Observations)).select(*Observations.columns).sort(Observations.key)
 
     def log(self, schema: type[Readings | Observations | Quarantine], version: int | None = None) -> Path:
         """Return a commit file of a table; the last one unless a version is named."""

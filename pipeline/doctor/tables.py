@@ -16,7 +16,7 @@ from pipeline.schemas import TABLES, TableSchema
 from pipeline.store.lake import Lake
 
 SETTLED = timedelta(hours=1)  # a commit in progress is younger than that
-ABANDONED = timedelta(days=1)  # a data file that no version names may wait for its commit, or for a slow reader, that long
+ABANDONED = timedelta(days=3)  # `tidecast maintain`, run daily, deletes data files that no version names before that
 COMES_BACK = "--repair takes it out; what it held of live sources is drained again, and files are ingested again by you"
 REMEDIES: dict[Kind, str] = {
     "missing_table": "--repair makes it anew, empty",
@@ -28,7 +28,7 @@ REMEDIES: dict[Kind, str] = {
     "missing_file": COMES_BACK,
     "torn_file": COMES_BACK,
     "rotten_file": COMES_BACK,
-    "left_over": "--repair takes it out; no version of the table names it",
+    "left_over": "--repair takes it out; `tidecast maintain`, run daily, deletes such files",
 }
 
 

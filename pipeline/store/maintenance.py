@@ -5,6 +5,7 @@ and both may run beside writers and readers. Called by `flows`.
 """
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from deltalake import DeltaTable
 
@@ -12,7 +13,8 @@ from pipeline.schemas import TABLES
 from pipeline.store.lake import Lake, writer_for
 from pipeline.store.upkeep import HOOKS
 
-KEPT_HOURS = 24  # longer than any reader. Tombstones stay two days: a checkpoint drops the older ones, and their files would stay for ever
+# Longer than any reader and any commit in progress. The tombstones of the log stay an hour only: after that the age of a file decides.
+KEPT_HOURS = 24
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ def compact(lake: Lake) -> MaintenanceReport:
 
 
 def vacuum(lake: Lake) -> MaintenanceReport:
-    """Delete the data files that left their table a day ago or longer; run it daily.
+    """Delete the data files that no version of the last hour names and that are over a day old; run it daily.
 
-    Files that no commit ever named are left alone: they may belong to a commit in progress.
+    Such files were merged away, or belong to a commit that was interrupted; one in progress is younger.
 
     Args:
         lake: the lake.
@@ -76,7 +78,5 @@ def _compact(handle: DeltaTable) -> tuple[int, int]:
 
 def _vacuum(handle: DeltaTable) -> int:
     """Return how many files were deleted; a vacuum of nothing would still add two commits, so it is looked up first."""
-    due = handle.vacuum(retention_hours=KEPT_HOURS, dry_run=True, enforce_retention_duration=False)
-    if not due:
-        return 0
-    return len(handle.vacuum(retention_hours=KEPT_HOURS, dry_run=False, enforce_retention_duration=False, post_commithook_properties=HOOKS))
+    how = partial(handle.vacuum, KEPT_HOURS, enforce_retention_duration=False, full=True, post_commithook_properties=HOOKS)
+    return len(how(dry_run=False)) if how(dry_run=True) else 0
