@@ -15,7 +15,7 @@ import polars as pl
 import pipeline.store.lake
 from pipeline.prepare.regularise import regularise
 from pipeline.schemas import Readings
-from pipeline.store.lake import Lake, read
+from pipeline.store.lake import read
 from pipeline.store.maintenance import compact, vacuum
 from tests.streams import START, Stream
 
@@ -81,10 +81,9 @@ def main() -> None:
     role, folder = sys.argv[1], Path(sys.argv[2])
     pipeline.store.lake.EVERY = 7  # so that writers tidy often in the seconds of a test
     done = []
-    print("ready", flush=True)
     while not (folder / "stop").exists():
         done.append(ROLES[role](Stream(folder), len(done)))
-    print(json.dumps(done))
+    sys.stdout.write(json.dumps(done))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 
 from pipeline.schemas import TABLES
 from pipeline.store.lake import Lake, writer_for
-from pipeline.store.upkeep import HOOKS
+from pipeline.store.upkeep import HOOKS, merge_files
 
 # Longer than any reader and any commit in progress. The tombstones of the log stay an hour only: after that the age of a file decides.
 KEPT_HOURS = 24
@@ -49,7 +49,7 @@ def compact(lake: Lake) -> MaintenanceReport:
     Raises:
         StoreError: when a table is missing or damaged.
     """
-    done = {schema.name: lake.commit(schema, _compact) for schema in TABLES}
+    done = {schema.name: lake.commit(schema, partial(_compact, lake.table_uri(schema))) for schema in TABLES}
     removed = {name: count for name, (count, _) in done.items() if count}
     return MaintenanceReport(sum(removed.values()), sum(added for _, added in done.values()), removed)
 
@@ -70,10 +70,11 @@ def vacuum(lake: Lake) -> MaintenanceReport:
     return MaintenanceReport(sum(removed.values()), 0, removed)
 
 
-def _compact(handle: DeltaTable) -> tuple[int, int]:
-    """Return (files removed, files added)."""
-    metrics = handle.optimize.compact(writer_properties=writer_for(handle), post_commithook_properties=HOOKS)
-    return int(metrics["numFilesRemoved"]), int(metrics["numFilesAdded"])
+def _compact(table_uri: str, handle: DeltaTable) -> tuple[int, int]:
+    """Return (files removed, files added), and let a long log be cut."""
+    merged = merge_files(table_uri, handle, writer_for(handle))
+    handle.cleanup_metadata()  # by age; commits do not look for it
+    return merged
 
 
 def _vacuum(handle: DeltaTable) -> int:

@@ -227,9 +227,11 @@ def _rewritten(handle: DeltaTable, rows: pl.DataFrame, days: pl.Series) -> tuple
 
 def _commit(handle: DeltaTable, rows: pl.DataFrame, days: pl.Series | None, records: list[Transaction]) -> None:
     """Append the rows, or put them in the place of all rows of `days`, through the handle that the check was made on."""
-    done = recorded(*records)
     if days is None:
-        write_deltalake(handle, rows, mode="append", writer_properties=WRITER, commit_properties=done, post_commithook_properties=HOOKS)
+        properties = recorded(*records)
+        write_deltalake(
+            handle, rows, mode="append", writer_properties=WRITER, commit_properties=properties, post_commithook_properties=HOOKS
+        )
         return
     write_deltalake(
         handle,
@@ -237,7 +239,7 @@ def _commit(handle: DeltaTable, rows: pl.DataFrame, days: pl.Series | None, reco
         mode="overwrite",
         predicate="event_date IN ({})".format(", ".join(f"'{day}'" for day in days.sort())),
         writer_properties=WRITER,
-        commit_properties=done,
+        commit_properties=recorded(*records),
         post_commithook_properties=HOOKS,
     )
 
