@@ -96,6 +96,10 @@ class Lake:
         try:
             return DeltaTable(self.table_uri(schema), version=version, storage_options=self.storage_options)
         except TableNotFoundError as error:
+            if version is not None and self._has(schema):  # the commits that it rests on were cut from the log
+                raise StoreError(
+                    f"The table {schema.name} requires a version that its log still holds; got {version}. Read a later one."
+                ) from error
             raise StoreError(
                 f"A lake requires the table {schema.name}; got {self.uri!r}, which has none. "
                 "Run `tidecast ingest` first, or point TIDECAST_LAKE at a lake."
