@@ -81,7 +81,6 @@ def repair(settings: Settings, clock: Clock, *, deep: bool = False) -> DoctorRep
     if not ward.actions:
         return report
     done = replace(report, repaired=tuple(repaired), actions=tuple(ward.actions), folder=ward.folder)
-    ward.folder.mkdir(parents=True, exist_ok=True)
     (ward.folder / "report.json").write_text(json.dumps(done.to_dict(), indent=2, ensure_ascii=False) + "\n")
     return done
 
@@ -134,7 +133,8 @@ def _mend(lake: Lake, state_dir: Path, findings: list[Finding], ward: Ward, cloc
         _mend_one(lake, state_dir, finding, ward)
     tables = {finding.table for finding in findings if finding.kind in LOG_KINDS}
     kinds, mend = (LOG_KINDS, mend_log) if tables else (FILE_KINDS, remove_files)
-    numbers = None if tables else inbox_numbers(lake, state_dir)
+    in_tables = any(finding.kind in kinds for finding in findings)
+    numbers = inbox_numbers(lake, state_dir) if in_tables else None
     for name, of_table in _by_table(findings, kinds):
         mend(lake, schema_named(name), of_table, ward, clock.now())
         if name == Scores.name:

@@ -102,5 +102,8 @@ class Ward:
         return place
 
     def did(self, what: str) -> None:
-        """Note what was done."""
+        """Note what was done, at once: a repair that is interrupted has left its trace."""
         self.actions.append(what)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "actions.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{what}\n")

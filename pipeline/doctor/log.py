@@ -139,7 +139,7 @@ def parse_commit(path: Path) -> Commit | None:
     """
     try:
         actions = [json.loads(line) for line in path.read_bytes().splitlines()]
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # a writer may cut its log at any time
         return None
     if not actions or not all(isinstance(action, dict) for action in actions):
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from pipeline.doctor.findings import Finding
+from pipeline.doctor.log import TableLog
 from pipeline.doctor.tables import SETTLED
 from pipeline.listen.inbox import FILE_NAME as INBOX
 from pipeline.schemas import Observations, Readings
@@ -56,17 +57,20 @@ def examine_databases(state_dir: Path) -> Iterator[Finding]:
 
 
 def inbox_numbers(lake: Lake, state_dir: Path) -> InboxNumbers | None:
-    """Return where the inbox and its fence stand; None where there is no inbox."""
+    """Return where the inbox and its fence stand; None where there is no inbox, or one without a name."""
     path = state_dir / INBOX
     if not path.exists():
         return None
     with closing(_read_only(path)) as connection:
-        ((name,),) = connection.execute("SELECT name FROM identity").fetchall()
+        named = connection.execute("SELECT name FROM identity").fetchone()
         (oldest,) = connection.execute("SELECT min(seq) FROM messages").fetchone()
         given = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
     last = 0 if given is None else int(given[0])
-    fence = lake.last_seq(Readings, f"ingest/inbox/{name}")
-    return InboxNumbers(name, last if oldest is None else int(oldest) - 1, fence or 0)
+    if named is None:  # salvaged without it: the next listener names it anew
+        return None
+    fences = TableLog(Path(lake.table_uri(Readings), "_delta_log")).records()  # a torn log has them too
+    fence = fences.get(f"ingest/inbox/{named[0]}", 0)
+    return InboxNumbers(named[0], last if oldest is None else int(oldest) - 1, fence)
 
 
 def examine_inbox(lake: Lake, state_dir: Path) -> Iterator[Finding]:

@@ -88,6 +88,8 @@ def _log_damage(log: TableLog, schema: type[TableSchema], known_version: int) ->
     if not log.hint_is_good():
         yield _finding("torn_checkpoint", schema, str(log.folder / LAST_CHECKPOINT), "it names no checkpoint that is there")
     for version in log.torn:
+        if not log.commits[version].exists():  # cut from the log while we looked
+            continue
         size = log.commits[version].stat().st_size
         seen = "the commit file is empty" if size == 0 else f"the commit file is torn, {size} bytes of it are left"
         yield _finding("old_commit" if version <= log.base else "torn_commit", schema, str(log.commits[version]), seen, version)

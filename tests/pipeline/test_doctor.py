@@ -255,6 +255,18 @@ def test_messages_that_neither_inbox_nor_lake_have_are_counted(stream: Stream) -
     assert len(stream.readings()) == NUM_MESSAGES - 7
 
 
+def test_only_what_the_inbox_has_forgotten_is_not_drained_again(stream: Stream) -> None:
+    """Messages 1 to 10 are in no inbox any more, and the commit of 1 to 10 is torn, with later ones behind it."""
+    with closing(Inbox(stream.settings.state_dir)) as inbox:
+        inbox.trim(20, received_before=stream.clock.now())
+    stream.log(Readings, 1).write_bytes(b"")
+    report = mended(stream)
+    assert any(action.startswith("messages 1 to 20 are not in the inbox any more") for action in report.actions)
+    assert "lost_messages" not in {finding.kind for finding in report.repaired}
+    stream.drain()
+    assert stream.readings()["source_seq"].sort().to_list() == list(range(11, NUM_MESSAGES + 1))
+
+
 def test_a_damaged_inbox_gives_what_can_be_read_under_its_numbers(stream: Stream) -> None:
     stream.send(NUM_MESSAGES + 1, NUM_MESSAGES + 2_000)
     path = stream.settings.state_dir / "inbox.db"
