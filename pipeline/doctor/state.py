@@ -62,15 +62,19 @@ def inbox_numbers(lake: Lake, state_dir: Path) -> InboxNumbers | None:
     if not path.exists():
         return None
     with closing(_read_only(path)) as connection:
-        named = connection.execute("SELECT name FROM identity").fetchone()
+        identity = connection.execute("SELECT * FROM identity")
+        columns, row = [name for name, *_ in identity.description], identity.fetchone()
         (oldest,) = connection.execute("SELECT min(seq) FROM messages").fetchone()
         given = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
-    last = 0 if given is None else int(given[0])
-    if named is None:  # salvaged without it: the next listener names it anew
+    if row is None:  # salvaged without it: the next listener names it anew
         return None
+    named = dict(zip(columns, row, strict=True))
+    last = 0 if given is None else int(given[0])
+    # An inbox that says how far it has forgotten may keep older messages than that; of another one the oldest message tells.
+    trimmed = named.get("forgotten", last if oldest is None else int(oldest) - 1)
     fences = TableLog(Path(lake.table_uri(Readings), "_delta_log")).records()  # a torn log has them too
-    fence = fences.get(f"ingest/inbox/{named[0]}", 0)
-    return InboxNumbers(named[0], last if oldest is None else int(oldest) - 1, fence)
+    fence = fences.get(f"ingest/inbox/{named['name']}", 0)
+    return InboxNumbers(named["name"], trimmed, fence)
 
 
 def examine_inbox(lake: Lake, state_dir: Path) -> Iterator[Finding]:
