@@ -12,6 +12,7 @@ import typer
 
 from flows.cli_data import data_app, maintain, simulate
 from flows.cli_demo import demo
+from flows.cli_doctor import doctor
 from flows.cli_explain import explain
 from flows.cli_inspect import quarantine, retire, series
 from flows.cli_listen import listen_app
@@ -54,6 +55,7 @@ for verb in (
     serve,
     ui,
     maintain,
+    doctor,
     series,
     retire,
     quarantine,

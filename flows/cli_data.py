@@ -2,11 +2,15 @@
 
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli_options import AsJson, Lake, NoOrchestrator, SettingsFile, duration_option, instant_option, read_settings
+
+if TYPE_CHECKING:
+    from pipeline.doctor.hashes import HashReport
+    from pipeline.store.maintenance import MaintenanceReport
 
 data_app = typer.Typer(help="Known public data sets: list them, fetch one.", no_args_is_help=True)
 
@@ -92,14 +96,18 @@ def maintain(
     as_json: AsJson = False,
     no_orchestrator: NoOrchestrator = False,  # noqa: ARG001 (never uses Prefect)
 ) -> None:
-    """Merge the lake's small files and delete those that nothing refers to any more."""
+    """Merge the lake's small files, delete those that nothing refers to any more, and record content hashes for `doctor --deep`."""
     from flows.console import busy, stdout, table, write_json
+    from pipeline.doctor.hashes import record_hashes
     from pipeline.store.lake import Lake as OpenLake
     from pipeline.store.maintenance import compact, vacuum
 
-    opened = OpenLake(read_settings(settings_file, lake).lake)
-    with busy("compacting and vacuuming"):
-        done = {"compacted": compact(opened), "vacuumed": vacuum(opened)}
+    settings = read_settings(settings_file, lake)
+    opened = OpenLake(settings.lake)
+    with busy("compacting, vacuuming and hashing"):
+        done: dict[str, MaintenanceReport | HashReport] = {"compacted": compact(opened), "vacuumed": vacuum(opened)}
+        if not settings.is_remote:  # an object store checks its objects itself
+            done["hashed"] = record_hashes(opened, settings.state_dir)
     if as_json:
         write_json({step: report.to_dict() for step, report in done.items()})
         return

@@ -42,6 +42,7 @@ VERBS = [
     "serve",
     "ui",
     "maintain",
+    "doctor",
     "series",
     "retire",
     "quarantine",
@@ -292,5 +293,5 @@ def test_maintain_reports_what_it_did(lake: Path) -> None:
     done = CliRunner().invoke(app, ["maintain", "--lake", str(lake), "--json"])
     assert done.exit_code == 0
     reports = json.loads(done.stdout)
-    assert set(reports) == {"compacted", "vacuumed"}
-    assert all(set(report) == {"files_removed", "files_added", "tables"} for report in reports.values())
+    assert set(reports) == {"compacted", "vacuumed", "hashed"}
+    assert all(set(reports[step]) == {"files_removed", "files_added", "tables"} for step in ("compacted", "vacuumed"))

@@ -23,6 +23,7 @@ ARROWS = {
     "pipeline.ingest": LEAVES | {"pipeline.store"},
     "pipeline.payloads": LEAVES | {"pipeline.ingest"},
     "pipeline.listen": LEAVES | {"pipeline.ingest", "pipeline.payloads", "pipeline.store"},
+    "pipeline.doctor": LEAVES | {"pipeline.listen.inbox", "pipeline.store"},
     "pipeline.prepare": LEAVES | {"pipeline.store", "models.batch"},
     "pipeline.tracking": LEAVES | {"models"},
     "pipeline.tracking.mlflow_model": {"pipeline.forecast.once", "pipeline.tracking.registry"},  # run by MLflow, imported by nobody

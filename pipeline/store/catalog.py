@@ -298,6 +298,18 @@ class Catalog:
         updated_at = None if updated_us is None else EPOCH + updated_us * MICROSECOND
         return SnapshotPointer(model_version, Path(path), observations_version, updated_at)
 
+    def snapshot_pointers(self) -> list[SnapshotPointer]:
+        """Return where the states of all model versions are."""
+        with self._transaction() as connection:
+            versions = connection.execute("SELECT model_version FROM snapshots ORDER BY model_version").fetchall()
+        found = (self.snapshot_pointer(version) for (version,) in versions)
+        return [pointer for pointer in found if pointer is not None]
+
+    def forget_snapshot(self, path_name: str) -> None:
+        """Forget the pointer to a snapshot that is gone: the state is rebuilt from observations."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM snapshots WHERE path = ?", (path_name,))
+
     def set_snapshot_pointer(
         self, model_version: str, path: Path | str, observations_version: int, *, updated_at: datetime | None = None
     ) -> None:
@@ -323,6 +335,11 @@ class Catalog:
         """Record how far a source has been read; call it after the commit of what was read, never before."""
         with self._transaction() as connection:
             connection.execute(UPSERT_POSITION, (source, position))
+
+    def forget_positions(self, prefix: str) -> None:
+        """Forget how far the sources whose names begin with `prefix` have been read: they are read from the start again."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM positions WHERE substr(source, 1, ?) = ?", (len(prefix), prefix))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

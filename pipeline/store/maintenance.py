@@ -5,11 +5,16 @@ and both may run beside writers and readers. Called by `flows`.
 """
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from deltalake import DeltaTable
 
 from pipeline.schemas import TABLES
 from pipeline.store.lake import Lake, writer_for
+from pipeline.store.upkeep import HOOKS, merge_files
+
+# Longer than any reader and any commit in progress. The tombstones of the log stay an hour only: after that the age of a file decides.
+KEPT_HOURS = 24
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,15 @@ def compact(lake: Lake) -> MaintenanceReport:
     Raises:
         StoreError: when a table is missing or damaged.
     """
-    done = {schema.name: lake.commit(schema, _compact) for schema in TABLES}
+    done = {schema.name: lake.commit(schema, partial(_compact, lake.table_uri(schema))) for schema in TABLES}
     removed = {name: count for name, (count, _) in done.items() if count}
     return MaintenanceReport(sum(removed.values()), sum(added for _, added in done.values()), removed)
 
 
 def vacuum(lake: Lake) -> MaintenanceReport:
-    """Delete the data files that left their table longer ago than its `deletedFileRetentionDuration` (a day).
+    """Delete the data files that no version of the last hour names and that are over a day old; run it daily.
 
-    Files that no commit ever named are left alone: they may belong to a commit in progress.
+    Such files were merged away, or belong to a commit that was interrupted; one in progress is younger.
 
     Args:
         lake: the lake.
@@ -65,12 +70,14 @@ def vacuum(lake: Lake) -> MaintenanceReport:
     return MaintenanceReport(sum(removed.values()), 0, removed)
 
 
-def _compact(handle: DeltaTable) -> tuple[int, int]:
-    """Return (files removed, files added)."""
-    metrics = handle.optimize.compact(writer_properties=writer_for(handle))
-    return int(metrics["numFilesRemoved"]), int(metrics["numFilesAdded"])
+def _compact(table_uri: str, handle: DeltaTable) -> tuple[int, int]:
+    """Return (files removed, files added), and let a long log be cut."""
+    merged = merge_files(table_uri, handle, writer_for(handle))
+    handle.cleanup_metadata()  # by age; commits do not look for it
+    return merged
 
 
 def _vacuum(handle: DeltaTable) -> int:
     """Return how many files were deleted; a vacuum of nothing would still add two commits, so it is looked up first."""
-    return len(handle.vacuum(dry_run=False)) if handle.vacuum(dry_run=True) else 0
+    how = partial(handle.vacuum, KEPT_HOURS, enforce_retention_duration=False, full=True, post_commithook_properties=HOOKS)
+    return len(how(dry_run=False)) if how(dry_run=True) else 0

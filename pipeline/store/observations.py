@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import DeltaTable, Transaction, write_deltalake
 
 from pipeline.errors import DataError
 from pipeline.schemas import EPOCH, MICROSECOND, Observations
 from pipeline.store.changes import changed_rows
 from pipeline.store.lake import WRITER, Lake, read, scan_handle
+from pipeline.store.upkeep import HOOKS, recorded
 
 logger = logging.getLogger(__name__)
 
@@ -227,12 +228,21 @@ def _rewritten(handle: DeltaTable, rows: pl.DataFrame, days: pl.Series) -> tuple
 
 def _commit(handle: DeltaTable, rows: pl.DataFrame, days: pl.Series | None, records: list[Transaction]) -> None:
     """Append the rows, or put them in the place of all rows of `days`, through the handle that the check was made on."""
-    properties = CommitProperties(app_transactions=records)
     if days is None:
-        write_deltalake(handle, rows, mode="append", writer_properties=WRITER, commit_properties=properties)
+        properties = recorded(*records)
+        write_deltalake(
+            handle, rows, mode="append", writer_properties=WRITER, commit_properties=properties, post_commithook_properties=HOOKS
+        )
         return
-    in_days = "event_date IN ({})".format(", ".join(f"'{day}'" for day in days.sort()))
-    write_deltalake(handle, rows, mode="overwrite", predicate=in_days, writer_properties=WRITER, commit_properties=properties)
+    write_deltalake(
+        handle,
+        rows,
+        mode="overwrite",
+        predicate="event_date IN ({})".format(", ".join(f"'{day}'" for day in days.sort())),
+        writer_properties=WRITER,
+        commit_properties=recorded(*records),
+        post_commithook_properties=HOOKS,
+    )
 
 
 def _unknown_blanked(rows: pl.DataFrame, known: pl.Expr) -> pl.DataFrame:

@@ -1,0 +1,55 @@
+"""Copies what can still be read of a damaged SQLite file into a new one. Called by `pipeline.doctor.doctor`."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+SIDE_FILES = ("-wal", "-shm")
+
+
+def salvage(damaged: Path, place: Path) -> dict[str, int]:
+    """Make a new SQLite file of the rows of a damaged one, under their own numbers.
+
+    A table is read from its start until a page fails, and from its end back to the same damage.
+
+    Args:
+        damaged: the file, moved away with its `-wal`.
+        place: where the new one goes; nothing is there.
+
+    Returns:
+        Rows copied by table; empty where not even the tables' names can be read, and then no file is made.
+    """
+    with closing(sqlite3.connect(damaged)) as old:
+        try:
+            made = old.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type = 'index'").fetchall()
+            (version,) = old.execute("PRAGMA user_version").fetchone()
+        except sqlite3.Error:
+            return {}
+        tables = [name for kind, name, _ in made if kind == "table" and not name.startswith("sqlite_")]
+        with closing(sqlite3.connect(place)) as new:
+            new.execute("PRAGMA journal_mode = WAL")
+            with new:
+                for _, name, statement in made:
+                    if not name.startswith("sqlite_"):
+                        new.execute(statement)
+                copied = {name: _copy(old, new, name) for name in tables}
+                with suppress(sqlite3.Error):  # only files with counted keys have it
+                    new.execute("DELETE FROM sqlite_sequence")
+                    new.executemany("INSERT INTO sqlite_sequence VALUES (?, ?)", old.execute("SELECT name, seq FROM sqlite_sequence"))
+            new.execute(f"PRAGMA user_version = {int(version)}")
+    return copied
+
+
+def _copy(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> int:
+    for direction in ("ASC", "DESC"):
+        for row in _rows(old, table, direction):
+            with suppress(sqlite3.IntegrityError):  # a damaged page may say the impossible
+                new.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 (names of our own tables)
+    return int(new.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608
+
+
+def _rows(old: sqlite3.Connection, table: str, direction: str) -> Iterator[tuple[object, ...]]:
+    """Yield the rows of a table until one cannot be read."""
+    with suppress(sqlite3.Error):
+        yield from old.execute(f"SELECT * FROM {table} ORDER BY 1 {direction}")  # noqa: S608
