@@ -62,17 +62,13 @@ def inbox_numbers(lake: Lake, state_dir: Path) -> InboxNumbers | None:
     if not path.exists():
         return None
     with closing(_read_only(path)) as connection:
-        identity = connection.execute("SELECT * FROM identity")
-        columns, row = [name for name, *_ in identity.description], identity.fetchone()
-        given = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
+        row = connection.execute("SELECT name, forgotten FROM identity").fetchone()
     if row is None:  # salvaged without it: the next listener names it anew
         return None
-    named = dict(zip(columns, row, strict=True))
-    last = 0 if given is None else int(given[0])
-    trimmed = named["forgotten"]
+    name, trimmed = row
     fences = TableLog(Path(lake.table_uri(Readings), "_delta_log")).records()  # a torn log has them too
-    fence = fences.get(f"ingest/inbox/{named['name']}", 0)
-    return InboxNumbers(named["name"], trimmed, fence)
+    fence = fences.get(f"ingest/inbox/{name}", 0)
+    return InboxNumbers(name, trimmed, fence)
 
 
 def examine_inbox(lake: Lake, state_dir: Path) -> Iterator[Finding]:
