@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.closing import close_ticks
 from flows.console import report_epoch, report_step
 from pipeline.clock import SystemClock
 
@@ -60,9 +61,8 @@ def forecast(origins: int, settings: "Settings") -> "ForecastReport":
     """Close the ticks that are due, forecast from the newest, and score what has come true."""
     from pipeline.evaluate.maturity import score_matured
     from pipeline.forecast.rolling import forecast as advance_and_forecast
-    from pipeline.prepare.regularise import regularise
 
-    regularise(settings, SystemClock())
+    close_ticks(settings, SystemClock())
     report = advance_and_forecast(settings, SystemClock(), origins=origins)
     return replace(report, scored=score_matured(settings, SystemClock()))
 

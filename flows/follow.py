@@ -6,6 +6,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from flows.closing import take_in
 from flows.console import jsonable, note, stdout
 from pipeline.clock import SystemClock
 
@@ -32,7 +33,9 @@ def follow(settings: "Settings", origins: int, *, as_json: bool) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Follower(settings, SystemClock(), score_matured, origins=origins).run(stop, _print_line if as_json else _print_sentence, note)
+    Follower(settings, SystemClock(), score_matured, take_in=take_in, origins=origins).run(
+        stop, _print_line if as_json else _print_sentence, note
+    )
 
 
 def _print_line(tick: "TickReport") -> None:

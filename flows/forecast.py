@@ -9,20 +9,21 @@ from dataclasses import replace
 
 from prefect import flow
 
+from flows.closing import close_ticks
 from flows.console import jsonable
 from flows.tasks import apublish, retried_task, settings_of_run
 from pipeline.clock import SystemClock
 from pipeline.evaluate.maturity import score_matured
 from pipeline.forecast.rolling import ForecastReport
 from pipeline.forecast.rolling import forecast as advance_and_forecast
-from pipeline.prepare.regularise import RegulariseReport, regularise
+from pipeline.prepare.regularise import RegulariseReport
 from pipeline.settings import Settings
 
 
 @retried_task
-async def close_ticks(settings: Settings) -> RegulariseReport:
+async def close(settings: Settings) -> RegulariseReport:
     """Write the observations of the ticks that have closed by now, in a thread, so that the run's heartbeat goes on."""
-    return await asyncio.to_thread(regularise, settings, SystemClock())
+    return await asyncio.to_thread(close_ticks, settings, SystemClock())
 
 
 @retried_task
@@ -46,7 +47,7 @@ async def forecast(origins: int = 1, settings: Settings | None = None) -> Foreca
         settings: by default those of the process the run is in.
     """
     settings = settings_of_run(settings)
-    await close_ticks(settings)
+    await close(settings)
     report = await advance(settings, origins)
     report = replace(report, scored=await score(settings))
     facts = [{"fact": name, "value": jsonable(value)} for name, value in report.to_dict().items()]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipeline.clock import Clock
+from pipeline.clock import Clock, ReplayClock
 from pipeline.errors import DataError, LeaseLostError, ModelError, StoreError
 from pipeline.forecast.leadership import Leadership, leader
 from pipeline.forecast.rolling import ForecastReport, RollingForecasts
@@ -62,16 +62,25 @@ class TickReport:
 class Follower:
     """Forecasts a lake tick by tick."""
 
-    def __init__(self, settings: Settings, clock: Clock, score: Callable[[Settings, Clock], int], *, origins: int = 1) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        score: Callable[[Settings, Clock], int],
+        *,
+        take_in: Callable[[Settings, Clock], datetime] = lambda _, clock: clock.now(),
+        origins: int = 1,
+    ) -> None:
         """Follow a lake.
 
         Args:
             settings: of the lake.
             clock: tells which ticks have closed.
             score: scores what has come true (`pipeline.evaluate.maturity.score_matured`).
+            take_in: brings the readings up to what was acknowledged, and says up to which instant they have it (`flows.closing.take_in`).
             origins: ticks to forecast for series that nobody has forecast.
         """
-        self._settings, self._clock, self._score, self._origins = settings, clock, score, origins
+        self._settings, self._clock, self._score, self._take_in, self._origins = settings, clock, score, take_in, origins
         self._lake = Lake(settings.lake)
         self._handovers = Handovers(settings.state_dir)
         self._champion = ChampionWatch(settings, clock)
@@ -133,9 +142,9 @@ class Follower:
             LeaseLostError: when another process has taken over.
             StoreError: when the lake cannot be read or written.
         """
-        now = self._clock.now()  # before regularise: what closes meanwhile is due at once
+        now = self._take_in(self._settings, self._clock)  # what closes after that is due at once
         self._check()
-        closed = regularise(self._settings, self._clock)
+        closed = regularise(self._settings, ReplayClock(now))
         self._check()
         rolling = self._rolling or self._opened()
         done = rolling.advance(self._clock, origins=self._origins)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 
 import polars as pl
 
@@ -45,6 +46,7 @@ class DrainReport:
         quarantined: could not be used; each payload is in quarantine once, however often it comes.
         reasons: quarantined readings by error code.
         through: the number up to which the lake has the inbox.
+        until: the instant up to which everything that was acknowledged is in the lake.
     """
 
     messages: int
@@ -55,10 +57,11 @@ class DrainReport:
     quarantined: int
     reasons: Mapping[str, int]
     through: int
+    until: datetime
 
     def to_dict(self) -> dict[str, object]:
         """Return a JSON-ready form."""
-        return {**asdict(self), "reasons": dict(self.reasons)}
+        return {**asdict(self), "reasons": dict(self.reasons), "until": self.until.isoformat()}
 
 
 def drain(settings: Settings, clock: Clock) -> DrainReport:
@@ -74,11 +77,12 @@ def drain(settings: Settings, clock: Clock) -> DrainReport:
     lake = Lake(settings.lake)
     lake.create_all()
     with closing(Inbox(settings.state_dir)) as inbox:
+        until = inbox.settled(clock)  # before the first look: what is stamped later may come too late for this drain
         run = _Drain(settings, clock, lake, inbox)
         while run.commit_next():
             pass
         run.trim()
-        return run.report()
+        return run.report(until)
 
 
 class _Drain:
@@ -145,7 +149,7 @@ class _Drain:
         if trimmed:
             logger.info("inbox trimmed num_messages=%d", trimmed)
 
-    def report(self) -> DrainReport:
+    def report(self, until: datetime) -> DrainReport:
         """Return the counts."""
         found = self.counts
         return DrainReport(
@@ -157,6 +161,7 @@ class _Drain:
             quarantined=found["quarantined"],
             reasons=dict(self.reasons.most_common()),
             through=self.through,
+            until=until,
         )
 
     def _stored_through(self) -> int:

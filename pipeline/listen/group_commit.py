@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.listen.inbox import Inbox
 from pipeline.payloads.message import Message
@@ -27,11 +28,12 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # between two attempts to store what 
 class GroupCommit:
     """Takes messages from any thread and stores them in the order in which they came."""
 
-    def __init__(self, state_dir: Path, *, max_bytes: int | None = None, holds: bool = False) -> None:
+    def __init__(self, state_dir: Path, clock: Clock, *, max_bytes: int | None = None, holds: bool = False) -> None:
         """Start the thread.
 
         Args:
             state_dir: the folder of the inbox.
+            clock: says when messages were received: when they are stored.
             max_bytes: size of the inbox from which on nothing more is stored; None: the disk's.
             holds: hold what cannot be stored, and everything behind it, and try again until it can be, or until `close`.
 
@@ -39,6 +41,7 @@ class GroupCommit:
             StoreError: when there is no inbox and none can be made.
         """
         self._inbox = Inbox(state_dir)
+        self._clock = clock
         self._max_inbox_bytes = max_bytes
         self._holds = holds
         self._closing = threading.Event()
@@ -119,7 +122,7 @@ class GroupCommit:
     def _put(self, messages: list[Message]) -> StoreError | None:
         try:
             self._require_room()
-            self._inbox.put(messages)
+            self._inbox.put(messages, self._clock)
         except StoreError as error:
             logger.error("inbox refused num_messages=%d: %s", len(messages), error)
             return error

@@ -84,7 +84,7 @@ class HttpSource:
         """
         with ExitStack() as opened:
             opened.enter_context(self._socket)
-            commits = GroupCommit(self._settings.state_dir)
+            commits = GroupCommit(self._settings.state_dir, self._clock)
             opened.callback(commits.close)
             inbox = Inbox(self._settings.state_dir)
             opened.callback(inbox.close)

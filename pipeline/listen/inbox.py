@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.failpoints import failpoint
 from pipeline.payloads.message import Message
@@ -76,8 +77,13 @@ class Inbox:
             self._connection.execute("PRAGMA synchronous = FULL")  # the commit is an fsync: acknowledgements rest on it
             (self.name,) = self._connection.execute("SELECT name FROM identity").fetchone()
 
-    def put(self, messages: Sequence[Message]) -> int:
+    def put(self, messages: Sequence[Message], clock: Clock | None = None) -> int:
         """Store messages in one transaction that is on disk when this returns; those whose key is known are left out.
+
+        Args:
+            messages: in the order in which they came.
+            clock: stamps them with the instant at which the file is theirs alone, so that `settled` can say what is complete; None
+                leaves them their own `received_at`.
 
         Returns:
             How many were new.
@@ -85,24 +91,24 @@ class Inbox:
         Raises:
             StoreError: when they cannot be stored; then none is.
         """
-        rows = [
-            (
-                _storable(m.connector),
-                _storable(m.topic),
-                m.payload,
-                (m.received_at - EPOCH) // MICROSECOND,
-                _storable(m.content_type),
-                _storable(m.idempotency_key),
-            )
-            for m in messages
-        ]
+        texts = [[_storable(text) for text in (m.connector, m.topic, m.content_type, m.idempotency_key)] for m in messages]
         with self._transaction():
+            now = None if clock is None else clock.now()
+            rows = [
+                (connector, topic, m.payload, ((now or m.received_at) - EPOCH) // MICROSECOND, content_type, key)
+                for m, (connector, topic, content_type, key) in zip(messages, texts, strict=True)
+            ]
             stored = self._connection.executemany(INSERT, rows).rowcount
             if _file_of(self.path) != self._file:  # SQLite would go on writing into a file that nobody will ever find again
                 raise OSError("the file was removed or replaced under its writer, which must be started again")
             failpoint("inbox.before_commit")
         failpoint("inbox.after_commit")
         return stored
+
+    def settled(self, clock: Clock) -> datetime:
+        """Return an instant such that every message that was or will be stamped before it can be read by now."""
+        with self._transaction():  # whoever stamped a message before has committed it, and whoever comes waits
+            return clock.now()
 
     def read(self, after: int, *, max_messages: int, max_bytes: int) -> list[Stored]:
         """Return the messages that follow number `after`, in order, up to both limits but at least one, if there is any."""

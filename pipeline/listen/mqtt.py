@@ -54,7 +54,7 @@ class MqttSource:
             StoreError: when there is no inbox and none can be made.
         """
         listen = self._settings.listen
-        self._commits = GroupCommit(self._settings.state_dir, max_bytes=listen.max_inbox_bytes, holds=True)
+        self._commits = GroupCommit(self._settings.state_dir, self._clock, max_bytes=listen.max_inbox_bytes, holds=True)
         self._connection.start(self._ended)
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.clock import ReplayClock
 from pipeline.errors import StoreError
 from pipeline.failpoints import KILLED, VARIABLE
 from pipeline.listen.inbox import FILE_NAME, NEWEST_BIRTHS, Inbox
@@ -26,7 +28,7 @@ FAR = datetime(9999, 1, 1, tzinfo=UTC)
 # Puts one message after another and says so of each; the last one is cut off by a kill.
 WRITER = """
 import itertools, sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from pipeline.listen.inbox import Inbox
 from pipeline.payloads.message import Message
@@ -209,3 +211,39 @@ def test_an_inbox_keeps_its_name_until_it_is_renewed(inbox) -> None:
     assert Inbox(inbox.path.parent).name == name
     inbox.renew()
     assert Inbox(inbox.path.parent).name == inbox.name != name
+
+
+class HeldClock:
+    """A clock that says NOON when it is let."""
+
+    def __init__(self) -> None:
+        self.asked, self.let = threading.Event(), threading.Event()
+
+    def now(self) -> datetime:
+        """Return NOON, late."""
+        self.asked.set()
+        self.let.wait(20)
+        return NOON
+
+
+def test_what_was_stamped_before_an_inbox_is_settled_can_be_read(inbox, tmp_path) -> None:
+    """Shown to fail by stamping before the transaction."""
+    held, settled = HeldClock(), []
+    other = Inbox(inbox.path.parent)
+    writer = threading.Thread(target=lambda: other.put([message(b"held")], held))
+    reader = threading.Thread(target=lambda: settled.append((inbox.settled(ReplayClock(NOON)), everything(inbox))))
+    writer.start()
+    held.asked.wait(20)
+    reader.start()
+    reader.join(0.2)
+    assert settled == []
+    held.let.set()
+    for thread in (writer, reader):
+        thread.join(20)
+    assert settled == [(NOON, [b"held"])]
+    other.close()
+
+
+def test_a_message_is_received_when_it_is_stored(inbox) -> None:
+    inbox.put([message(b"1", received_at=NOON - timedelta(hours=1))], ReplayClock(NOON))
+    assert [one.message.received_at for one in inbox.read(0, max_messages=9, max_bytes=99)] == [NOON]

@@ -1,0 +1,60 @@
+"""A tick closes on everything that was acknowledged before it did, drained or not."""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from flows.closing import close_ticks, take_in
+from pipeline.clock import ReplayClock
+from pipeline.listen.inbox import Inbox
+from pipeline.payloads.message import Message
+from pipeline.prepare.regularise import regularise
+from pipeline.store.lake import Lake
+from pipeline.store.observations import read_observations
+from tests.lakes import HOUR, START, TestLake, hourly_readings
+
+NUM_HOURS, SERIES = 40, "north/temperature"
+CLOSES = START + NUM_HOURS * HOUR + 1.5 * HOUR / 60
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> TestLake:
+    """A lake of forty hours, and a reading of the next that waits in the inbox."""
+    lake = TestLake.at(tmp_path)
+    lake.ingest(hourly_readings(NUM_HOURS))
+    payload = {"device_id": "north", "metric": "temperature", "ts": (START + NUM_HOURS * HOUR).isoformat(), "value": 7.5}
+    with closing(Inbox(lake.settings.state_dir)) as inbox:
+        inbox.put([Message("mqtt", "site", json.dumps(payload).encode(), CLOSES)], ReplayClock(CLOSES - HOUR / 60))
+    return lake
+
+
+def newest(lake: TestLake) -> float:
+    return float(read_observations(Lake(lake.settings.lake), series=[SERIES]).sort("ts")["value"][-1])
+
+
+def test_a_tick_closes_on_what_the_inbox_holds(lake: TestLake) -> None:
+    """Shown to fail by closing without a drain."""
+    regularise(lake.settings, ReplayClock(CLOSES))
+    assert newest(lake) != 7.5
+    close_ticks(lake.settings, ReplayClock(CLOSES))
+    assert newest(lake) == 7.5
+
+
+def test_ticks_are_closed_to_the_instant_up_to_which_the_readings_are_complete(lake: TestLake) -> None:
+    assert take_in(lake.settings, ReplayClock(CLOSES)) == CLOSES
+
+
+def test_an_inbox_that_cannot_be_read_does_not_stop_the_forecasts(lake: TestLake, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(sqlite3.connect(lake.settings.state_dir / "inbox.db")) as connection:
+        connection.execute("DROP TABLE messages")
+    assert take_in(lake.settings, ReplayClock(CLOSES)) == CLOSES
+    assert "without what waits in the inbox" in caplog.text
+
+
+def test_without_an_inbox_none_is_made(tmp_path: Path) -> None:
+    lake = TestLake.at(tmp_path)
+    assert take_in(lake.settings, ReplayClock(CLOSES)) == CLOSES
+    assert not (lake.settings.state_dir / "inbox.db").exists()
