@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -26,6 +25,7 @@ from pipeline.listen.inbox import Inbox, Stored
 from pipeline.schemas import Readings
 from pipeline.settings import HTTP_TOKEN, ListenSettings, Settings
 from pipeline.store.lake import Lake
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "listen", "http", "--port", "0", "--json"]
 ANY_PORT = HttpOptions(port=0)
@@ -70,14 +70,6 @@ def client(here: Path) -> Iterator[httpx.Client]:
     """One server with short messages for the tests that leave it as it is."""
     with serving(here, SHORT) as client:
         yield client
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that happens in another thread or process."""
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_message_is_in_the_inbox_when_it_is_answered(client: httpx.Client, here: Path) -> None:
