@@ -157,7 +157,7 @@ def test_a_key_with_another_request_is_a_conflict(client: httpx.Client, here: Pa
 
 
 def test_a_key_that_many_send_at_once_counts_once(client: httpx.Client) -> None:
-    """Shown to fail by looking the key up before the commit and not after it."""
+    """Shown to fail by looking the key up in the inbox alone: none of the eight finds it there."""
     answers: list[int] = []
 
     def send() -> None:
