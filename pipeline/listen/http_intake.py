@@ -152,10 +152,10 @@ def make_app(intake: Intake, token: str | None) -> FastAPI:
     @app.post("/readings/{topic:path}")
     async def post(request: Request, topic: str = "") -> dict[str, int]:
         _require_sender(request, token)
-        if intake.is_full:
-            raise StoreError("POST /readings requires room in the inbox; got a full one. Try again when the lake has caught up.")
         topic, media_type, key = _topic(topic), _media_type(request), _key(request)
         async with bodies.body(request) as payload:
+            if intake.is_full:  # asked behind the body: who still sends when the connection closes sees a reset, and no answer
+                raise StoreError("POST /readings requires room in the inbox; got a full one. Try again when the lake has caught up.")
             if not payload:
                 raise refuse(400, "POST /readings requires readings; got an empty body. Send one reading or more.")
             return {"stored": await intake.store(Message(CONNECTOR, topic, payload, intake.clock.now(), media_type, key))}
