@@ -134,7 +134,7 @@ class Intake:
     def _through(self) -> int:
         """Return the number of the last message that the lake has."""
         try:
-            return Lake(self.settings.lake).last_seq(Readings, fence(f"inbox/{self.inbox.name}")) or 0
+            return Lake(self.settings.lake).last_seq(Readings, fence(self.inbox.source)) or 0
         except StoreError:  # no lake yet, or a damaged one: then everything waits
             return 0
 

@@ -73,6 +73,11 @@ class Inbox:
             self._connection = connect(self.path)
             (self.name,) = self._connection.execute("SELECT name FROM identity").fetchone()
 
+    @property
+    def source(self) -> str:
+        """What the numbers of its messages belong to, in the commits of the lake."""
+        return f"inbox/{self.name}"
+
     def put(self, messages: Sequence[Message], clock: Clock | None = None) -> int:
         """Store messages in one transaction that is on disk when this returns; those whose key is known are left out.
 
