@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.listen.group_commit import GroupCommit
-from pipeline.listen.http_body import BodyReader, refuse
+from pipeline.listen.http_body import BodyReader, closing, refuse
 from pipeline.listen.inbox import Inbox
 from pipeline.payloads.message import Message
 from pipeline.schemas import Readings
@@ -145,17 +145,21 @@ def make_app(intake: Intake, token: str | None) -> FastAPI:
     bodies = BodyReader(intake.settings.listen.max_message_bytes, intake.retry_after)
 
     @app.exception_handler(StoreError)
-    async def unavailable(_: Request, error: StoreError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": intake.retry_after, "Connection": "close"})
+    async def unavailable(request: Request, error: StoreError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": intake.retry_after, **closing(request)})
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"detail": error.detail}, error.status_code, {**(error.headers or {}), **closing(request)})
 
     @app.post("/readings")
     @app.post("/readings/{topic:path}")
     async def post(request: Request, topic: str = "") -> dict[str, int]:
         _require_sender(request, token)
+        if intake.is_full:
+            raise StoreError("POST /readings requires room in the inbox; got a full one. Try again when the lake has caught up.")
         topic, media_type, key = _topic(topic), _media_type(request), _key(request)
         async with bodies.body(request) as payload:
-            if intake.is_full:  # asked behind the body: who still sends when the connection closes sees a reset, and no answer
-                raise StoreError("POST /readings requires room in the inbox; got a full one. Try again when the lake has caught up.")
             if not payload:
                 raise refuse(400, "POST /readings requires readings; got an empty body. Send one reading or more.")
             return {"stored": await intake.store(Message(CONNECTOR, topic, payload, intake.clock.now(), media_type, key))}
