@@ -34,7 +34,7 @@ def listen_mqtt(  # noqa: PLR0913 (a verb's options are its signature)
     """Take messages from an MQTT broker; user and password come from TIDECAST_MQTT_USERNAME and TIDECAST_MQTT_PASSWORD."""
     import threading
 
-    from flows.console import log_to_stderr, stdout, write_json
+    from flows.console import log_to_stderr, show_counts, write_json
     from pipeline.clock import SystemClock
     from pipeline.listen.mqtt import MqttSource
     from pipeline.listen.mqtt_broker import Credentials
@@ -49,4 +49,4 @@ def listen_mqtt(  # noqa: PLR0913 (a verb's options are its signature)
     if as_json:
         write_json(report.to_dict())
     else:
-        stdout().print("  ".join(f"{name} [bold]{count:,}[/bold]" for name, count in report.counts.items()), highlight=False)
+        show_counts(report.counts)

@@ -27,7 +27,7 @@ def listen_files(
 
     Names that end in .tmp or .part or begin with a dot are left alone. Ctrl-C or SIGTERM finishes the file under way and ends.
     """
-    from flows.console import log_to_stderr, stdout, write_json
+    from flows.console import log_to_stderr, show_counts, write_json
     from pipeline.clock import SystemClock
     from pipeline.listen.landing import LandingSource
     from pipeline.listen.service import run_listener
@@ -38,4 +38,4 @@ def listen_files(
     if as_json:
         write_json(report.to_dict())
     else:
-        stdout().print("  ".join(f"{name} [bold]{count:,}[/bold]" for name, count in report.counts.items()), highlight=False)
+        show_counts(report.counts)

@@ -25,7 +25,7 @@ def listen_http(
 
     GET /health tells how far the lake is behind. Ctrl-C or SIGTERM answers what is under way, stores it and ends.
     """
-    from flows.console import log_to_stderr, note, stdout, write_json
+    from flows.console import log_to_stderr, note, show_counts, stdout, write_json
     from pipeline.clock import SystemClock
     from pipeline.listen.http import HttpOptions, HttpSource
     from pipeline.listen.service import run_listener
@@ -43,4 +43,4 @@ def listen_http(
         note("Without --cert the token travels as it is: keep this behind a proxy that does TLS.")
     report = run_listener(settings, SystemClock(), source, stop=threading.Event())
     if not as_json:
-        stdout().print("  ".join(f"{name} [bold]{count:,}[/bold]" for name, count in report.counts.items()), highlight=False)
+        show_counts(report.counts)

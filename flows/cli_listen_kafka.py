@@ -23,7 +23,7 @@ def listen_kafka(
 
     The password of SASL comes from TIDECAST_KAFKA_PASSWORD. Ctrl-C or SIGTERM stores what was read and ends.
     """
-    from flows.console import log_to_stderr, stdout, write_json
+    from flows.console import log_to_stderr, show_counts, write_json
     from pipeline.clock import SystemClock
     from pipeline.listen.kafka import KafkaSource
     from pipeline.listen.service import run_listener
@@ -38,4 +38,4 @@ def listen_kafka(
     if as_json:
         write_json(report.to_dict())
     else:
-        stdout().print("  ".join(f"{name} [bold]{count:,}[/bold]" for name, count in report.counts.items()), highlight=False)
+        show_counts(report.counts)

@@ -100,11 +100,11 @@ def _ingest_units(settings: "Settings", paths: list[Path], *, as_json: bool) -> 
 
 
 def _show_ingest(outcome: "IngestOutcome") -> None:
-    from flows.console import note, stdout, table
+    from flows.console import note, show_counts, stdout, table
 
     out, done = stdout(), outcome.ingested
     counts = ("read", "accepted", "duplicate", "late", "quarantined", *(("empty",) if done.empty else ()))
-    out.print("  ".join(f"{name} [bold]{getattr(done, name):,}[/bold]" for name in counts), highlight=False)
+    show_counts({name: getattr(done, name) for name in counts})
     for sentence in done.notes:
         note(sentence)
     if done.reasons:

@@ -76,6 +76,11 @@ def log_to_stderr() -> None:
     logging.getLogger("pipeline").setLevel(logging.INFO)
 
 
+def show_counts(counts: Mapping[str, int]) -> None:
+    """Write what was counted on one line of stdout, each number behind its name."""
+    stdout().print("  ".join(f"{name} [bold]{count:,}[/bold]" for name, count in counts.items()), highlight=False)
+
+
 def show_markdown(text: str) -> None:
     """Draw a report on stdout."""
     from rich.markdown import Markdown

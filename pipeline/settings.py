@@ -55,6 +55,29 @@ class IngestSettings(Section):
     batch_rows: int = Field(default=500_000, ge=1)  # rows per Delta commit
 
 
+class MqttSettings(Section):
+    """Which messages `tidecast listen mqtt` takes, and from which broker."""
+
+    url: str = "localhost"  # mqtt://host:port or mqtts://host:port; without a scheme all but this machine is encrypted
+    topics: tuple[str, ...] = Field(default=("#",), min_length=1)  # what cannot be read is quarantined, so that nothing is missed unseen
+    client_id: str | None = Field(default=None, min_length=1)  # the broker keeps messages under it while the listener is away
+    session_expiry: timedelta = Field(default=timedelta(days=7), ge=timedelta(minutes=1), le=timedelta(days=3650))
+    receive_maximum: int = Field(default=5_000, ge=1_000, le=65_535)  # messages on their way to the disk; brokers send 20 by default
+    ca: Path | None = None  # PEM; None: those that the machine trusts
+    cert: Path | None = None  # PEM, of this client
+    key: Path | None = None  # PEM; None: it is in `cert`
+
+
+class KafkaSettings(Section):
+    """Which topics `tidecast listen kafka` reads, and from where."""
+
+    servers: str = "localhost:9092"  # host:port, several with commas between them
+    topics: tuple[str, ...] = ()
+    group: str = Field(default="tidecast", min_length=1)
+    name: str | None = Field(default=None, min_length=1, pattern=r"^[^/]+$")  # of the cluster, in the lake's offsets; None: its own id
+    properties: dict[str, str] = {}  # of librdkafka, such as security.protocol; no passwords
+
+
 # RFC 6901: the empty text is the whole message, each level begins with a slash, ~1 is a slash and ~0 a tilde inside a name
 Pointer = Annotated[str, Field(pattern=r"^(/([^/~]|~[01])*)*$")]
 
@@ -93,29 +116,6 @@ class Route(Section):
         return self
 
 
-class MqttSettings(Section):
-    """Which messages `tidecast listen mqtt` takes, and from which broker."""
-
-    url: str = "localhost"  # mqtt://host:port or mqtts://host:port; without a scheme all but this machine is encrypted
-    topics: tuple[str, ...] = Field(default=("#",), min_length=1)  # what cannot be read is quarantined, so that nothing is missed unseen
-    client_id: str | None = Field(default=None, min_length=1)  # the broker keeps messages under it while the listener is away
-    session_expiry: timedelta = Field(default=timedelta(days=7), ge=timedelta(minutes=1), le=timedelta(days=3650))
-    receive_maximum: int = Field(default=5_000, ge=1_000, le=65_535)  # messages on their way to the disk; brokers send 20 by default
-    ca: Path | None = None  # PEM; None: those that the machine trusts
-    cert: Path | None = None  # PEM, of this client
-    key: Path | None = None  # PEM; None: it is in `cert`
-
-
-class KafkaSettings(Section):
-    """Which topics `tidecast listen kafka` reads, and from where."""
-
-    servers: str = "localhost:9092"  # host:port, several with commas between them
-    topics: tuple[str, ...] = ()
-    group: str = Field(default="tidecast", min_length=1)
-    name: str | None = Field(default=None, min_length=1, pattern=r"^[^/]+$")  # of the cluster, in the lake's offsets; None: its own id
-    properties: dict[str, str] = {}  # of librdkafka, such as security.protocol; no passwords
-
-
 class ListenSettings(Section):
     """How live sources are taken in."""
 
@@ -124,10 +124,10 @@ class ListenSettings(Section):
     keep_messages: timedelta = Field(default=timedelta(hours=24), ge=timedelta(0), le=timedelta(days=365))
     max_inbox_bytes: int = Field(default=2 * 1024**3, ge=1024**2)  # beyond it nothing more is acknowledged
     max_message_bytes: int = Field(default=10 * 1024**2, ge=1024)  # a longer one is refused (HTTP) or quarantined cut short (MQTT)
+    settle: timedelta = Field(default=timedelta(seconds=5), ge=timedelta(0), le=timedelta(hours=1))  # a file that stood still is whole
+    mqtt: MqttSettings = MqttSettings()
     kafka: KafkaSettings = KafkaSettings()
     routes: tuple[Route, ...] = ()  # the first whose topic fits reads a message
-    mqtt: MqttSettings = MqttSettings()
-    settle: timedelta = Field(default=timedelta(seconds=5), ge=timedelta(0), le=timedelta(hours=1))  # a file that stood still is whole
 
 
 class PrepareSettings(Section):

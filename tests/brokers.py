@@ -10,8 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +26,8 @@ from pipeline.listen.mqtt import MqttSource
 from pipeline.listen.mqtt_broker import Credentials
 from pipeline.payloads.message import Message
 from pipeline.settings import ListenSettings, MqttSettings, Settings
+from tests.waiting import PATIENCE_S, until
 
-PATIENCE_S = 60.0  # on a machine with much else to do
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ANONYMOUS = Credentials()
 
@@ -132,14 +131,6 @@ def inbox_of(settings: Settings) -> list[Message]:
 def payloads_of(messages: Iterable[Message]) -> list[bytes]:
     """Return what was in them."""
     return [message.payload for message in messages]
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    """Wait for something that another thread or process does."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def free_port() -> int:

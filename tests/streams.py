@@ -1,22 +1,22 @@
-"""A small live stream for tests of damage: messages in a real inbox, a drain of ten messages a commit, real tables."""
+"""A small live stream for tests of damage: messages in a real inbox, drained ten to a commit, real tables."""
 
 import json
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import polars as pl
 
 from pipeline.clock import ReplayClock
-from pipeline.listen.inbox import Inbox, Stored
+from pipeline.listen.drain import drain
+from pipeline.listen.inbox import Inbox
 from pipeline.payloads.message import Message
 from pipeline.prepare.regularise import regularise
 from pipeline.schemas import Observations, Quarantine, Readings
 from pipeline.settings import Settings
-from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake, read
-from pipeline.store.readings import append_readings, split_duplicates
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -55,20 +55,10 @@ class Stream:
             inbox.put([_message(number) for number in range(first, last + 1)])
 
     def drain(self) -> None:
-        """Commit what the readings do not have, ten messages at a time, then regularise."""
-        self.lake.create_all()
-        with closing(Inbox(self.settings.state_dir)) as inbox:
-            source = f"inbox/{inbox.name}"
-            while stored := inbox.read(self.fence(inbox), max_messages=PER_COMMIT, max_bytes=10**6):
-                readings = pl.concat([_reading(one) for one in stored])
-                self._register(readings)
-                fresh, _ = split_duplicates(self.lake, readings)
-                append_readings(self.lake, fresh, source=source, seq=stored[-1].seq)
+        """Bring readings and quarantine up to the inbox, ten messages a commit, then regularise."""
+        with patch("pipeline.listen.drain.RANGE_MESSAGES", PER_COMMIT):
+            drain(self.settings, self.clock)
         regularise(self.settings, self.clock)
-
-    def fence(self, inbox: Inbox) -> int:
-        """Return the last message that the readings have."""
-        return self.lake.last_seq(Readings, f"ingest/inbox/{inbox.name}") or 0
 
     def readings(self) -> pl.DataFrame:
         """Return what the readings say, in one order."""
@@ -88,24 +78,8 @@ class Stream:
         files = [Path(uri) for uri in self.lake.open(schema).file_uris()]
         return sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
 
-    def _register(self, readings: pl.DataFrame) -> None:
-        spans = readings.group_by("series_id", "device_id", "metric").agg(first_ts=pl.col("ts").min(), last_ts=pl.col("ts").max())
-        Catalog(self.settings.state_dir).upsert_series(spans, default_aggregation="mean")
-
 
 def _message(number: int) -> Message:
-    payload = {"series": ["north/flow", "south/flow"][number % 2], "minute": number // 2, "value": float(number)}
-    return Message("mqtt", "site", json.dumps(payload).encode(), START + number // 2 * MINUTE + timedelta(seconds=1))
-
-
-def _reading(stored: Stored) -> pl.DataFrame:
-    said = json.loads(stored.message.payload)
-    device_id, metric = said["series"].split("/")
-    row = {"source": "mqtt:site", "source_seq": stored.seq, "device_id": device_id, "metric": metric, "series_id": said["series"]}
-    stamps = {
-        "ts": START + said["minute"] * MINUTE,
-        "received_at": stored.message.received_at,
-        "ingested_at": START,
-        "ingest_date": START.date(),
-    }
-    return Readings.conform(pl.DataFrame([{**row, **stamps, "value": said["value"], "unit": None, "quality": 0, "is_late": False}]))
+    at = START + number // 2 * MINUTE
+    payload = {"ts": at.isoformat(), "device_id": ["north", "south"][number % 2], "metric": "flow", "value": float(number)}
+    return Message("mqtt", "site", json.dumps(payload).encode(), at + timedelta(seconds=1))

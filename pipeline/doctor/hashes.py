@@ -16,14 +16,13 @@ from pathlib import Path
 import polars as pl
 from deltalake import DeltaTable
 
-from pipeline.errors import StoreError
 from pipeline.schemas import TABLES
 from pipeline.store.lake import Lake
+from pipeline.store.state_files import connect, reported
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "hashes.db"
-BUSY_TIMEOUT_S = 30.0
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER NOT NULL, hash BLOB NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS versions (id TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID",
@@ -125,13 +124,11 @@ def hash_of(path: Path) -> bytes:
 @contextmanager
 def _database(state_dir: Path) -> Iterator[sqlite3.Connection]:
     path = state_dir / FILE_NAME
-    try:
+    with reported("The file of content hashes", path, "`tidecast doctor --repair` mends it"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection, connection:
-            for statement in SCHEMA:
-                connection.execute(statement)
-            yield connection
-    except (sqlite3.Error, OSError) as error:
-        raise StoreError(
-            f"The file of content hashes requires a readable SQLite file; got {path}: {error}. Run `tidecast doctor --repair`."
-        ) from error
+        with closing(connect(path)) as connection:
+            connection.execute("BEGIN")
+            with connection:
+                for statement in SCHEMA:
+                    connection.execute(statement)
+                yield connection

@@ -20,6 +20,7 @@ from models.batch import CarriedState
 from models.forecaster import CausalForecaster
 from pipeline.errors import StoreError
 from pipeline.forecast.calibrate import CalibrationState
+from pipeline.store.state_files import sync
 
 FORMAT = "5"
 UNTOUCHED = np.iinfo(np.int64).max  # no tick has changed
@@ -136,9 +137,9 @@ class StreamState:
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         ticks = {"tick_B": torch.from_numpy(self.tick_B), "changed_RB": torch.from_numpy(self.changed_RB).contiguous()}
         save_file({**tensors, **ticks}, temporary, metadata=metadata)
-        _fsync(temporary)
+        sync(temporary)
         temporary.replace(path)
-        _fsync(path.parent)
+        sync(path.parent)
 
     @classmethod
     def resume(cls, path: Path) -> Self:
@@ -173,11 +174,3 @@ class StreamState:
             raise StoreError(
                 f"A snapshot requires a whole file; got {error} from {path.name}. It will be rebuilt from observations."
             ) from error
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,18 +12,13 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
-import polars as pl
-
 from pipeline.clock import Clock
 from pipeline.failpoints import failpoint
 from pipeline.ingest.intake import Intake
 from pipeline.listen.inbox import Inbox, Stored
-from pipeline.listen.judge import judge
-from pipeline.schemas import Readings
+from pipeline.listen.range_commit import RangeCommits
+from pipeline.payloads.message import Message
 from pipeline.settings import Settings
-from pipeline.store.catalog import Catalog
-from pipeline.store.lake import Lake
-from pipeline.store.readings import append_readings, fence, split_duplicates, store_quarantine
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +69,10 @@ def drain(settings: Settings, clock: Clock) -> DrainReport:
     Raises:
         StoreError: when the lake, the catalog or the inbox cannot be read or written; what was committed stays, and the next drain goes on.
     """
-    lake = Lake(settings.lake)
-    lake.create_all()
+    commits = RangeCommits.open(settings, clock)
     with closing(Inbox(settings.state_dir)) as inbox:
         until = inbox.settled(clock)  # before the first look: what is stamped later may come too late for this drain
-        run = _Drain(settings, clock, lake, inbox)
+        run = _Drain(commits, inbox)
         while run.commit_next():
             pass
         run.trim()
@@ -93,9 +87,8 @@ class _Drain:
         intake: what is known of series and units at `through`; None where that must be read first.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, lake: Lake, inbox: Inbox) -> None:
-        self.settings, self.clock, self.lake, self.inbox = settings, clock, lake, inbox
-        self.catalog = Catalog(settings.state_dir)
+    def __init__(self, commits: RangeCommits, inbox: Inbox) -> None:
+        self.commits, self.inbox = commits, inbox
         self.through = self._stored_through()
         if inbox.last_seq() < self.through:
             logger.error(
@@ -112,39 +105,27 @@ class _Drain:
         self.intake: Intake | None = None
         self.counts, self.reasons = Counter[str](), Counter[str]()
 
-    @property
-    def source(self) -> str:
-        """What the numbers of this inbox's commits belong to."""
-        return f"inbox/{self.inbox.name}"
-
     def commit_next(self) -> bool:
         """Commit the next range; False when there is none."""
         stored = self._read(self.through)
         if not stored:
             return False
         failpoint("drain.after_read")
-        intake = self.intake = self.intake or self._resume()
-        readings, rejected = self._readings_of(stored, intake)
-        spans = intake.register(readings)
-        store_quarantine(self.lake, rejected, source=self.source)
-        failpoint("drain.after_quarantine")
-        fresh, _duplicate = split_duplicates(self.lake, readings)
+        self.intake = self.intake or self._resume()
         end = stored[-1].seq
-        if not append_readings(self.lake, fresh, source=self.source, seq=end, after=self.through):
+        births = self._births(stored)
+        if self.commits.commit(stored, self.intake, source=self.inbox.source, seq=end, after=self.through, births=births):
+            self.through = end
+            self.counts["messages"] += len(stored)
+        else:
             self.intake, self.through = None, self._stored_through()  # another drain was quicker: go on behind it
-            return True
-        failpoint("drain.after_readings")
-        self.through = end
-        self._register(intake.reached(spans))
-        self.counts["messages"] += len(stored)
-        intake.count(readings, fresh, rejected)
         return True
 
     def trim(self) -> None:
         """Forget messages that the lake and the catalog have: the old ones, and of a nearly full inbox younger ones too."""
-        limits = self.settings.listen
-        has = min(self.through, self.catalog.position(self.source) or 0)
-        before = self.clock.now() - limits.keep_messages
+        limits = self.commits.settings.listen
+        has = min(self.through, self._heard_of())
+        before = self.commits.clock.now() - limits.keep_messages
         trimmed = self.inbox.trim(has, received_before=before, max_bytes=int(NEARLY_FULL * limits.max_inbox_bytes))
         if trimmed:
             logger.info("inbox trimmed num_messages=%d", trimmed)
@@ -165,21 +146,17 @@ class _Drain:
         )
 
     def _stored_through(self) -> int:
-        return self.lake.last_seq(Readings, fence(self.source)) or 0
+        return self.commits.stored_through(self.inbox.source)
+
+    def _heard_of(self) -> int:
+        """Return the number up to which the catalog knows how far series have come."""
+        return self.commits.catalog.position(self.inbox.source) or 0
 
     def _read(self, after: int) -> list[Stored]:
         return self.inbox.read(after, max_messages=RANGE_MESSAGES, max_bytes=RANGE_BYTES)
 
-    def _readings_of(self, stored: list[Stored], intake: Intake) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return the readings of a range, marked late or not, and its rejected payloads."""
-        now = self.clock.now()
-        judged = judge(stored, intake, self.settings, now, births=self.inbox.births(stored[0].seq - 1))
-        return intake.mark(judged.accepted, now), judged.rejected
-
-    def _register(self, spans: pl.DataFrame) -> None:
-        """Tell the catalog how far the series have come, then that it knows."""
-        self.catalog.upsert_series(spans)
-        self.catalog.set_position(self.source, self.through)
+    def _births(self, stored: list[Stored]) -> list[Message]:
+        return self.inbox.births(stored[0].seq - 1)
 
     def _resume(self) -> Intake:
         """Begin where the catalog stands, once it stands where the lake does.
@@ -187,12 +164,10 @@ class _Drain:
         A drain that died behind its commit has told nobody how far its series came. Without that, what is late in the next range would
         depend on the death; so the messages in between are judged again, and their spans registered.
         """
-        at = self.catalog.position(self.source) or 0
+        at = self._heard_of()
         if at > self.through:
             logger.warning("the lake lost its tail: messages %d to %d are stored again", self.through + 1, at)
         while at < self.through and (missed := [one for one in self._read(at) if one.seq <= self.through]):
-            intake = Intake.start(self.settings, self.catalog.series())
-            readings, _rejected = self._readings_of(missed, intake)
-            self.catalog.upsert_series(intake.reached(intake.register(readings)))
+            self.commits.catch_up(missed, self.commits.new_intake(), self._births(missed))
             at = missed[-1].seq
-        return replace(Intake.start(self.settings, self.catalog.series()), counts=self.counts, reasons=self.reasons)
+        return replace(self.commits.new_intake(), counts=self.counts, reasons=self.reasons)

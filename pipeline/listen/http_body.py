@@ -15,12 +15,22 @@ from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
 
 MAX_SECONDS = 60.0  # for one body: 10 MiB at 1.4 Mbit/s
+FORGOTTEN_BYTES = 64 * 1024  # of the body of a refused request
 MAX_BODIES = 8  # of the greatest length, in memory at once
 
 
 def refuse(status: int, sentence: str, **headers: str) -> HTTPException:
-    """Return the refusal of a request; its connection closes, because the rest of its body is not read."""
-    return HTTPException(status, sentence, {"Connection": "close", **{name.replace("_", "-"): value for name, value in headers.items()}})
+    """Return the refusal of a request."""
+    return HTTPException(status, sentence, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def closing(request: Request) -> dict[str, str]:
+    """Return the header that closes the connection of a refused request, so that the rest of its body is not read.
+
+    A short rest the server reads and forgets: who is still sending when the connection closes sees a reset in place of the refusal.
+    """
+    is_short = int(request.headers.get("content-length", FORGOTTEN_BYTES + 1)) <= FORGOTTEN_BYTES
+    return {} if is_short else {"Connection": "close"}
 
 
 @dataclass
@@ -81,7 +91,8 @@ class BodyReader:
                     self._hold(len(part), share)
                     body += part
         except TimeoutError:
-            raise refuse(408, f"POST /readings requires its body within {MAX_SECONDS:.0f} s; got {len(body)} bytes. Send less.") from None
+            sentence = f"POST /readings requires its body within {MAX_SECONDS:.0f} s; got {len(body)} bytes. Send less."
+            raise refuse(408, sentence, Connection="close") from None
         except ClientDisconnect:
             raise refuse(400, "POST /readings requires a whole body; got a connection that ended before. Send it again.") from None
         return bytes(body)

@@ -8,16 +8,16 @@ import hmac
 import re
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.listen.group_commit import GroupCommit
-from pipeline.listen.http_body import BodyReader, refuse
+from pipeline.listen.http_body import BodyReader, closing, refuse
 from pipeline.listen.inbox import Inbox
 from pipeline.payloads.message import Message
 from pipeline.schemas import Readings
@@ -51,6 +51,7 @@ class Intake:
         commits: stores messages.
         inbox: a connection of the server's own thread, for reading.
         counts: messages stored, and those whose key had brought them before.
+        arriving: keys of messages on their way to the disk, where nobody can look them up yet.
     """
 
     settings: Settings
@@ -58,6 +59,7 @@ class Intake:
     commits: GroupCommit
     inbox: Inbox
     counts: Counter[str]
+    arriving: set[str] = field(default_factory=set)
 
     @property
     def retry_after(self) -> str:
@@ -76,6 +78,31 @@ class Intake:
             HTTPException: 409 when the key has brought something else.
             StoreError: when it cannot be stored.
         """
+        key = message.idempotency_key
+        if key is None:
+            await self._commit(message)
+            num_new = 1
+        else:
+            num_new = await self._commit_once(message, key)
+        self.counts.update(stored=num_new, repeated=1 - num_new)
+        return num_new
+
+    async def _commit_once(self, message: Message, key: str) -> int:
+        """Commit a message that has a key, unless the key has come before; return how many were new."""
+        is_new = key not in self.arriving and self.inbox.find(CONNECTOR, key) is None
+        self.arriving.add(key)
+        try:
+            await self._commit(message)
+        finally:
+            self.arriving.discard(key)
+        found = self.inbox.find(CONNECTOR, key)
+        if found is not None:
+            first = found.message
+            if (first.topic, first.content_type, first.payload) != (message.topic, message.content_type, message.payload):
+                raise refuse(409, f"An Idempotency-Key requires the same request each time; got {key!r} with another one. Use a new key.")
+        return int(is_new)
+
+    async def _commit(self, message: Message) -> None:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[StoreError | None] = loop.create_future()
 
@@ -87,18 +114,6 @@ class Intake:
         failure = await done
         if failure is not None:
             raise failure
-        num_new = 1 if message.idempotency_key is None else self._num_new(message, message.idempotency_key)
-        self.counts.update(stored=num_new, repeated=1 - num_new)
-        return num_new
-
-    def _num_new(self, message: Message, key: str) -> int:
-        found = self.inbox.find(CONNECTOR, key)
-        if found is None or found.message == message:
-            return 1
-        first = found.message
-        if (first.topic, first.content_type, first.payload) != (message.topic, message.content_type, message.payload):
-            raise refuse(409, f"An Idempotency-Key requires the same request each time; got {key!r} with another one. Use a new key.")
-        return 0
 
     async def health(self) -> dict[str, object]:
         """Return how the inbox is and how far behind the lake is.
@@ -119,7 +134,7 @@ class Intake:
     def _through(self) -> int:
         """Return the number of the last message that the lake has."""
         try:
-            return Lake(self.settings.lake).last_seq(Readings, fence(f"inbox/{self.inbox.name}")) or 0
+            return Lake(self.settings.lake).last_seq(Readings, fence(self.inbox.source)) or 0
         except StoreError:  # no lake yet, or a damaged one: then everything waits
             return 0
 
@@ -130,8 +145,12 @@ def make_app(intake: Intake, token: str | None) -> FastAPI:
     bodies = BodyReader(intake.settings.listen.max_message_bytes, intake.retry_after)
 
     @app.exception_handler(StoreError)
-    async def unavailable(_: Request, error: StoreError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": intake.retry_after, "Connection": "close"})
+    async def unavailable(request: Request, error: StoreError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": intake.retry_after, **closing(request)})
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"detail": error.detail}, error.status_code, {**(error.headers or {}), **closing(request)})
 
     @app.post("/readings")
     @app.post("/readings/{topic:path}")

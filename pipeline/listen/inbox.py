@@ -5,24 +5,20 @@ rests on. Messages are numbered in the order of their commits, across all proces
 range that never changes. Written by `group_commit.py`, read and trimmed by `drain.py`.
 """
 
-import os
-import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline.clock import Clock
-from pipeline.errors import StoreError
 from pipeline.failpoints import failpoint
 from pipeline.payloads.message import Message
 from pipeline.schemas import EPOCH, MICROSECOND
+from pipeline.store.state_files import connect, make_in_wal_mode, reported
 
 FILE_NAME = "inbox.db"
-BUSY_TIMEOUT_S = 30.0
 SCHEMA = (
     """
     CREATE TABLE messages (
@@ -36,6 +32,7 @@ SCHEMA = (
     # forgotten: the number up to which was trimmed
     "CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT",
 )
+NAME_IT = "INSERT INTO identity VALUES (1, ?, 0)"
 INSERT = """
     INSERT INTO messages (connector, topic, payload, received_us, content_type, idempotency_key) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING
@@ -71,11 +68,15 @@ class Inbox:
         self.path = state_dir / FILE_NAME
         with self._faults():
             if not self.path.exists():
-                _make(self.path)
+                make_in_wal_mode(self.path, [*((statement, ()) for statement in SCHEMA), (NAME_IT, (uuid.uuid4().hex,))])
             self._file = _file_of(self.path)
-            self._connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA synchronous = FULL")  # the commit is an fsync: acknowledgements rest on it
+            self._connection = connect(self.path)
             (self.name,) = self._connection.execute("SELECT name FROM identity").fetchone()
+
+    @property
+    def source(self) -> str:
+        """What the numbers of its messages belong to, in the commits of the lake."""
+        return f"inbox/{self.name}"
 
     def put(self, messages: Sequence[Message], clock: Clock | None = None) -> int:
         """Store messages in one transaction that is on disk when this returns; those whose key is known are left out.
@@ -215,51 +216,13 @@ class Inbox:
             with self._connection:
                 yield
 
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(
-                f"The inbox requires a readable, writable SQLite file; got {self.path}: {error}. "
-                "Check the folder, its permissions and the space left; what was not stored was not acknowledged."
-            ) from error
+    def _faults(self) -> AbstractContextManager[None]:
+        return reported("The inbox", self.path, "what was not stored was not acknowledged")
 
 
 def _stored(row: tuple[int, str, str, bytes, int, str | None, str | None]) -> Stored:
     seq, connector, topic, payload, received_us, content_type, key = row
     return Stored(seq, Message(connector, topic, payload, EPOCH + received_us * MICROSECOND, content_type, key))
-
-
-def _make(path: Path) -> None:
-    """Put an empty inbox in its place in one step, on disk with the folders above it; harmless when another process was quicker.
-
-    It is made as a draft of our own, because SQLite gives up at once, whatever its busy timeout, when two processes change the journal
-    mode.
-    """
-    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix="inbox-") as folder:
-        draft = Path(folder) / path.name
-        with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            for statement in SCHEMA:
-                connection.execute(statement)
-            connection.execute("INSERT INTO identity VALUES (1, ?, 0)", (uuid.uuid4().hex,))
-        with suppress(FileExistsError):
-            path.hardlink_to(draft)
-    for changed in {path.parent, *(folder.parent for folder in missing)}:
-        _sync_folder(changed)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk: an fsync of a file does not say that its name survives a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _file_of(path: Path) -> tuple[int, int]:

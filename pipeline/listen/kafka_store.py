@@ -9,18 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import polars as pl
-
 from pipeline.clock import Clock
-from pipeline.failpoints import failpoint
 from pipeline.ingest.intake import Intake
 from pipeline.listen.inbox import Stored
-from pipeline.listen.judge import judge
-from pipeline.schemas import Readings
+from pipeline.listen.range_commit import RangeCommits
 from pipeline.settings import Settings
-from pipeline.store.catalog import Catalog
-from pipeline.store.lake import Lake
-from pipeline.store.readings import append_readings, fence, split_duplicates, store_quarantine
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +49,13 @@ class PartitionStore:
             StoreError: when it cannot be written.
         """
         self.counts = Counter(messages=0, read=0, accepted=0, duplicate=0, late=0, quarantined=0)
-        self._settings, self._clock = settings, clock
-        self._lake, self._catalog = Lake(settings.lake), Catalog(settings.state_dir)
-        self._lake.create_all()
+        self._commits = RangeCommits.open(settings, clock)
         self._intake: Intake | None = None  # what is known of series and units; None where that must be read first
 
     def open(self, source: str) -> Partition:
         """Return where a partition stands."""
-        through = self._lake.last_seq(Readings, fence(source)) or 0
-        return Partition(source, min(self._catalog.position(source) or 0, through), through)
+        through = self._commits.stored_through(source)
+        return Partition(source, min(self._commits.catalog.position(source) or 0, through), through)
 
     def store(self, partition: Partition) -> bool:
         """Store what waits of a partition, and forget it.
@@ -79,37 +70,22 @@ class PartitionStore:
         known = [one for one in stored if one.seq < partition.through]
         news = stored[len(known) :]
         if known:  # a process died between their commit and the catalog: how far their series came is what is missing
-            intake = self._known_so_far()
-            self._catalog.upsert_series(intake.reached(intake.register(self._readings_of(known, intake)[0])))
+            self._commits.catch_up(known, self._known_so_far())
         return self._append(partition, news) if news else True
 
     def _append(self, partition: Partition, news: Sequence[Stored]) -> bool:
         intake = self._known_so_far()
-        readings, rejected = self._readings_of(news, intake)
-        spans = intake.register(readings)
-        store_quarantine(self._lake, rejected, source=partition.source)
-        failpoint("drain.after_quarantine")
-        fresh, _duplicate = split_duplicates(self._lake, readings)
         end = news[-1].seq + 1
-        if not append_readings(self._lake, fresh, source=partition.source, seq=end, after=partition.through):
+        if not self._commits.commit(news, intake, source=partition.source, seq=end, after=partition.through):
             self._intake = None  # it has counted what another process stores
             logger.warning("fenced off source=%s from=%d: another process has stored it", partition.source, partition.through)
             return False
-        failpoint("drain.after_readings")
         partition.through = end
-        self._catalog.upsert_series(intake.reached(spans))
-        self._catalog.set_position(partition.source, end)
         self.counts["messages"] += len(news)
-        intake.count(readings, fresh, rejected)
         self.counts.update({name: intake.counts[name] for name in self.counts if name != "messages"})
         intake.counts.clear()
         return True
 
     def _known_so_far(self) -> Intake:
-        self._intake = self._intake or Intake.start(self._settings, self._catalog.series())
+        self._intake = self._intake or self._commits.new_intake()
         return self._intake
-
-    def _readings_of(self, stored: Sequence[Stored], intake: Intake) -> tuple[pl.DataFrame, pl.DataFrame]:
-        now = self._clock.now()
-        judged = judge(stored, intake, self._settings, now)
-        return intake.mark(judged.accepted, now), judged.rejected

@@ -4,19 +4,16 @@ A file is known by its path, size and time of change, and its content by its SHA
 """
 
 import os
-import sqlite3
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.errors import StoreError
 from pipeline.schemas import EPOCH, MICROSECOND
+from pipeline.store.state_files import connect, reported
 
 FILE_NAME = "landing.db"
-BUSY_TIMEOUT_S = 30.0
 SCHEMA = (
     """
     CREATE TABLE IF NOT EXISTS files (
@@ -67,7 +64,7 @@ class LandingLedger:
         with self._faults():
             state_dir.mkdir(parents=True, exist_ok=True)
             # no write-ahead log: two processes that ask for it at once lock each other out, whatever the timeout
-            self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            self._connection = connect(self._path)
             for statement in SCHEMA:
                 self._connection.execute(statement)
 
@@ -97,12 +94,5 @@ class LandingLedger:
         with self._faults():
             self._connection.execute(RECORD, (file.path, file.size, file.mtime_ns, sha256, error, (at - EPOCH) // MICROSECOND))
 
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(
-                f"The landing ledger requires a readable, writable SQLite file; got {self._path}: {error}. "
-                "Check the folder, its permissions and the space left; what was not recorded is read again, and found stored."
-            ) from error
+    def _faults(self) -> AbstractContextManager[None]:
+        return reported("The landing ledger", self._path, "what was not recorded is read again, and found stored")

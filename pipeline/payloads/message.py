@@ -17,7 +17,7 @@ class Message:
         connector: the kind of source: mqtt, http or kafka.
         topic: where it was published, which may name its device; the path of an HTTP request.
         payload: the bytes, whole.
-        received_at: when we first saw it, UTC.
+        received_at: when it was stored, UTC; on its way there, when we first saw it.
         content_type: what the sender says of its format; None where it says nothing.
         idempotency_key: two messages of one connector with the same key are one; None where the sender gives none.
     """

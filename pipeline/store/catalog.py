@@ -9,20 +9,19 @@ attributes), forecast (series, snapshots) and the verbs that list and retire ser
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import polars as pl
 
 from pipeline.errors import DataError, StoreError
 from pipeline.schemas import EPOCH, MICROSECOND, UTC_US
 from pipeline.store.series_state import is_retired
+from pipeline.store.state_files import connect, make_in_wal_mode, reported
 
 FILE_NAME = "catalog.db"
-BUSY_TIMEOUT_S = 30.0
 
 SERIES_COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
     "series_id": pl.String,  # device_id/metric
@@ -345,34 +344,14 @@ class Catalog:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Open the file at its newest schema and run the block as one transaction, committed unless it raises."""
         path = self.state_dir / FILE_NAME
-        try:
+        with reported("The catalog", path, "`tidecast ingest` rebuilds the registry from its sources"):
             if not path.exists():
-                _make(path)
-            with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-                connection.execute("PRAGMA synchronous = FULL")
+                make_in_wal_mode(path)
+            with closing(connect(path)) as connection:
                 _migrate(connection)
                 connection.execute("BEGIN")
                 with connection:
                     yield connection
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(
-                f"The catalog requires a readable, writable SQLite file; got {path}: {error}. "
-                "Check the folder, its permissions and the space left; `tidecast ingest` rebuilds the registry from its sources."
-            ) from error
-
-
-def _make(path: Path) -> None:
-    """Put an empty file in WAL mode in its place in one step; harmless when another process was quicker.
-
-    The mode is set on a draft of our own, because SQLite gives up at once, whatever its busy timeout, when two processes change it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix="catalog-") as folder:
-        draft = Path(folder) / path.name
-        with closing(sqlite3.connect(draft)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-        with suppress(FileExistsError):
-            path.hardlink_to(draft)
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

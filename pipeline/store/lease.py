@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pipeline.errors import LeaseLostError, StoreError
+from pipeline.errors import LeaseLostError
 from pipeline.schemas import EPOCH, MICROSECOND
+from pipeline.store.state_files import connect, reported
 
 FILE_NAME = "leases.db"
-BUSY_TIMEOUT_S = 30.0
 SCHEMA = "CREATE TABLE IF NOT EXISTS leases (name TEXT PRIMARY KEY, token INTEGER NOT NULL, holder TEXT NOT NULL, ends_us INTEGER NOT NULL)"
 TAKE = """
     INSERT INTO leases VALUES (:name, :floor + 1, :holder, :ends) ON CONFLICT (name) DO UPDATE
@@ -108,19 +108,13 @@ class Leases:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Run the block as one transaction that no other process can begin beside it."""
         path = self.state_dir / FILE_NAME
-        try:
+        with reported("A lease", path, "without it nobody forecasts"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-                connection.execute("PRAGMA synchronous = FULL")
+            with closing(connect(path)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 with connection:
                     connection.execute(SCHEMA)
                     yield connection
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(
-                f"A lease requires a readable, writable SQLite file; got {path}: {error}. "
-                "Check the folder, its permissions and the space left."
-            ) from error
 
 
 def _us(instant: datetime) -> int:

@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tests.brokers import Mosquitto, inbox_of, payloads_of, running, until
+from tests.brokers import Mosquitto, inbox_of, payloads_of, running
+from tests.waiting import until
 
 LISTEN = [sys.executable, "-c", "from flows.cli import main; main()", "listen", "mqtt", "--client-id", "listener", "--json"]
 NUMBERS = [b"%d" % number for number in range(60)]

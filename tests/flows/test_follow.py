@@ -24,6 +24,7 @@ from pipeline.schemas import Forecasts, Scores
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake, read
 from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -67,10 +68,7 @@ def rows(lake: TestLake, schema: type[Forecasts | Scores]) -> pl.DataFrame:
 
 def until_forecast(lake: TestLake, hours: int) -> None:
     """Wait until the newest origin is there, and its predecessors' scores with it."""
-    deadline = time.monotonic() + DEADLINE_S
-    while rows(lake, Forecasts)["origin"].max() != START + (hours - 1) * HOUR:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)  # a deadline, not a guess
+    until(lambda: rows(lake, Forecasts)["origin"].max() == START + (hours - 1) * HOUR, DEADLINE_S)
 
 
 @pytest.fixture

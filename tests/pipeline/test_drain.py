@@ -16,7 +16,7 @@ from pipeline.clock import ReplayClock
 from pipeline.errors import SettingsError
 from pipeline.failpoints import KILLED, VARIABLE
 from pipeline.listen import drain as drain_module
-from pipeline.listen import judge
+from pipeline.listen import judge, range_commit
 from pipeline.listen.drain import drain
 from pipeline.listen.inbox import Inbox
 from pipeline.payloads.message import Message
@@ -177,17 +177,17 @@ def test_two_drains_at_once_store_each_message_once(site, reference, monkeypatch
 def test_a_range_that_another_drain_has_begun_is_not_stored_again(site, monkeypatch) -> None:
     """The other drain commits messages 1 and 2 while this one is at 1 to 3. Shown to fail without `after`: its end, 3, is a new number."""
     site.receive(reading(1, 1.0), reading(2, 2.0), reading(3, 3.0))
-    split, others = drain_module.split_duplicates, [2]
+    split, others = range_commit.split_duplicates, [2]
 
     def overtaken(lake, readings):
         found = split(lake, readings)
         while others:
             monkeypatch.setattr(drain_module, "RANGE_MESSAGES", others.pop())
-            other = drain_module._Drain(site.settings, site.clock, lake, Inbox(site.settings.state_dir))
+            other = drain_module._Drain(range_commit.RangeCommits.open(site.settings, site.clock), Inbox(site.settings.state_dir))
             assert other.commit_next()
         return found
 
-    monkeypatch.setattr(drain_module, "split_duplicates", overtaken)
+    monkeypatch.setattr(range_commit, "split_duplicates", overtaken)
     assert site.drain()[2] == 1
     assert site.values() == [1.0, 2.0, 3.0]
 

@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ from pipeline.listen.landing import Landing, LandingReport, LandingSource, land
 from pipeline.schemas import Readings
 from pipeline.settings import ListenSettings, Settings
 from pipeline.store.lake import Lake, read
+from tests.waiting import until
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 SETTLE = timedelta(seconds=5)
@@ -202,14 +202,6 @@ def test_a_kill_between_ingest_and_record_repeats_nothing(settings: Settings, fo
     again = take(settings, folder)
     assert (again.files, again.duplicate, again.accepted) == (1, 2, 0)
     assert len(stored(settings)) == 2
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that happens in another thread or process."""
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_the_verb_takes_what_lands_and_ends_when_told(tmp_path: Path, settings: Settings, folder: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_replaced_holder_can_neither_renew_nor_write_nor_release(tmp_path: Pat
 
 def test_nobody_takes_over_while_a_holder_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leases = Leases(tmp_path)
-    monkeypatch.setattr("pipeline.store.lease.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("pipeline.store.state_files.BUSY_TIMEOUT_S", 0.05)
     leases.take("forecast", "a", NOW, LENGTH)
     with leases.fenced("forecast", 1), pytest.raises(Exception, match="database is locked"):
         leases.take("forecast", "b", NOW + LENGTH, LENGTH)

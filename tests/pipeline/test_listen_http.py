@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -26,6 +25,7 @@ from pipeline.listen.inbox import Inbox, Stored
 from pipeline.schemas import Readings
 from pipeline.settings import HTTP_TOKEN, ListenSettings, Settings
 from pipeline.store.lake import Lake
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "listen", "http", "--port", "0", "--json"]
 ANY_PORT = HttpOptions(port=0)
@@ -70,14 +70,6 @@ def client(here: Path) -> Iterator[httpx.Client]:
     """One server with short messages for the tests that leave it as it is."""
     with serving(here, SHORT) as client:
         yield client
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that happens in another thread or process."""
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_message_is_in_the_inbox_when_it_is_answered(client: httpx.Client, here: Path) -> None:
@@ -136,6 +128,16 @@ def test_a_body_of_the_greatest_length_is_taken_packed_or_not(client: httpx.Clie
         assert stored(here)[-1].message.payload == longest
 
 
+def test_a_refusal_reaches_a_sender_whose_short_body_is_still_on_its_way(client: httpx.Client) -> None:
+    """Shown to fail by closing the connection after each refusal: what is sent into it comes back as a reset."""
+    head = b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Type: "
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20) as device:
+        device.sendall(head + b"application/xml\r\n\r\n")
+        assert device.recv(65_536).startswith(b"HTTP/1.1 415 ")
+        device.sendall(b"<a/>\n" + head + b"text/plain\r\n\r\na b=1")
+        assert device.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("said", [b"Content-Length: 1000000000", b"Transfer-Encoding: chunked"])
 def test_the_rest_of_a_body_that_is_too_long_is_not_read(client: httpx.Client, said: bytes) -> None:
     """Shown to fail without `Connection: close`: the server then reads and forgets whatever comes."""
@@ -165,7 +167,7 @@ def test_a_key_with_another_request_is_a_conflict(client: httpx.Client, here: Pa
 
 
 def test_a_key_that_many_send_at_once_counts_once(client: httpx.Client) -> None:
-    """Shown to fail by looking the key up before the commit and not after it."""
+    """Shown to fail by looking the key up in the inbox alone: none of the eight finds it there."""
     answers: list[int] = []
 
     def send() -> None:

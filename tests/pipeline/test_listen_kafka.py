@@ -5,8 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from pipeline.payloads.message import Message
 from pipeline.schemas import Quarantine, Readings
 from pipeline.settings import KafkaSettings, ListenSettings, Settings
 from pipeline.store.lake import Lake, read
+from tests.waiting import until
 
 NOW = SystemClock().now()  # a stamp far behind its arrival is quarantined
 TOPIC = "river"
@@ -81,14 +81,6 @@ def settings_of(folder: Path, servers: str = "localhost:1") -> Settings:
 
 def values(settings: Settings) -> list[float]:
     return sorted(read(Lake(settings.lake).scan(Readings).select("value"))["value"].to_list())
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that happens in another thread or process."""
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_every_message_becomes_a_reading_once_and_a_restart_goes_on(cluster: Cluster, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -11,13 +10,13 @@ import polars as pl
 from pipeline.schemas import Observations, Readings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake, read
-from tests.many_at_once import ROWS, batch, observe
+from tests.many_at_once import ROWS, SOURCE, batch, observe
 from tests.streams import START, Stream
+from tests.waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
 CREW = ("write", "write", "maintain", "observe", "look")
 ENOUGH = 40  # commits
-LONGEST_S = 60.0
 
 
 def test_all_parts_of_a_lake_work_at_once(tmp_path: Path) -> None:
@@ -29,11 +28,9 @@ def test_all_parts_of_a_lake_work_at_once(tmp_path: Path) -> None:
         for role in CREW
     ]
     try:
-        deadline = time.monotonic() + LONGEST_S
-        while time.monotonic() < deadline and (stream.lake.last_seq(Readings, "ingest/live") or 0) < ENOUGH:
-            time.sleep(0.1)
+        until(lambda: (stream.lake.last_seq(Readings, SOURCE) or 0) >= ENOUGH)
         (stream.folder / "stop").touch()
-        outputs = [worker.communicate(timeout=LONGEST_S) for worker in crew]
+        outputs = [worker.communicate(timeout=PATIENCE_S) for worker in crew]
     finally:
         for worker in crew:
             worker.kill()
@@ -63,7 +60,7 @@ def registered(folder: Path) -> Stream:
 def undisturbed(folder: Path, num_commits: int) -> Stream:
     """Make the same lake in one go."""
     stream = registered(folder)
-    stream.lake.append(Readings, pl.concat([batch(seq) for seq in range(1, num_commits + 1)]), app_id="ingest/live", seq=num_commits)
+    stream.lake.append(Readings, pl.concat([batch(seq) for seq in range(1, num_commits + 1)]), app_id=SOURCE, seq=num_commits)
     observe(stream, 0)
     return stream
 

@@ -16,7 +16,8 @@ from pipeline.listen.mqtt import MqttSource
 from pipeline.listen.mqtt_broker import Credentials
 from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.settings import Settings
-from tests.brokers import NOON, Mosquitto, inbox_of, listening, payloads_of, refusal, running, until
+from tests.brokers import NOON, Mosquitto, inbox_of, listening, payloads_of, refusal, running
+from tests.waiting import until
 
 FULL = {"max_inbox_bytes": 1024**2}
 

@@ -7,8 +7,9 @@ import pytest
 
 from pipeline.clock import SystemClock
 from pipeline.listen.mqtt import MqttSource
-from tests.brokers import ANONYMOUS, Mosquitto, listening, refusal, running, until
+from tests.brokers import ANONYMOUS, Mosquitto, listening, refusal, running
 from tests.certificates import Authority
+from tests.waiting import until
 
 # paho leaves the socket of a handshake that failed to the garbage collector
 left_open = pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")

@@ -10,10 +10,11 @@ from pipeline.errors import SettingsError, StoreError
 from pipeline.listen import service
 from pipeline.listen.drain import DrainReport
 from pipeline.listen.service import run_listener
+from pipeline.schemas import EPOCH
 from pipeline.settings import ListenSettings, Settings
-from tests.brokers import until
+from tests.waiting import until
 
-NOTHING = DrainReport(messages=0, read=0, accepted=0, duplicate=0, late=0, quarantined=0, reasons={}, through=0)
+NOTHING = DrainReport(messages=0, read=0, accepted=0, duplicate=0, late=0, quarantined=0, reasons={}, through=0, until=EPOCH)
 QUICK = Settings(lake="unused", listen=ListenSettings(drain_interval=1.0))
 
 

@@ -1,0 +1,80 @@
+"""Files of the state folder: how SQLite ones are made, opened and reported broken, and how what was written gets on disk.
+
+Called by whoever keeps such a file: the catalog, the leases, the inbox, the ledger of landed files, the content hashes, the snapshots.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pipeline.errors import StoreError
+
+BUSY_TIMEOUT_S = 30.0
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a SQLite file, and make it where there is none in a folder that is there.
+
+    A statement outside of BEGIN is a transaction of its own. A commit is an fsync, and who finds the file taken waits for
+    `BUSY_TIMEOUT_S`. The connection is for one thread at a time, not for the one that made it alone.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def make_in_wal_mode(path: Path, statements: Sequence[tuple[str, tuple[object, ...]]] = ()) -> None:
+    """Put a SQLite file in its place in one step, on disk with the folders above it; harmless when another process was quicker.
+
+    It is made as a draft of our own, because SQLite gives up at once, whatever its busy timeout, when two processes change the journal
+    mode.
+
+    Args:
+        path: of the file, on a local disk.
+        statements: what it begins with, each with its parameters.
+    """
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=f"{path.stem}-") as folder:
+        draft = Path(folder) / path.name
+        with closing(connect(draft)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            for statement, parameters in statements:
+                connection.execute(statement, parameters)
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+    for changed in {path.parent, *(folder.parent for folder in missing)}:
+        sync(changed)
+
+
+@contextmanager
+def reported(what: str, path: Path, advice: str) -> Iterator[None]:
+    """Turn what SQLite and the file system raise in the block into one sentence.
+
+    Args:
+        what: the file is, as the subject of the sentence.
+        path: of the file.
+        advice: what to do, beside a look at the folder.
+
+    Raises:
+        StoreError: in place of them.
+    """
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(
+            f"{what} requires a readable, writable SQLite file; got {path}: {error}. "
+            f"Check the folder, its permissions and the space left; {advice}."
+        ) from error
+
+
+def sync(path: Path) -> None:
+    """Have a file on disk, or the names in a folder: an fsync of a file does not say that its name survives a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
