@@ -40,6 +40,8 @@ INSERT = """
     INSERT INTO messages (connector, topic, payload, received_us, content_type, idempotency_key) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING
 """
+# where a repair of a damaged file could not save its name: all of it is then drained once more, and found stored
+NAME_ANEW = "INSERT INTO identity SELECT 1, ?, 0 WHERE NOT EXISTS (SELECT 1 FROM identity)"
 FIRST_YOUNG = "SELECT seq FROM messages WHERE seq BETWEEN ? AND ? AND received_us >= ? ORDER BY seq LIMIT 1"
 NEWEST_BIRTHS = "SELECT max(seq) FROM messages WHERE topic GLOB 'spBv1.0/*/[ND]BIRTH/*' AND seq <= ? GROUP BY topic"
 TRIM_STEP = 10_000  # messages deleted in one transaction: no writer waits for longer than that takes
@@ -75,6 +77,7 @@ class Inbox:
             self._file = _file_of(self.path)
             self._connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA synchronous = FULL")  # the commit is an fsync: acknowledgements rest on it
+            self._connection.execute(NAME_ANEW, (uuid.uuid4().hex,))
             (self.name,) = self._connection.execute("SELECT name FROM identity").fetchone()
 
     def put(self, messages: Sequence[Message], clock: Clock | None = None) -> int:

@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -204,6 +205,17 @@ def test_numbers_go_on_where_they_were_after_everything_is_forgotten(inbox) -> N
     inbox.trim(2, received_before=FAR)
     inbox.put([message()])
     assert (inbox.last_seq(), [one.seq for one in inbox.read(0, max_messages=9, max_bytes=99)]) == (3, [3])
+
+
+def test_an_inbox_whose_name_a_repair_could_not_save_takes_another(inbox) -> None:
+    """Shown to fail by expecting a name: no listener ever opened the mended file."""
+    name = inbox.name
+    with sqlite3.connect(inbox.path) as connection:
+        connection.execute("DELETE FROM identity")
+    connection.close()
+    again = Inbox(inbox.path.parent)
+    assert (again.name == name, again.forgotten()) == (False, 0)
+    assert Inbox(inbox.path.parent).name == again.name
 
 
 def test_an_inbox_keeps_its_name_until_it_is_renewed(inbox) -> None:

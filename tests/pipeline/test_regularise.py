@@ -9,6 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pipeline.errors import SettingsError, StoreError
+from pipeline.prepare.made_with import record_aggregations, recorded_aggregations
 from pipeline.schemas import MICROSECOND, Observations, Readings
 from pipeline.settings import IngestSettings, MetricSettings, PrepareSettings, Settings
 from pipeline.store.catalog import Catalog
@@ -43,6 +44,25 @@ def test_a_second_run_does_nothing(settings):
     version = Lake(settings.lake).version(Observations)
     assert regularised(settings).observations_written == 0
     assert Lake(settings.lake).version(Observations) == version
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 40, b"null"])
+def test_a_record_of_aggregations_that_a_power_failure_emptied_is_made_anew(settings, left):
+    """Shown to fail by reading it as it is: no lake with such a file was ever regularised again."""
+    arrive(settings, minutes(0, 30))
+    regularised(settings)
+    made_with = recorded_aggregations(settings.state_dir)
+    (settings.state_dir / "aggregations.json").write_bytes(left)
+    arrive(settings, minutes(30, 40))
+    assert regularised(settings).observations_written == 10
+    assert recorded_aggregations(settings.state_dir) == made_with == {"s": "mean"}
+
+
+def test_a_state_folder_that_is_full_is_told_as_such(settings):
+    """Shown to fail by passing the OSError on: a follower takes a `StoreError` for what passes, and dies of all else."""
+    (settings.state_dir / "aggregations.json").mkdir(parents=True)
+    with pytest.raises(StoreError, match="requires a state folder that can be written"):
+        record_aggregations(settings.state_dir, {"s": "mean"})
 
 
 def test_a_gap_is_a_row_of_its_own_and_filling_it_makes_revision_two(settings):
