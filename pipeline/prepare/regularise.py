@@ -91,6 +91,8 @@ def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime) -> Reg
     stored = lake.open(Observations)  # before the readings: what is stored can then only be behind them
     recorded = read_progress(stored)
     closed_until = now if recorded is None else max(now, recorded.closed_until)  # another machine's clock may be ahead
+    if closed_until - now > settings.ingest.max_future:
+        logger.warning("ticks were closed up to %s, when a clock was wrong: until then each closes with its first reading", closed_until)
     progress = _usable(recorded, lateness)
     readings_version = lake.version(Readings)
     changed = _changed_readings(lake, progress, catalog.position(TAKEN_IN))

@@ -291,6 +291,18 @@ def test_progress_is_the_readings_version_and_the_clock(settings):
     assert progress.closed_until == START + 60 * MINUTE
 
 
+def test_ticks_that_a_wrong_clock_has_closed_ahead_are_told(settings, caplog):
+    """Shown to fail by leaving out the warning; ticks close with their first reading until the clock has got there."""
+    arrive(settings, minutes(0, 5))
+    regularised(settings, START + 500 * MINUTE)
+    arrive(settings, minutes(5, 10))
+    regularised(settings, START + 496 * MINUTE)
+    assert "when a clock was wrong" not in caplog.text
+    arrive(settings, minutes(10, 15))
+    regularised(settings, START + 60 * MINUTE)
+    assert "when a clock was wrong" in caplog.text
+
+
 def test_readings_that_change_nothing_are_passed_once(settings):
     arrive(settings, minutes(0, 5))
     regularised(settings)
