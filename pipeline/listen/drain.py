@@ -17,7 +17,7 @@ import polars as pl
 from pipeline.clock import Clock
 from pipeline.failpoints import failpoint
 from pipeline.ingest.intake import Intake
-from pipeline.listen.inbox import Inbox, Stored
+from pipeline.listen.inbox import FILE_NAME, Inbox, Stored
 from pipeline.listen.judge import judge
 from pipeline.schemas import Readings
 from pipeline.settings import Settings
@@ -65,7 +65,9 @@ class DrainReport:
 
 
 def drain(settings: Settings, clock: Clock) -> DrainReport:
-    """Bring the lake up to the inbox, then forget the messages that it has had for long enough.
+    """Bring the lake up to the inbox, then forget the messages that it has had for long enough; where there is no inbox, do nothing.
+
+    A lake that was moved away under a listener is so not made anew, empty, in its old place: moved back, it goes on.
 
     Args:
         settings: lake, state folder, and the sections ingest, listen and metrics.
@@ -74,6 +76,8 @@ def drain(settings: Settings, clock: Clock) -> DrainReport:
     Raises:
         StoreError: when the lake, the catalog or the inbox cannot be read or written; what was committed stays, and the next drain goes on.
     """
+    if not (settings.state_dir / FILE_NAME).exists():
+        return _report(Counter(), {}, 0, clock.now())
     lake = Lake(settings.lake)
     lake.create_all()
     with closing(Inbox(settings.state_dir)) as inbox:
@@ -151,18 +155,7 @@ class _Drain:
 
     def report(self, until: datetime) -> DrainReport:
         """Return the counts."""
-        found = self.counts
-        return DrainReport(
-            messages=found["messages"],
-            read=found["read"],
-            accepted=found["accepted"],
-            duplicate=found["duplicate"],
-            late=found["late"],
-            quarantined=found["quarantined"],
-            reasons=dict(self.reasons.most_common()),
-            through=self.through,
-            until=until,
-        )
+        return _report(self.counts, dict(self.reasons.most_common()), self.through, until)
 
     def _stored_through(self) -> int:
         return self.lake.last_seq(Readings, fence(self.source)) or 0
@@ -196,3 +189,8 @@ class _Drain:
             self.catalog.upsert_series(intake.reached(intake.register(readings)))
             at = missed[-1].seq
         return replace(Intake.start(self.settings, self.catalog.series()), counts=self.counts, reasons=self.reasons)
+
+
+def _report(counts: Counter[str], reasons: Mapping[str, int], through: int, until: datetime) -> DrainReport:
+    names = ("messages", "read", "accepted", "duplicate", "late", "quarantined")
+    return DrainReport(**{name: counts[name] for name in names}, reasons=reasons, through=through, until=until)
