@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from models.config import ForecasterConfig
+from pipeline.forecast.catching_up import EVERYTHING, Knowledge
 from pipeline.forecast.engine import StreamEngine
 from pipeline.forecast.rows import Issue, forecast_rows, status_of
 from pipeline.forecast.state import StreamState
@@ -20,7 +21,6 @@ from pipeline.prepare.sequences import Panel, to_panel
 from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import append_forecasts
 from pipeline.store.lake import Fence, Lake
-from pipeline.store.observations import read_observations
 from pipeline.tracking.registry import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -31,13 +31,14 @@ FAR = 256  # ticks behind the others: what is read of a series that is replayed 
 WRITTEN_AT_ONCE = 32_000_000  # quantiles of one commit; 128 MB
 
 
-def new_panels(lake: Lake, state: StreamState, fleet: pl.DataFrame) -> list[Panel]:
+def new_panels(lake: Lake, state: StreamState, fleet: pl.DataFrame, known: Knowledge = EVERYTHING) -> list[Panel]:
     """Return the closed ticks that the state has not read: one panel of the series at the front, one of those far behind.
 
     Args:
         lake: the observations.
         state: of the fleet.
         fleet: series of the catalog.
+        known: what is read of the observations.
 
     Returns:
         Panels of distinct series, all of the state's that the fleet has; none when there is nothing to read.
@@ -49,13 +50,14 @@ def new_panels(lake: Lake, state: StreamState, fleet: pl.DataFrame) -> list[Pane
     if newest is None:
         return []
     is_far = is_due & (pl.col("tick") < pl.lit(newest) - FAR)
-    panels = [_panel(lake, part, is_due, fleet) for part in (following.filter(~is_far), following.filter(is_far)) if not part.is_empty()]
+    parts = [part for part in (following.filter(~is_far), following.filter(is_far)) if not part.is_empty()]
+    panels = [_panel(lake, part, is_due, fleet, known) for part in parts]
     return panels if any(panel.length_B.any() for panel in panels) else []
 
 
-def _panel(lake: Lake, following: pl.DataFrame, is_due: pl.Expr, fleet: pl.DataFrame) -> Panel:
+def _panel(lake: Lake, following: pl.DataFrame, is_due: pl.Expr, fleet: pl.DataFrame, known: Knowledge) -> Panel:
     start = following.filter(is_due).select(label_expr().min()).item()
-    observations = read_observations(lake, series=following["series_id"].to_list(), start=start)
+    observations = known.observations(lake, following["series_id"].to_list(), start)
     return to_panel(observations, fleet, since_tick=dict(following.select("series_id", "tick").iter_rows()), restarts=True)
 
 
