@@ -238,9 +238,9 @@ class RollingForecasts:
         ticks = 0
         for panel in panels:
             self._begin_anew(panel)
-            part = Advance(self.model, panel, self.state, frontier, issue)
+            part = Advance(self.model, panel, self.state, frontier, issued_tick, issue)
             part.read_covariates(self._lake, self._catalog, self._settings.ingest.allowed_lateness)
-            part.run(issued_tick, origins, written)
+            part.run(origins, written)
             ticks += int(part.target_B.sum())
         return ticks
 
