@@ -199,3 +199,14 @@ def test_catching_up_twice_issues_nothing_twice(followed: tuple[TestLake, Loaded
     assert_same_state(at_once(away, model, [], at(66) + CLOSES), first)
     assert_frame_equal(issued(away), before)
     assert before.height == 2 * 7
+
+
+def test_a_pause_of_the_whole_fleet_is_forecast_when_it_ends(followed: tuple[TestLake, LoadedModel], tmp_path: Path) -> None:
+    """Until a reading came after it nobody knew of the tick. Shown to fail by passes that read the gaps of later readings."""
+    lake, model = followed
+    arrivals = [reading(slot, hour) for hour in (61, 64, 65) for slot in (0, 1)]
+    arrivals += [reading(0, 62, delay_min=90), reading(1, 61, delay_min=165, value=70.0)]
+    live, away = copied(lake, tmp_path / "live"), copied(lake, tmp_path / "away")
+    tick_by_tick(live, model, arrivals, at(65) + CLOSES)
+    at_once(away, model, arrivals, at(65) + CLOSES)
+    assert_same_forecasts(issued(away), issued(live))
