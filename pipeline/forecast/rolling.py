@@ -140,21 +140,21 @@ class RollingForecasts:
         """
         versions, static = InputVersions.newest(self._lake, self._names), StaticInputs.read(self._catalog, self._names)
         redescribed = static.changed_since(self.state)
-        consumed = self._consumed
-        if consumed == versions and not redescribed:
+        if self._consumed == versions and not redescribed:
             return self._report()
         fleet = self._fleet(clock.now())
         issued_tick = self._issued_ticks(fleet) if issued is None else issued
-        changes, frontier = Changes.since(self._lake, consumed), max(issued_tick.values(), default=0)
+        changes = Changes.since(self._lake, self._consumed)
         written = Written(self._lake, None if self.leadership is None else self.leadership.fence)
         issue, replayed, ticks = Issue(self.model.identity, versions.observations, clock.now()), set(redescribed), 0
-        for part in passes(changes, fleet, frontier):
+        for part in passes(changes, fleet, max(issued_tick.values(), default=0)):
             known = part.knowledge.fleet(self._lake, fleet)
             changed = first_changes(part.changes, self.state, fleet, self.model.model.config) | dict.fromkeys(redescribed, WHOLLY)
             rewind(self.state, changed, known, self.model.model, self._snapshots)
             self._admit(known)
             ticks += self._read(new_panels(self._lake, self.state, fleet, part.knowledge), issued_tick, origins, issue, written)
             replayed, redescribed = replayed | changed.keys(), []
+            # A series that a later pass takes back is not forecast again from the origins of this one.
             issued_tick = {**issued_tick, **{name: max(tick, issued_tick.get(name, tick)) for name, tick in self.ticks.items()}}
         written.commit()
         failpoint("forecast.after_commit")
