@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from models.config import ForecasterConfig
+from pipeline.forecast.catching_up import EVERYTHING, Knowledge
 from pipeline.forecast.engine import StreamEngine
 from pipeline.forecast.rows import Issue, forecast_rows, status_of
 from pipeline.forecast.state import StreamState
@@ -20,7 +21,6 @@ from pipeline.prepare.sequences import Panel, to_panel
 from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import append_forecasts
 from pipeline.store.lake import Fence, Lake
-from pipeline.store.observations import read_observations
 from pipeline.tracking.registry import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -31,13 +31,14 @@ FAR = 256  # ticks behind the others: what is read of a series that is replayed 
 WRITTEN_AT_ONCE = 32_000_000  # quantiles of one commit; 128 MB
 
 
-def new_panels(lake: Lake, state: StreamState, fleet: pl.DataFrame) -> list[Panel]:
+def new_panels(lake: Lake, state: StreamState, fleet: pl.DataFrame, known: Knowledge = EVERYTHING) -> list[Panel]:
     """Return the closed ticks that the state has not read: one panel of the series at the front, one of those far behind.
 
     Args:
         lake: the observations.
         state: of the fleet.
         fleet: series of the catalog.
+        known: what is read of the observations.
 
     Returns:
         Panels of distinct series, all of the state's that the fleet has; none when there is nothing to read.
@@ -49,13 +50,14 @@ def new_panels(lake: Lake, state: StreamState, fleet: pl.DataFrame) -> list[Pane
     if newest is None:
         return []
     is_far = is_due & (pl.col("tick") < pl.lit(newest) - FAR)
-    panels = [_panel(lake, part, is_due, fleet) for part in (following.filter(~is_far), following.filter(is_far)) if not part.is_empty()]
+    parts = [part for part in (following.filter(~is_far), following.filter(is_far)) if not part.is_empty()]
+    panels = [_panel(lake, part, is_due, fleet, known) for part in parts]
     return panels if any(panel.length_B.any() for panel in panels) else []
 
 
-def _panel(lake: Lake, following: pl.DataFrame, is_due: pl.Expr, fleet: pl.DataFrame) -> Panel:
+def _panel(lake: Lake, following: pl.DataFrame, is_due: pl.Expr, fleet: pl.DataFrame, known: Knowledge) -> Panel:
     start = following.filter(is_due).select(label_expr().min()).item()
-    observations = read_observations(lake, series=following["series_id"].to_list(), start=start)
+    observations = known.observations(lake, following["series_id"].to_list(), start)
     return to_panel(observations, fleet, since_tick=dict(following.select("series_id", "tick").iter_rows()), restarts=True)
 
 
@@ -98,13 +100,27 @@ class Written:
 class Advance:
     """One advance of the series of one panel: which rows each of them reads, and where its forecasts go."""
 
-    def __init__(self, model: LoadedModel, panel: Panel, state: StreamState, frontier: int, issue: Issue) -> None:
-        self.model, self.state, self.issue = model, state, issue
+    def __init__(
+        self, model: LoadedModel, panel: Panel, state: StreamState, frontier: int, issued_tick: Mapping[str, int], issue: Issue
+    ) -> None:
+        """Prepare an advance.
+
+        Args:
+            model: that forecasts.
+            panel: new ticks.
+            state: of the fleet.
+            frontier: the tick after the fleet's newest.
+            issued_tick: newest tick that each series was forecast from.
+            issue: what all rows share.
+        """
+        self.model, self.state, self.issued_tick, self.issue = model, state, issued_tick, issue
         self.config: ForecasterConfig = model.model.config
         slots = state.slots()
         self.slots_B = np.array([slots[series] for series in panel.series_ids], dtype=np.int64)
         since_B = state.carried.since_B.numpy()[self.slots_B]
-        self.target_B, self.is_silent_B = targets(panel, since_B, self.config.history_length, frontier)
+        front = max(issued_tick.values(), default=None)
+        keeps_up_B = np.array([front is not None and issued_tick.get(series) == front for series in panel.series_ids], dtype=bool)
+        self.target_B, self.is_silent_B = targets(panel, since_B, self.config.history_length, frontier, keeps_up_B)
         self.panel = _extended(panel, int(self.target_B.max()))
 
     def read_covariates(self, lake: Lake, catalog: Catalog, allowed_lateness: timedelta) -> None:
@@ -116,19 +132,18 @@ class Advance:
         start = min(self.panel.label(b, 0) for b in read_B)
         self.panel = join_covariates(self.panel, names, lake, catalog, horizon=horizon, allowed_lateness=allowed_lateness, start=start)
 
-    def run(self, issued_tick: Mapping[str, int], origins: int, written: Written) -> None:
+    def run(self, origins: int, written: Written) -> None:
         """Advance every series to its target and hand over the forecasts of the ticks that had none.
 
         Series that read the same number of ticks and forecast the same ones go through the engine together.
 
         Args:
-            issued_tick: newest tick that each series was forecast from.
             origins: ticks to forecast of a series that was never forecast.
             written: takes the forecasts.
         """
         first_B = np.array(
             [
-                issued_tick[series] + 1 - int(first) if series in issued_tick else int(target) - origins
+                self.issued_tick[series] + 1 - int(first) if series in self.issued_tick else int(target) - origins
                 for series, first, target in zip(self.panel.series_ids, self.panel.first_tick_B, self.target_B, strict=True)
             ]
         ).clip(min=0)
@@ -151,21 +166,25 @@ class Advance:
         self.state.put(self.slots_B[columns_B], replace(before, tick_B=before.tick_B + target))
 
 
-def targets(panel: Panel, since_B: Ints, patience: int, frontier: int) -> tuple[Ints, NDArray[np.bool_]]:
+def targets(panel: Panel, since_B: Ints, patience: int, frontier: int, keeps_up_B: NDArray[np.bool_]) -> tuple[Ints, NDArray[np.bool_]]:
     """Return how many ticks each series reads, and which have stopped.
 
     A series goes on to the fleet's frontier through unobserved ticks, unless it has been silent for longer than `patience` ticks: then
-    it stays where it is until it comes back.
+    it stays where it is until it comes back. One that had kept up with the fleet goes on for `patience` ticks first, as it does when
+    they are read one by one.
 
     Args:
         panel: new ticks; the last row of a series is observed, if it has any.
         since_B: ticks since the last observation, before the panel.
         patience: ticks.
         frontier: the tick after the fleet's newest.
+        keeps_up_B: series that were forecast from the fleet's newest tick the last time.
     """
     lag_B = frontier - (panel.first_tick_B + panel.length_B)
-    is_silent_B = lag_B + np.where(panel.length_B > 0, 0, since_B) > patience
-    return np.where(is_silent_B, panel.length_B, panel.length_B + lag_B), is_silent_B
+    left_B = patience - np.where(panel.length_B > 0, 0, since_B)
+    is_silent_B = lag_B > left_B
+    reads_on_B = np.where(is_silent_B, np.where(keeps_up_B, np.maximum(left_B, 0), 0), lag_B)
+    return panel.length_B + reads_on_B, is_silent_B & ~keeps_up_B
 
 
 def _extended(panel: Panel, num_ticks: int) -> Panel:

@@ -21,7 +21,6 @@ from pipeline.schemas import Observations, Plans
 from pipeline.store.catalog import Catalog
 from pipeline.store.changes import changed_rows
 from pipeline.store.lake import Lake
-from pipeline.store.observations import changed_observations
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,35 @@ class StaticInputs:
         return [state.series_ids[slot] for slot in np.flatnonzero(~is_same_BJ.all(axis=1))]
 
 
-def first_changes(lake: Lake, state: StreamState, fleet: pl.DataFrame, consumed: InputVersions, config: ForecasterConfig) -> dict[str, int]:
+@dataclass(frozen=True)
+class Changes:
+    """The rows that came or went since a state was made; of a row that is another now, both.
+
+    Attributes:
+        measured: rows of `Observations`, without their partition.
+        announced: rows of `Plans`, without their partition.
+    """
+
+    measured: pl.DataFrame
+    announced: pl.DataFrame
+
+    @classmethod
+    def since(cls, lake: Lake, consumed: InputVersions | None) -> Self | None:
+        """Return what changed since; nothing for a state of nothing, None where the log no longer reaches back."""
+        if consumed is None:
+            return cls(Observations.empty(), Plans.empty())
+        measured = changed_rows(lake, Observations, consumed.observations)
+        announced = Plans.empty() if consumed.plans is None else changed_rows(lake, Plans, consumed.plans)
+        return None if measured is None or announced is None else cls(measured, announced)
+
+
+def first_changes(changes: Changes | None, state: StreamState, fleet: pl.DataFrame, config: ForecasterConfig) -> dict[str, int]:
     """Return the earliest tick that has changed of each series of which, or of whose covariates, something changed that was read.
 
     Args:
-        lake: observations and plans.
+        changes: of observations and plans; None where they are not known.
         state: of the fleet.
         fleet: series of the catalog.
-        consumed: what the state was made from.
         config: names the covariates.
 
     Returns:
@@ -91,24 +111,23 @@ def first_changes(lake: Lake, state: StreamState, fleet: pl.DataFrame, consumed:
     """
     if not state.series_ids:
         return {}
-    measured = changed_observations(lake, consumed.observations)
-    announced = Plans.empty() if consumed.plans is None else changed_rows(lake, Plans, consumed.plans)
-    if measured is None or announced is None:  # the log no longer reaches back: every series may have changed
+    if changes is None:  # every series may have changed
         return dict.fromkeys(state.series_ids, WHOLLY)
     grids = fleet.select("device_id", "sample_interval_us", "grid_offset_us", target="series_id")
     reached = pl.DataFrame({"target": state.series_ids, "read_to": state.tick_B}).join(grids, on="target")
     sources = pl.concat([reached.with_columns(series_id="target"), series_beside(reached, config.past_covariates)], how="diagonal")
     # Calibration remembers what was said of the ticks ahead, and that had read their plan.
     reach = 0 if state.calibration is None else config.horizon
-    planned = _on_ticks(announced, series_beside(reached, config.future_covariates))
+    planned = _on_ticks(changes.announced, series_beside(reached, config.future_covariates))
     planned = announced_in_time(planned, timedelta(seconds=config.sample_interval_s), config.horizon)
-    changes = pl.concat(
+    measured = changes.measured.filter(pl.col("n_obs") > 0)  # a gap says no more than a row that is not there
+    changed = pl.concat(
         [
             _on_ticks(measured, sources).select("target", "read_to", "tick"),
             planned.select("target", "read_to", pl.col("tick") - reach),
         ]
     )
-    behind = changes.filter(pl.col("tick") <= pl.col("read_to"))
+    behind = changed.filter(pl.col("tick") <= pl.col("read_to"))
     return dict(behind.group_by("target").agg(pl.col("tick").min()).sort("target").iter_rows())
 
 

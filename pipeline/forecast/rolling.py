@@ -17,10 +17,11 @@ import polars as pl
 
 from pipeline.clock import Clock
 from pipeline.failpoints import failpoint
+from pipeline.forecast.catching_up import passes
 from pipeline.forecast.ladder import restart, rewind
 from pipeline.forecast.leadership import Leadership
 from pipeline.forecast.new_ticks import Advance, Written, new_panels
-from pipeline.forecast.revisions import InputVersions, StaticInputs, first_changes
+from pipeline.forecast.revisions import Changes, InputVersions, StaticInputs, first_changes
 from pipeline.forecast.rows import Issue
 from pipeline.forecast.snapshots import Snapshots
 from pipeline.forecast.state import WHOLLY, StreamState
@@ -139,18 +140,23 @@ class RollingForecasts:
         """
         versions, static = InputVersions.newest(self._lake, self._names), StaticInputs.read(self._catalog, self._names)
         redescribed = static.changed_since(self.state)
-        consumed = self._consumed
-        if consumed == versions and not redescribed:
+        if self._consumed == versions and not redescribed:
             return self._report()
         fleet = self._fleet(clock.now())
         issued_tick = self._issued_ticks(fleet) if issued is None else issued
-        known = self._catalog.series()  # the retired too: the state of one that comes back must not have missed a correction
-        changed = {} if consumed is None else first_changes(self._lake, self.state, known, consumed, self.model.model.config)
-        changed |= dict.fromkeys(redescribed, WHOLLY)
-        rewind(self.state, changed, known, self.model.model, self._snapshots)
-        self._admit(fleet)
-        panels = new_panels(self._lake, self.state, fleet)
-        report = self._read(panels, issued_tick, origins, Issue(self.model.identity, versions.observations, clock.now()))
+        changes = Changes.since(self._lake, self._consumed)
+        written = Written(self._lake, None if self.leadership is None else self.leadership.fence)
+        issue, replayed, ticks = Issue(self.model.identity, versions.observations, clock.now()), set(redescribed), 0
+        everyone = self._catalog.series()  # the retired too: the state of one that comes back must not have missed a correction
+        for part in passes(changes, fleet, max(issued_tick.values(), default=0)):
+            changed = first_changes(part.changes, self.state, everyone, self.model.model.config) | dict.fromkeys(redescribed, WHOLLY)
+            rewind(self.state, changed, part.knowledge.fleet(self._lake, everyone), self.model.model, self._snapshots)
+            self._admit(part.knowledge.fleet(self._lake, fleet))
+            ticks += self._read(new_panels(self._lake, self.state, fleet, part.knowledge), issued_tick, origins, issue, written)
+            replayed, redescribed = replayed | changed.keys(), []
+            # A series that a later pass takes back is not forecast again from the origins of this one.
+            issued_tick = {**issued_tick, **{name: max(tick, issued_tick.get(name, tick)) for name, tick in self.ticks.items()}}
+        written.commit()
         failpoint("forecast.after_commit")
         self.state = replace(
             self.state,
@@ -159,7 +165,9 @@ class RollingForecasts:
             static_BJ=static.of(self.state.series_ids),
         )
         self._is_saved = False
-        report = replace(report, series=len(self.state.series_ids), replayed=len(changed))
+        report = replace(
+            self._report(), ticks=ticks, replayed=len(replayed), rows_written=written.rows, latest_origin=written.latest_origin
+        )
         logger.info(
             "forecast model=%s series=%d rows=%d replayed=%d", report.model_version, report.series, report.rows_written, report.replayed
         )
@@ -224,19 +232,17 @@ class RollingForecasts:
             first_tick_B = new.select(tick_expr("first_ts")).to_series().to_numpy().astype(np.int64)
             self.state = self.state.with_series(new["series_id"].to_list(), first_tick_B - 1, self.model.model)
 
-    def _read(self, panels: list[Panel], issued_tick: Mapping[str, int], origins: int, issue: Issue) -> ForecastReport:
-        """Advance through the panels and commit."""
-        written = Written(self._lake, None if self.leadership is None else self.leadership.fence)
+    def _read(self, panels: list[Panel], issued_tick: Mapping[str, int], origins: int, issue: Issue, written: Written) -> int:
+        """Advance through the panels; return how many ticks were read."""
         frontier = max((int((panel.first_tick_B + panel.length_B).max()) for panel in panels), default=0)
         ticks = 0
         for panel in panels:
             self._begin_anew(panel)
-            part = Advance(self.model, panel, self.state, frontier, issue)
+            part = Advance(self.model, panel, self.state, frontier, issued_tick, issue)
             part.read_covariates(self._lake, self._catalog, self._settings.ingest.allowed_lateness)
-            part.run(issued_tick, origins, written)
+            part.run(origins, written)
             ticks += int(part.target_B.sum())
-        written.commit()
-        return replace(self._report(), ticks=ticks, rows_written=written.rows, latest_origin=written.latest_origin)
+        return ticks
 
     def _begin_anew(self, panel: Panel) -> None:
         """Give series that begin anew after a very long hole a fresh state, as they have in training."""

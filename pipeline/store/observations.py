@@ -30,6 +30,7 @@ APP_ID = "regularise"
 CLOSED_UNTIL = "regularise/closed_until_us"
 LATENESS = "regularise/allowed_lateness_us"
 TICK = ("series_id", "ts")
+ROW = (*TICK, "revision", "available_at")
 COLUMNS = tuple(Observations.columns)
 
 
@@ -114,6 +115,7 @@ def read_observations(
     end: datetime | None = None,
     as_of: datetime | None = None,
     on_time: timedelta | None = None,
+    without: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Read one row for each series and tick.
 
@@ -125,6 +127,7 @@ def read_observations(
         as_of: an instant: the latest revision available then; a tick of which nothing was available is absent.
         on_time: an allowed lateness: of each tick the revision known that long after its label; a tick of which nothing was known
             is there as revision 0, with a null value and observed False.
+        without: `ROW` of rows that are read as if they were not there; None for none.
 
     Returns:
         Rows of `Observations` sorted by (series_id, ts): the latest revisions where neither `as_of` nor `on_time` is given. A row with
@@ -143,6 +146,8 @@ def read_observations(
     if as_of is not None:
         scan = scan.filter(pl.col("available_at") <= as_of)
     rows = read(scan)
+    if without is not None:
+        rows = rows.join(without, on=ROW, how="anti")
     if on_time is not None:
         rows = _unknown_blanked(rows, pl.col("available_at") <= pl.col("ts") + on_time)
     is_last = pl.any_horizontal(pl.col(name) != pl.col(name).shift(-1) for name in TICK).fill_null(value=True)

@@ -1,0 +1,104 @@
+"""Catching up: an advance is cut where a revision came between two of its ticks, so that each origin is forecast from what was known then.
+
+A follower that was away finds the ticks that it has missed and, among them, readings that came late or were corrected meanwhile. One that
+was there had forecast the earlier origins before those came. So what is new is taken in as it became known: up to the last origin before
+a revision, then the revision, and on. Without a revision there is nothing to tell apart, and one pass reads it all. Called by
+`pipeline.forecast.rolling`.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from pipeline.forecast.revisions import Changes
+from pipeline.prepare.grid import tick_expr
+from pipeline.store.lake import Lake
+from pipeline.store.observations import ROW, read_observations
+
+KEY = ("series_id", "tick")
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What of the observations was known at an instant.
+
+    Attributes:
+        instant: of knowledge; None for now.
+        unknown: `ROW` of the stored observations that were not known; None where all were.
+    """
+
+    instant: datetime | None = None
+    unknown: pl.DataFrame | None = None
+
+    def observations(self, lake: Lake, series: Collection[str], start: datetime | None = None) -> pl.DataFrame:
+        """Return the observations of some series from a label on, as `read_observations` does, each in the revision that was known."""
+        return read_observations(lake, series=series, start=start, end=self.instant, without=self.unknown)
+
+    def fleet(self, lake: Lake, fleet: pl.DataFrame) -> pl.DataFrame:
+        """Return the fleet with `first_ts` as it was known: null for series of which nothing was.
+
+        Args:
+            lake: the observations.
+            fleet: series of the catalog.
+        """
+        if self.unknown is None:
+            return fleet
+        ticks = self.unknown.join(fleet, on="series_id").select("series_id", tick=tick_expr()).unique()
+        starts = fleet.select("series_id", tick=tick_expr("first_ts")).join(ticks, on=KEY, how="semi")
+        if starts.is_empty():
+            return fleet
+        told = self.observations(lake, starts["series_id"].to_list()).filter(pl.col("n_obs") > 0)
+        known = starts.select("series_id").join(told.group_by("series_id").agg(first_ts=pl.col("ts").min()), on="series_id", how="left")
+        return fleet.update(known, on="series_id", how="left", include_nulls=True)
+
+
+EVERYTHING = Knowledge()
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of an advance.
+
+    Attributes:
+        changes: what became known since the pass before; None where the log does not tell.
+        knowledge: from which its origins are forecast.
+    """
+
+    changes: Changes | None
+    knowledge: Knowledge
+
+
+def passes(changes: Changes | None, fleet: pl.DataFrame, frontier: int) -> Iterator[Pass]:
+    """Yield the passes in which an advance takes in what is new; one, unless a revision came between two of its origins.
+
+    Args:
+        changes: since the state was made; None where they are not known.
+        fleet: series of the catalog.
+        frontier: newest tick that any series was forecast from.
+    """
+    if changes is None:
+        yield Pass(None, EVERYTHING)
+        return
+    measured, announced = changes.measured, changes.announced
+    for instant in _cuts(measured, fleet, frontier):
+        was_known = pl.col("available_at") <= instant
+        # The gaps before a reading come with it: until then nobody knew that the series goes on.
+        unknown = changes.measured.filter(~was_known | (pl.col("n_obs") == 0)).select(ROW)
+        yield Pass(Changes(measured.filter(was_known), announced), Knowledge(instant, unknown))
+        measured, announced = measured.filter(~was_known), announced.clear()
+    yield Pass(Changes(measured, announced), EVERYTHING)
+
+
+def _cuts(measured: pl.DataFrame, fleet: pl.DataFrame, frontier: int) -> list[datetime]:
+    """Return, in order, the last instant before each revision at which the fleet's newest tick moved on, so that origins were forecast."""
+    told = measured.filter(pl.col("n_obs") > 0).join(fleet, on="series_id")
+    revised = told.filter(pl.col("revision") > 1).select("available_at").unique().sort("available_at")
+    if revised.is_empty():
+        return []
+    newest = told.group_by("available_at").agg(tick_expr().max().alias("tick")).sort("available_at")
+    before = pl.max_horizontal(pl.lit(frontier), pl.col("tick").cum_max().shift(1))
+    moved_on = newest.filter(pl.col("tick") > before).select("available_at", cut="available_at")
+    last = revised.join_asof(moved_on, on="available_at", strategy="backward", allow_exact_matches=False)
+    return last["cut"].drop_nulls().unique().sort().to_list()

@@ -1,0 +1,212 @@
+"""Catching up: who was away issues the forecasts that an undisturbed follower had issued, whatever came late or was corrected."""
+
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from pipeline.clock import ReplayClock
+from pipeline.evaluate.maturity import score_matured
+from pipeline.forecast.rolling import RollingForecasts, forecast
+from pipeline.forecast.state import StreamState
+from pipeline.prepare.regularise import regularise
+from pipeline.schemas import Forecasts, Scores
+from pipeline.store.lake import Lake
+from pipeline.tracking.registry import LoadedModel, champion
+from tests.arrivals import Arrival, arrive
+from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
+
+SERIES = ("north/temperature", "south/temperature", "west/temperature")  # the last begins when nobody follows
+FOLLOWED = 60  # hours that both lakes have read and forecast before one of them is left alone
+CLOSES = timedelta(minutes=1)
+KEY = ["series_id", "origin"]
+
+
+def at(hour: float) -> datetime:
+    return START + timedelta(hours=hour)
+
+
+def reading(slot: int, hour: int, delay_min: float = 0, value: float | None = None) -> Arrival:
+    """Return a reading that arrives so many minutes after its hour, and a second."""
+    known = 20 + np.sin(hour) + slot if value is None else value
+    return (SERIES[slot], at(hour), known, at(hour) + timedelta(minutes=delay_min, seconds=1))
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[TestLake, LoadedModel]:
+    """A lake that was followed for 60 hours."""
+    lake = TestLake.at(tmp_path_factory.mktemp("followed"), now=at(FOLLOWED) + CLOSES)
+    lake.register(random_weights())
+    lake.ingest(hourly_readings(FOLLOWED + 1, SERIES[:2]))
+    forecast(lake.settings, lake.clock)
+    return lake, champion(lake.settings)
+
+
+def copied(followed: TestLake, folder: Path) -> TestLake:
+    shutil.copytree(followed.folder / "lake", folder / "lake")
+    return TestLake(followed.settings.model_copy(update={"lake": str(folder / "lake")}), ReplayClock(followed.clock.instant), folder)
+
+
+def advanced(lake: TestLake, rolling: RollingForecasts, arrivals: list[Arrival], instant: datetime) -> None:
+    """Let readings arrive and forecast at an instant, as a follower does that wakes then."""
+    lake.clock.instant = instant
+    if arrivals:
+        arrive(lake.settings, arrivals)
+    regularise(lake.settings, lake.clock)
+    rolling.advance(lake.clock)
+
+
+def tick_by_tick(lake: TestLake, model: LoadedModel, arrivals: list[Arrival], end: datetime) -> StreamState:
+    """Follow a lake, awake at every tick's close and at every arrival."""
+    rolling = RollingForecasts.open(lake.settings, model)
+    closes = [at(hour) + CLOSES for hour in range(FOLLOWED + 1, FOLLOWED + 1 + int((end - at(FOLLOWED)) / HOUR))]
+    done = lake.clock.instant
+    for instant in sorted({*closes, *(arrival[3] for arrival in arrivals), end}):
+        advanced(lake, rolling, [arrival for arrival in arrivals if done < arrival[3] <= instant], instant)
+        done = instant
+    return rolling.state
+
+
+def at_once(lake: TestLake, model: LoadedModel, arrivals: list[Arrival], end: datetime) -> StreamState:
+    rolling = RollingForecasts.open(lake.settings, model)
+    advanced(lake, rolling, arrivals, end)
+    return rolling.state
+
+
+def issued(lake: TestLake) -> pl.DataFrame:
+    return Lake(lake.settings.lake).scan(Forecasts).collect().sort(KEY).select(*KEY, "status", "quantiles")
+
+
+def assert_same_forecasts(left: pl.DataFrame, right: pl.DataFrame) -> None:
+    """The table is of single precision: what differs by 1e-9 before is one unit in its last place at the most."""
+    assert_frame_equal(left.drop("quantiles"), right.drop("quantiles"))
+    np.testing.assert_allclose(np.stack(left["quantiles"].to_list()), np.stack(right["quantiles"].to_list()), rtol=2.5e-7)
+
+
+def assert_same_state(left: StreamState, right: StreamState) -> None:
+    assert left.calibration is not None
+    assert right.calibration is not None
+    assert left.tick_B.tolist() == right.tick_B.tolist()
+    ours, theirs = ({**vars(state.carried), **state.calibration.arrays()} for state in (left, right))
+    for name, array in ours.items():
+        np.testing.assert_allclose(np.asarray(array), np.asarray(theirs[name]), rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_a_reading_that_came_while_nobody_followed_reaches_no_origin_before_it(
+    followed: tuple[TestLake, LoadedModel], tmp_path: Path
+) -> None:
+    """Shown to fail by one pass over everything."""
+    lake, model = followed
+    arrivals = [reading(slot, hour) for hour in range(61, 67) for slot in (0, 1) if (slot, hour) != (1, 62)]
+    arrivals += [reading(1, 62, delay_min=150, value=90.0), reading(0, 63, delay_min=90, value=-50.0)]
+    live, away = copied(lake, tmp_path / "live"), copied(lake, tmp_path / "away")
+    tick_by_tick(live, model, arrivals, at(66) + CLOSES)
+    at_once(away, model, arrivals, at(66) + CLOSES)
+    assert issued(live).height == 2 * 7
+    assert_same_forecasts(issued(away), issued(live))
+
+
+delays = st.sampled_from([0, 0, 0, 0.5, 3, 40, 61, 62, 100, 200])
+cells = st.tuples(st.integers(0, 1), st.integers(57, 66), delays, st.none() | st.floats(-50, 90))
+arrival_sequences = st.lists(cells, min_size=6, max_size=24, unique_by=lambda cell: (cell[0], cell[1], cell[2]))
+
+
+@given(arrival_sequences)
+@settings(max_examples=8, deadline=None)
+def test_catching_up_equals_following(followed: tuple[TestLake, LoadedModel], cells: list[tuple[int, int, float, float | None]]) -> None:
+    lake, model = followed
+    known = at(FOLLOWED) + CLOSES
+    arrivals = [arrival for arrival in (reading(*cell) for cell in cells) if arrival[3] > known]
+    with TemporaryDirectory() as folder:
+        live, away = copied(lake, Path(folder) / "live"), copied(lake, Path(folder) / "away")
+        states = [act(one, model, arrivals, at(71)) for act, one in ((tick_by_tick, live), (at_once, away))]
+        assert_same_forecasts(issued(away), issued(live))
+        assert_same_state(*states)
+
+
+def test_what_matured_is_the_same(followed: tuple[TestLake, LoadedModel], tmp_path: Path) -> None:
+    """A step is scored against what is known when it is scored: of one that was corrected since, who was away scores the correction."""
+    lake, model = followed
+    arrivals = [reading(slot, hour, delay_min=200 if (slot, hour) == (1, 62) else 0) for hour in range(61, 67) for slot in (0, 1)]
+    lakes = [copied(lake, tmp_path / name) for name in ("live", "away")]
+    for one, act in zip(lakes, (tick_by_tick, at_once), strict=True):
+        act(one, model, arrivals, at(68))
+        score_matured(one.settings, one.clock)
+    live, away = (Lake(one.settings.lake).scan(Scores).collect().drop("scored_at").sort(Scores.key) for one in lakes)
+    assert live.height == 2 * sum(range(1, 7))
+    assert_frame_equal(away, live, rel_tol=1e-6)
+
+
+def test_a_series_that_stops_while_nobody_follows_is_forecast_on_for_as_long(
+    followed: tuple[TestLake, LoadedModel], tmp_path: Path
+) -> None:
+    """Shown to fail by `targets` that end it at its last reading."""
+    lake, model = followed
+    last = FOLLOWED + 4 + model.model.config.history_length
+    arrivals = [reading(0, hour) for hour in range(61, last + 1)] + [reading(1, 61), reading(1, 62)]
+    live, away = copied(lake, tmp_path / "live"), copied(lake, tmp_path / "away")
+    states = [act(one, model, arrivals, at(last) + CLOSES) for act, one in ((tick_by_tick, live), (at_once, away))]
+    assert_same_forecasts(issued(away), issued(live))
+    assert states[0].tick_B.tolist() == states[1].tick_B.tolist()
+
+
+def test_catching_up_without_revisions_is_one_pass_and_bit_for_bit_the_same(
+    followed: tuple[TestLake, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, model = followed
+    arrivals = [reading(slot, hour) for hour in range(61, 67) for slot in (0, 1)]
+    live, away = copied(lake, tmp_path / "live"), copied(lake, tmp_path / "away")
+    tick_by_tick(live, model, arrivals, at(66) + CLOSES)
+    num_reads = []
+    read = RollingForecasts._read
+    monkeypatch.setattr(RollingForecasts, "_read", lambda *args: num_reads.append(1) or read(*args))
+    at_once(away, model, arrivals, at(66) + CLOSES)
+    assert_frame_equal(issued(away), issued(live))
+    assert len(num_reads) == 1
+
+
+def test_a_series_that_began_meanwhile_is_forecast_as_it_was_known(followed: tuple[TestLake, LoadedModel], tmp_path: Path) -> None:
+    """A follower met it earlier and has more origins of it. Shown to fail by a fleet whose first readings are those known now."""
+    lake, model = followed
+    arrivals = [reading(slot, hour) for hour in range(62, 70) for slot in (0, 1, 2)]
+    arrivals += [reading(2, 61, delay_min=7 * 60 + 30, value=70.0), reading(0, 61), reading(1, 61)]
+    live, away = copied(lake, tmp_path / "live"), copied(lake, tmp_path / "away")
+    tick_by_tick(live, model, arrivals, at(69) + CLOSES)
+    at_once(away, model, arrivals, at(69) + CLOSES)
+    assert issued(away).filter(series_id=SERIES[2])["origin"].to_list() == [at(68), at(69)]
+    assert_same_forecasts(issued(away), issued(live).join(issued(away), on=KEY, how="semi"))
+
+
+def test_catching_up_twice_issues_nothing_twice(followed: tuple[TestLake, LoadedModel], tmp_path: Path) -> None:
+    """A run that dies between two passes has consumed nothing, and one that dies before its snapshot finds its forecasts there."""
+    lake, model = followed
+    away = copied(lake, tmp_path)
+    arrivals = [reading(slot, hour, delay_min=90 if hour == 62 else 0) for hour in range(61, 67) for slot in (0, 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        read, died = RollingForecasts._read, iter([False, True])
+        patch.setattr(RollingForecasts, "_read", lambda *args: 1 / 0 if next(died) else read(*args))
+        with pytest.raises(ZeroDivisionError):
+            at_once(away, model, arrivals, at(66) + CLOSES)
+    first = at_once(away, model, [], at(66) + CLOSES)
+    before = issued(away)
+    assert_same_state(at_once(away, model, [], at(66) + CLOSES), first)
+    assert_frame_equal(issued(away), before)
+    assert before.height == 2 * 7
+
+
+def test_a_pause_of_the_whole_fleet_is_forecast_when_it_ends(followed: tuple[TestLake, LoadedModel], tmp_path: Path) -> None:
+    """Until a reading came after it nobody knew of the tick. Shown to fail by passes that read the gaps of later readings."""
+    lake, model = followed
+    arrivals = [reading(slot, hour) for hour in (61, 64, 65) for slot in (0, 1)]
+    arrivals += [reading(0, 62, delay_min=90), reading(1, 61, delay_min=165, value=70.0)]
+    live, away = copied(lake, tmp_path / "live"), copied(lake, tmp_path / "away")
+    tick_by_tick(live, model, arrivals, at(65) + CLOSES)
+    at_once(away, model, arrivals, at(65) + CLOSES)
+    assert_same_forecasts(issued(away), issued(live))
