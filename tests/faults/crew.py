@@ -102,11 +102,12 @@ class Member:
         self.kills += 1
 
     def stop(self) -> None:
-        """Ask it to end.
+        """Ask it to end, once it has said something and so knows how to.
 
         Raises:
             DidNotRecoverError: when it does not end with 0.
         """
+        self.first_word()
         self._process.send_signal(signal.SIGTERM)
         self._must_end_with(0)
 

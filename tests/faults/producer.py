@@ -13,6 +13,7 @@ import itertools
 import queue
 import random
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -114,6 +115,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     acknowledged = set(arguments.ledger.read_text().splitlines()) if arguments.ledger.exists() else set()
     producer = Producer(arguments.port, arguments.ledger, f"producer-{fleet.seed}")
+    sys.stderr.write(f"publishing behind num_readings={len(acknowledged)}\n")
     for tick, sent in enumerate(stream(fleet, arguments.faults)):
         if ended.wait(max(0.0, fleet.reading(0, tick).ts.timestamp() - time.time())):
             break

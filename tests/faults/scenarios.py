@@ -207,7 +207,6 @@ def finish(crew: Crew, outcome: Outcome, members: Sequence[Member]) -> Outcome:
         members: that still run, the producer first.
     """
     producer, *others = members
-    producer.recover()  # only then does it know how to end
     producer.stop()
     take_in_all(crew)
     wait(lambda: is_forecast_through(crew), pause_s=1.0)
@@ -238,11 +237,11 @@ def has_received_last(crew: Crew) -> bool:
 
 
 def is_forecast_through(crew: Crew) -> bool:
-    """Return whether every device has been forecast from the last tick that it sent a reading of."""
+    """Return whether every device has been forecast from the last tick that it sent a reading of, or a later one."""
     lines = [line.split() for line in crew.ledger.read_text().splitlines()]
-    last = frame_of(crew.fleet, {(int(device[1:]), int(seq)) for device, seq in lines}).group_by("series_id").agg(origin=pl.col("ts").max())
-    origins = read(Lake(crew.settings.lake).scan(Forecasts).select("series_id", "origin"))
-    return last.join(origins, on=["series_id", "origin"], how="anti").is_empty()
+    last = frame_of(crew.fleet, {(int(device[1:]), int(seq)) for device, seq in lines}).group_by("series_id").agg(pl.col("ts").max())
+    newest = read(Lake(crew.settings.lake).scan(Forecasts).group_by("series_id").agg(pl.col("origin").max()))
+    return len(last.join(newest, on="series_id").filter(pl.col("origin") >= pl.col("ts"))) == len(last)
 
 
 def is_whole_garbage(topic: str, payload: bytes) -> bool:
