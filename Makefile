@@ -19,7 +19,7 @@ LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy f
 	--custom-compile-command "make lock" --quiet $(LOCK_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock ui clean
+.PHONY: help setup demo test faults check format lock ui clean
 
 help:  ## List the tasks
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ demo: setup  ## Raw readings to queried forecasts, offline, in under five minute
 
 test: setup  ## Run every test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+faults: setup  ## Kill, fuzz and disorder everything at full size: half an hour, for the table of docs/reliability.md
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.run
 
 check: setup  ## Hold format, lint, types, documents and packaging to the rules
 	@echo "check: format";    $(BIN)/ruff format --check .

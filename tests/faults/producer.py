@@ -1,14 +1,20 @@
 """A verifiable producer: publishes a fleet's readings by MQTT and writes down what the broker has acknowledged.
 
-    python -m tests.faults.producer --port 1883 --fleet '{…}' --ledger FILE --seconds 60
+    python -m tests.faults.producer --port 1883 --fleet '{…}' --ledger FILE
 
-Each line of the ledger is "device seq": a reading that the broker has taken over. With `--faults P` a share P of the readings is sent
-twice, one of P comes up to four readings late, and as many messages of garbage go between them.
+Reading k of every device is sent at its stamp. Each line of the ledger is "device seq": a reading that the broker has taken over. A
+producer that is started on the ledger of one that was killed sends what is not in it. With `--faults P` a share P of the readings is
+sent twice, one of P comes up to four readings late, and as many messages of garbage go between them. SIGTERM ends it when what it has
+sent is acknowledged.
 """
 
 import argparse
+import itertools
 import queue
 import random
+import signal
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -23,12 +29,12 @@ from tests.faults.fleet import Fleet, Reading
 MOST_ON_THE_WAY = 2_000
 
 
-def stream(fleet: Fleet, num_readings: int, faults: float) -> Iterator[list[Reading | bytes]]:
-    """Yield what the fleet sends at each of its ticks, faults included; every reading comes at least once."""
+def stream(fleet: Fleet, faults: float) -> Iterator[list[Reading | bytes]]:
+    """Yield what the fleet sends at each of its ticks, without end, faults included; every reading comes at least once."""
     dice, held = random.Random(fleet.seed), deque[tuple[int, Reading]]()
-    for seq in range(num_readings + 4):
+    for seq in itertools.count():
         sent: list[Reading | bytes] = []
-        for device in range(fleet.num_devices if seq < num_readings else 0):
+        for device in range(fleet.num_devices):
             reading, roll = fleet.reading(device, seq), dice.random()
             if roll < faults:
                 held.append((seq + dice.randint(1, 4), reading))
@@ -57,21 +63,25 @@ class Producer:
         self._client.connect("127.0.0.1", port, clean_start=mqtt.MQTT_CLEAN_START_FIRST_ONLY)
         self._client.loop_start()
 
-    def send(self, what: Reading | bytes) -> None:
-        """Publish; waits while too much is on the way."""
+    def send(self, what: Reading | bytes, *, topic: str = "fleet/garbage") -> None:
+        """Publish a reading, or bytes on some topic; waits while too much is on the way."""
         while len(self._on_the_way) >= MOST_ON_THE_WAY:
             self._settle()
-        topic, payload = ("fleet/garbage", what) if isinstance(what, bytes) else (what.topic, what.payload())
-        self._on_the_way[self._client.publish(topic, payload, qos=1).mid] = what
+        address, payload = (topic, what) if isinstance(what, bytes) else (what.topic, what.payload())
+        self._on_the_way[self._client.publish(address, payload, qos=1).mid] = what
 
-    def finish(self) -> None:
-        """Wait until everything is acknowledged.
+    def flush(self) -> None:
+        """Wait until everything is acknowledged and in the ledger.
 
         Raises:
             queue.Empty: when nothing was, for a minute.
         """
         while self._on_the_way:
             self._settle()
+
+    def finish(self) -> None:
+        """Flush and disconnect."""
+        self.flush()
         self._client.disconnect()
         self._client.loop_stop()
         self._ledger.close()
@@ -80,29 +90,39 @@ class Producer:
         """Take the next message off the list of those on the way, and put it into the ledger."""
         reading = self._on_the_way.pop(self._through.get(timeout=60))
         if isinstance(reading, Reading):
-            self._ledger.write(f"{reading.device} {reading.seq}\n")
+            self._ledger.write(f"{line_of(reading)}\n")
 
     def _published(self, client: mqtt.Client, userdata: object, mid: int, reason: ReasonCode, properties: object) -> None:
         assert not reason.is_failure, f"the broker refused a message: {reason}"
         self._through.put(mid)
 
 
+def line_of(reading: Reading) -> str:
+    """Return a reading as the ledger names it."""
+    return f"{reading.device} {reading.seq}"
+
+
 def main() -> None:
-    """Publish in real time: reading k of every device at k times the fleet's spacing."""
+    """Publish in real time what the ledger does not have."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--fleet", type=Fleet.of, required=True)
     parser.add_argument("--ledger", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--faults", type=float, default=0.0)
     arguments = parser.parse_args()
     fleet: Fleet = arguments.fleet
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    acknowledged = set(arguments.ledger.read_text().splitlines()) if arguments.ledger.exists() else set()
     producer = Producer(arguments.port, arguments.ledger, f"producer-{fleet.seed}")
-    begun = time.monotonic()
-    for tick, sent in enumerate(stream(fleet, int(arguments.seconds / fleet.interval_s), arguments.faults)):
-        time.sleep(max(0.0, begun + tick * fleet.interval_s - time.monotonic()))
+    sys.stderr.write(f"publishing behind num_readings={len(acknowledged)}\n")
+    for tick, sent in enumerate(stream(fleet, arguments.faults)):
+        if ended.wait(max(0.0, fleet.reading(0, tick).ts.timestamp() - time.time())):
+            break
         for what in sent:
-            producer.send(what)
+            if isinstance(what, bytes) or line_of(what) not in acknowledged:
+                producer.send(what)
+        producer.flush()
     producer.finish()
 
 

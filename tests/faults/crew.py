@@ -1,0 +1,227 @@
+"""The crew: broker, producer, listeners and followers as real processes on one lake, each of which can be killed and started again.
+
+Whatever happens in its block, all of them have ended when it is left; each is ended by its own process, never by a name.
+"""
+
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from models.config import ForecasterConfig, NetworkConfig
+from pipeline.listen.inbox import Inbox
+from pipeline.settings import ForecastSettings, IngestSettings, ListenSettings, PrepareSettings, Settings
+from pipeline.store.lake import Lake
+from tests.brokers import Mosquitto
+from tests.faults.fleet import Fleet
+from tests.lakes import TestLake, random_weights
+
+ROOT = Path(__file__).parents[2]
+TIDECAST = [sys.executable, "-c", "from flows.cli import main; main()"]
+PATIENCE_S = 120.0  # on a machine with much else to do: a follower alone starts in five seconds
+LOOK_S = 0.05
+LEAD_S = 3.0  # from the making of a crew to the first reading of its fleet
+
+
+class DidNotRecoverError(AssertionError):
+    """A process that was started ended by itself, or did nothing for `PATIENCE_S`."""
+
+
+@dataclass(eq=False)
+class Member:
+    """One process, and how one sees what it has committed.
+
+    Attributes:
+        name: of the process and of its log.
+        command: that starts it.
+        environment: of the command.
+        folder: of its output, `<name>.out` and `<name>.err`, of all its lives.
+        committed: a number that rises with everything it commits.
+        recoveries_s: of each life that committed something: seconds from the start of the process to that.
+        kills: by signal 9.
+    """
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    folder: Path
+    committed: Callable[[], int]
+    recoveries_s: list[float] = field(default_factory=list)
+    kills: int = 0
+
+    def start(self, **environment: str) -> Self:
+        """Start it, with variables that hold for this life alone."""
+        self._before, self._is_recovering, self.started_at = self.committed(), True, time.monotonic()
+        self._said = len(self.said("err"))
+        with (self.folder / f"{self.name}.out").open("ab") as out, (self.folder / f"{self.name}.err").open("ab") as err:
+            variables = {**os.environ, **self.environment, **environment}
+            self._process = subprocess.Popen(self.command, env=variables, stdout=out, stderr=err, cwd=ROOT)
+        return self
+
+    def has_recovered(self) -> bool:
+        """Return whether this life has committed anything.
+
+        Raises:
+            DidNotRecoverError: with its last words, when it has ended or takes too long.
+        """
+        if self._is_recovering and self.committed() > self._before:
+            self._is_recovering = False
+            self.recoveries_s.append(time.monotonic() - self.started_at)
+        ended = self._process.poll() is not None
+        if ended or (self._is_recovering and time.monotonic() > self.started_at + PATIENCE_S):
+            raise DidNotRecoverError(f"{self.name} ended={ended}\n{self.said('err')[-3000:]}")
+        return not self._is_recovering
+
+    def recover(self) -> None:
+        """Wait until it has committed something."""
+        wait(self.has_recovered)
+
+    def kill(self) -> None:
+        """End it as a power failure would."""
+        self._process.kill()
+        self._process.wait()
+        self.kills += 1
+
+    def died(self, code: int) -> None:
+        """Count a death that it was started to die.
+
+        Raises:
+            DidNotRecoverError: when it ended otherwise.
+        """
+        self._must_end_with(code)
+        self.kills += 1
+
+    def stop(self) -> None:
+        """Ask it to end, once it has said something and so knows how to.
+
+        Raises:
+            DidNotRecoverError: when it does not end with 0.
+        """
+        self.first_word()
+        self._process.send_signal(signal.SIGTERM)
+        self._must_end_with(0)
+
+    def first_word(self) -> str:
+        """Wait until this life of it says something, and return that."""
+        wait(lambda: len(self.said("err")) > self._said)
+        return self.said("err")[self._said :]
+
+    def subscribe(self, **environment: str) -> Self:
+        """Start a listener and wait until the broker keeps messages for it: what is published before is nobody's."""
+        self.start(**environment)
+        wait(lambda: "subscribed" in self.said("err"))
+        return self
+
+    def is_running(self) -> bool:
+        """Return whether it has been started and has not ended."""
+        return hasattr(self, "_process") and self._process.poll() is None
+
+    def said(self, stream: str) -> str:
+        """Return everything that its lives have written to `out` or `err`."""
+        path = self.folder / f"{self.name}.{stream}"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def _must_end_with(self, code: int) -> None:
+        if self._process.wait(PATIENCE_S) != code:
+            raise DidNotRecoverError(f"{self.name} was to end with {code}; got {self._process.returncode}\n{self.said('err')[-3000:]}")
+
+
+class Crew:
+    """A lake with a champion, a broker, a fleet, and the processes between them.
+
+    Attributes:
+        lake: with the registered champion.
+        fleet: whose first reading is due a few seconds after the crew was made.
+        ledger: what the broker has acknowledged.
+        settings: that all processes share.
+        members: every process but the broker.
+    """
+
+    def __init__(self, folder: Path, *, num_devices: int, interval_s: int, seed: int = 0) -> None:
+        self._folder = folder
+        self.lake = TestLake.at(folder)
+        self.lake.register(random_weights(seed, champion_of(interval_s)))
+        Lake(self.lake.settings.lake).create_all()  # a follower does not wait for a lake
+        self.broker = Mosquitto(folder / "broker")
+        start = math.ceil((time.time() + LEAD_S) / interval_s) * interval_s
+        self.fleet = Fleet(num_devices, datetime.fromtimestamp(start, UTC).isoformat(), interval_s, seed)
+        self.ledger = folder / "ledger"
+        self.members: list[Member] = []
+        self.settings = Settings(
+            lake=self.lake.settings.lake,
+            tracking=self.lake.settings.tracking,
+            ingest=IngestSettings(allowed_lateness="PT1S"),
+            prepare=PrepareSettings(sample_interval=f"PT{interval_s}S"),
+            listen=ListenSettings(drain_interval="PT1S"),
+            forecast=ForecastSettings(snapshot_interval="PT0S"),
+        )
+
+    def __enter__(self) -> Self:
+        """Start the broker."""
+        self.broker.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End everything that still runs."""
+        for member in self.members:
+            if member.is_running():
+                member.kill()
+        self.broker.stop()
+
+    def producer(self, faults: float = 0.0) -> Member:
+        """Return a producer of the fleet's readings; one that is killed goes on behind its ledger."""
+        arguments = ["--port", self.broker.port, "--fleet", self.fleet.to_json(), "--ledger", self.ledger]
+        command = [sys.executable, "-m", "tests.faults.producer", *arguments, "--faults", faults]
+        return self._member("producer", command, lambda: self.ledger.stat().st_size if self.ledger.exists() else 0)
+
+    def listener(self, name: str = "listener") -> Member:
+        """Return a listener; two of them take everything twice."""
+        command = [*TIDECAST, "listen", "mqtt", "--url", f"mqtt://localhost:{self.broker.port}", "--client-id", name]
+        return self._member(name, command, self.num_received)
+
+    def follower(self, name: str = "follower") -> Member:
+        """Return a follower; the second one stands by."""
+        member = self._member(name, [*TIDECAST, "forecast", "--follow", "--json"], lambda: 0)
+        member.committed = lambda: len(re.findall(r'"rows_written": [1-9]', member.said("out")))
+        return member
+
+    def num_received(self) -> int:
+        """Return the number of the last message in the inbox."""
+        with closing(Inbox(self.settings.state_dir)) as inbox:
+            return inbox.last_seq()
+
+    def _member(self, name: str, command: list[object], committed: Callable[[], int]) -> Member:
+        sections = {"ingest", "prepare", "listen", "forecast"}
+        ours = {f"TIDECAST_{one.upper()}": getattr(self.settings, one).model_dump_json(exclude_unset=True) for one in sections}
+        environment = {**self.lake.environment(), **ours}
+        self.members.append(Member(name, [str(part) for part in command], environment, self._folder, committed))
+        return self.members[-1]
+
+
+def champion_of(interval_s: int) -> ForecasterConfig:
+    """Return a small model of a grid that faults can be awaited on."""
+    network = NetworkConfig(hidden_size=8, num_layers=2)
+    return ForecasterConfig(sample_interval_s=interval_s, horizon=6, context_length=12, seasons=(6,), network=network)
+
+
+def wait(is_so: Callable[[], bool], pause_s: float = LOOK_S) -> None:
+    """Wait for something that other processes do.
+
+    Raises:
+        DidNotRecoverError: when it does not come.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise DidNotRecoverError(f"waited in vain for {PATIENCE_S:.0f} s")
+        time.sleep(pause_s)
