@@ -61,9 +61,11 @@ class Site:
         drain(self.settings, self.clock)
 
     def account(self):
+        """Compare the lake with the ledger."""
         return account(self.settings.lake, self.ledger, FLEET)
 
     def reasons(self):
+        """Return why payloads are in quarantine."""
         return set(read(Lake(self.settings.lake).scan(Quarantine))["error_code"])
 
 
