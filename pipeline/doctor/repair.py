@@ -171,7 +171,7 @@ def _lower(lake: Lake, version: int | None, ward: Ward) -> None:
 
 
 def _records_at(lake: Lake, version: int | None, names: list[str]) -> dict[str, int]:
-    start = {name: 0 if name.startswith("ingest/inbox/") else -1 for name in names}  # messages count from 1, offsets from 0
+    start = dict.fromkeys(names, 0)  # of an inbox the last message that the lake has, counted from 1; of Kafka the first that it has not
     if version is None:
         return start
     try:

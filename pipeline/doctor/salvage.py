@@ -18,7 +18,7 @@ def salvage(damaged: Path, place: Path) -> dict[str, int]:
         place: where the new one goes; nothing is there.
 
     Returns:
-        Rows copied by table; empty where not even the tables' names can be read, and then no file is made.
+        Rows copied by table; empty where there is no table, or not even their names can be read, and then no file is made.
     """
     with closing(sqlite3.connect(damaged)) as old:
         try:
@@ -27,6 +27,8 @@ def salvage(damaged: Path, place: Path) -> dict[str, int]:
         except sqlite3.Error:
             return {}
         tables = [name for kind, name, _ in made if kind == "table" and not name.startswith("sqlite_")]
+        if not tables:
+            return {}
         with closing(sqlite3.connect(place)) as new:
             new.execute("PRAGMA journal_mode = WAL")
             with new:

@@ -109,6 +109,8 @@ def _integrity(path: Path) -> str | None:
     try:
         with closing(_read_only(path)) as connection:
             (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            if path.name == INBOX:  # an empty file is whole to SQLite
+                connection.execute("SELECT name FROM identity").fetchone()
     except sqlite3.Error as error:
         return str(error)
     return None if said == "ok" else str(said)

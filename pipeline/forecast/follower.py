@@ -106,7 +106,7 @@ class Follower:
         """
         with ExitStack() as held:
             while not stop.is_set() and self._leadership is None:
-                self.lead(say)
+                self._lead_or_wait(say)
                 if self._leadership is not None:
                     held.enter_context(self._leadership.renewed(self._clock))
                 else:
@@ -128,6 +128,15 @@ class Follower:
             self._is_standing_by = True
             holder = leader(self._settings)
             say(f"Standing by: {holder.name if holder else 'another process'} follows {self._settings.lake}.")
+
+    def _lead_or_wait(self, say: Callable[[str], None]) -> None:
+        """Take the lease if that is possible; one that stands by, perhaps for weeks, outlives a lake or a lease that is out of reach."""
+        try:
+            self.lead(say)
+        except StoreError as error:
+            if not self._is_standing_by:
+                raise
+            logger.warning("standing by: %s", error)
 
     def is_due(self) -> bool:
         """Whether a tick has closed, readings were committed, or a new champion is ready."""
@@ -176,7 +185,7 @@ class Follower:
         except LeaseLostError:
             self._rolling = None  # whatever it holds is another's now
             raise
-        except (DataError, StoreError) as error:  # a full disk, a table that is being repaired, a lake without a series yet
+        except (DataError, StoreError, OSError) as error:  # a full disk, a table that is being repaired, a lake without a series yet
             logger.warning("going back to the last snapshot: %s", error)
             self._rolling, self._saved_at, self._next_close = None, None, None
             return AFTER_AN_ERROR

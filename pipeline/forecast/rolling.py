@@ -144,9 +144,10 @@ class RollingForecasts:
             return self._report()
         fleet = self._fleet(clock.now())
         issued_tick = self._issued_ticks(fleet) if issued is None else issued
-        changed = {} if consumed is None else first_changes(self._lake, self.state, fleet, consumed, self.model.model.config)
+        known = self._catalog.series()  # the retired too: the state of one that comes back must not have missed a correction
+        changed = {} if consumed is None else first_changes(self._lake, self.state, known, consumed, self.model.model.config)
         changed |= dict.fromkeys(redescribed, WHOLLY)
-        rewind(self.state, changed, fleet, self.model.model, self._snapshots)
+        rewind(self.state, changed, known, self.model.model, self._snapshots)
         self._admit(fleet)
         panels = new_panels(self._lake, self.state, fleet)
         report = self._read(panels, issued_tick, origins, Issue(self.model.identity, versions.observations, clock.now()))

@@ -54,7 +54,15 @@ class ChampionWatch:
         if database is None:
             return (self._clock.now() - EPOCH) // ASK_AGAIN
         files = (database, database.with_name(f"{database.name}-wal"))
-        return tuple((file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists())
+        return tuple(_last_written(file) for file in files)
+
+
+def _last_written(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except FileNotFoundError:  # SQLite takes its write-ahead log away whenever the last connection closes
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 class Succession:

@@ -15,7 +15,7 @@ from datetime import datetime
 from pipeline.clock import Clock
 from pipeline.failpoints import failpoint
 from pipeline.ingest.intake import Intake
-from pipeline.listen.inbox import Inbox, Stored
+from pipeline.listen.inbox import FILE_NAME, Inbox, Stored
 from pipeline.listen.range_commit import RangeCommits
 from pipeline.payloads.message import Message
 from pipeline.settings import Settings
@@ -60,7 +60,9 @@ class DrainReport:
 
 
 def drain(settings: Settings, clock: Clock) -> DrainReport:
-    """Bring the lake up to the inbox, then forget the messages that it has had for long enough.
+    """Bring the lake up to the inbox, then forget the messages that it has had for long enough; where there is no inbox, do nothing.
+
+    A lake that was moved away under a listener is so not made anew, empty, in its old place: moved back, it goes on.
 
     Args:
         settings: lake, state folder, and the sections ingest, listen and metrics.
@@ -69,6 +71,8 @@ def drain(settings: Settings, clock: Clock) -> DrainReport:
     Raises:
         StoreError: when the lake, the catalog or the inbox cannot be read or written; what was committed stays, and the next drain goes on.
     """
+    if not (settings.state_dir / FILE_NAME).exists():
+        return _report(Counter(), {}, 0, clock.now())
     commits = RangeCommits.open(settings, clock)
     with closing(Inbox(settings.state_dir)) as inbox:
         until = inbox.settled(clock)  # before the first look: what is stamped later may come too late for this drain
@@ -132,18 +136,7 @@ class _Drain:
 
     def report(self, until: datetime) -> DrainReport:
         """Return the counts."""
-        found = self.counts
-        return DrainReport(
-            messages=found["messages"],
-            read=found["read"],
-            accepted=found["accepted"],
-            duplicate=found["duplicate"],
-            late=found["late"],
-            quarantined=found["quarantined"],
-            reasons=dict(self.reasons.most_common()),
-            through=self.through,
-            until=until,
-        )
+        return _report(self.counts, dict(self.reasons.most_common()), self.through, until)
 
     def _stored_through(self) -> int:
         return self.commits.stored_through(self.inbox.source)
@@ -171,3 +164,8 @@ class _Drain:
             self.commits.catch_up(missed, self.commits.new_intake(), self._births(missed))
             at = missed[-1].seq
         return replace(self.commits.new_intake(), counts=self.counts, reasons=self.reasons)
+
+
+def _report(counts: Counter[str], reasons: Mapping[str, int], through: int, until: datetime) -> DrainReport:
+    names = ("messages", "read", "accepted", "duplicate", "late", "quarantined")
+    return DrainReport(**{name: counts[name] for name in names}, reasons=reasons, through=through, until=until)

@@ -5,6 +5,7 @@ rests on. Messages are numbered in the order of their commits, across all proces
 range that never changes. Written by `group_commit.py`, read and trimmed by `drain.py`.
 """
 
+import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +18,8 @@ from pipeline.failpoints import failpoint
 from pipeline.payloads.message import Message
 from pipeline.schemas import EPOCH, MICROSECOND
 from pipeline.store.state_files import connect, make_in_wal_mode, reported
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "inbox.db"
 SCHEMA = (
@@ -32,13 +35,15 @@ SCHEMA = (
     # forgotten: the number up to which was trimmed
     "CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT",
 )
-NAME_IT = "INSERT INTO identity VALUES (1, ?, 0)"
 INSERT = """
     INSERT INTO messages (connector, topic, payload, received_us, content_type, idempotency_key) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING
 """
+# a new file, or one whose name a repair could not save: all of it is then drained once more, and found stored
+NAME_IT = "INSERT INTO identity SELECT 1, ?, 0 WHERE NOT EXISTS (SELECT 1 FROM identity)"
 FIRST_YOUNG = "SELECT seq FROM messages WHERE seq BETWEEN ? AND ? AND received_us >= ? ORDER BY seq LIMIT 1"
 NEWEST_BIRTHS = "SELECT max(seq) FROM messages WHERE topic GLOB 'spBv1.0/*/[ND]BIRTH/*' AND seq <= ? GROUP BY topic"
+FORGET_OLDEST = "DELETE FROM messages WHERE seq = (SELECT min(seq) FROM messages WHERE seq <= ?)"
 TRIM_STEP = 10_000  # messages deleted in one transaction: no writer waits for longer than that takes
 COLUMNS = "seq, connector, topic, payload, received_us, content_type, idempotency_key"
 
@@ -68,9 +73,10 @@ class Inbox:
         self.path = state_dir / FILE_NAME
         with self._faults():
             if not self.path.exists():
-                make_in_wal_mode(self.path, [*((statement, ()) for statement in SCHEMA), (NAME_IT, (uuid.uuid4().hex,))])
+                make_in_wal_mode(self.path, SCHEMA)
             self._file = _file_of(self.path)
             self._connection = connect(self.path)
+            self._connection.execute(NAME_IT, (uuid.uuid4().hex,))
             (self.name,) = self._connection.execute("SELECT name FROM identity").fetchone()
 
     @property
@@ -158,7 +164,8 @@ class Inbox:
         Args:
             up_to: the greatest number that may be forgotten.
             received_before: messages received at this instant stay, and so does everything behind the first of them.
-            max_bytes: while the inbox is larger than this, younger ones go too.
+            max_bytes: while the inbox is larger than this, younger ones go too, and in the end births: whoever may publish could name
+                nodes without end, and fill it for ever.
         """
         trimmed, end = 0, self.forgotten()
         while True:
@@ -166,7 +173,7 @@ class Inbox:
             end, deleted = self._trim_step(before, up_to, received_before, max_bytes)
             trimmed += deleted
             if end == before:
-                return trimmed
+                return trimmed + (0 if max_bytes is None else self._trim_births(end, max_bytes))
 
     def births(self, up_to: int) -> list[Message]:
         """Return the newest message of each topic of births (Sparkplug B), of those up to a number, in order; trimming leaves it."""
@@ -208,6 +215,17 @@ class Inbox:
             self._connection.execute("UPDATE identity SET forgotten = ?", (end,))
             delete = f"DELETE FROM messages WHERE seq BETWEEN ? AND ? AND seq NOT IN ({NEWEST_BIRTHS})"  # noqa: S608 (our own names)
             return end, self._connection.execute(delete, (1, end, up_to)).rowcount
+
+    def _trim_births(self, forgotten: int, max_bytes: int) -> int:
+        """Forget births, all that is left up to `forgotten`, the oldest first, while the inbox is too large; return how many."""
+        trimmed = 0
+        if self.is_full(max_bytes):
+            with self._transaction():
+                while self.is_full(max_bytes) and self._connection.execute(FORGET_OLDEST, (forgotten,)).rowcount:
+                    trimmed += 1
+        if trimmed:
+            logger.warning("the inbox is full of births: forgot the oldest num_births=%d; their nodes must be born again", trimmed)
+        return trimmed
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -5,10 +5,7 @@ not stored yet: gaps that are not too long, and ticks that were still open. Whic
 died anywhere is simply run again. Called by `flows.ingest` after each ingest, and on its own when ticks close without new readings.
 """
 
-import json
 import logging
-import os
-import threading
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -20,6 +17,7 @@ from pipeline.errors import SettingsError, StoreError
 from pipeline.failpoints import failpoint
 from pipeline.prepare.aggregate import observe
 from pipeline.prepare.grid import FINEST, MAX_GAP, grids_of, infer_grids, label_expr, tick_expr
+from pipeline.prepare.made_with import record_aggregations, recorded_aggregations
 from pipeline.schemas import EPOCH, MICROSECOND, Observations, Readings
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
@@ -31,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 KEY = ("series_id", "tick")
 TAKEN_IN = "regularise/readings"  # the catalog's own count of readings versions
-AGGREGATIONS = "aggregations.json"  # in the state folder: what each series' observations were made with
 MAX_ROUNDS = 10
 RECENT = timedelta(days=1)  # stored labels looked at before a series is read whole
 RECENT_TICKS = 4  # and before that: of a minute's grid a day is 1,440 labels of every series, at every tick
@@ -94,6 +91,8 @@ def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime) -> Reg
     stored = lake.open(Observations)  # before the readings: what is stored can then only be behind them
     recorded = read_progress(stored)
     closed_until = now if recorded is None else max(now, recorded.closed_until)  # another machine's clock may be ahead
+    if closed_until - now > settings.ingest.max_future:
+        logger.warning("ticks were closed up to %s, when a clock was wrong: until then each closes with its first reading", closed_until)
     progress = _usable(recorded, lateness)
     readings_version = lake.version(Readings)
     changed = _changed_readings(lake, progress, catalog.position(TAKEN_IN))
@@ -151,10 +150,8 @@ def _changed_readings(lake: Lake, progress: Progress | None, taken_in: int | Non
 
 def _made_otherwise(lake: Lake, settings: Settings, fleet: pl.DataFrame) -> pl.DataFrame:
     """Return the readings, as `_changed_readings`, of the series whose observations were made with another aggregation."""
-    path = settings.state_dir / AGGREGATIONS
-    if not path.exists():
-        return Readings.empty().select("series_id", "device_id", "metric", "unit", "ts")
-    made = pl.DataFrame(list(json.loads(path.read_text()).items()), schema={"series_id": pl.String, "made_with": pl.String}, orient="row")
+    recorded = recorded_aggregations(settings.state_dir)
+    made = pl.DataFrame(list(recorded.items()), schema={"series_id": pl.String, "made_with": pl.String}, orient="row")
     other = fleet.join(made, on="series_id").filter(pl.col("aggregation") != pl.col("made_with"))["series_id"].to_list()
     if other:
         logger.warning("recomputing num_series=%d whose aggregation has changed, as %s", len(other), other[0])
@@ -165,12 +162,7 @@ def _made_otherwise(lake: Lake, settings: Settings, fleet: pl.DataFrame) -> pl.D
 
 def _remember(catalog: Catalog, settings: Settings, fleet: pl.DataFrame, readings_version: int) -> None:
     """Record, after the commit, what it was made of; a run that dies before does it again."""
-    path = settings.state_dir / AGGREGATIONS
-    text = json.dumps(dict(fleet.drop_nulls("aggregation").select("series_id", "aggregation").iter_rows()), indent=0)
-    if not path.exists() or path.read_text() != text:
-        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")  # runs may race, in threads too
-        partial.write_text(text)
-        partial.replace(path)
+    record_aggregations(settings.state_dir, dict(fleet.drop_nulls("aggregation").select("series_id", "aggregation").iter_rows()))
     if catalog.position(TAKEN_IN) != readings_version:
         catalog.set_position(TAKEN_IN, readings_version)
 

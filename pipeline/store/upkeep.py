@@ -9,7 +9,7 @@ old log files deleted here, once in a hundred commits, and the search is switche
 import fcntl
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties
@@ -29,7 +29,9 @@ def recorded(*records: Transaction) -> CommitProperties:
     return CommitProperties(app_transactions=list(records))
 
 
-def merge_files(table_uri: str, handle: DeltaTable, writer: WriterProperties, target_bytes: int | None = None) -> tuple[int, int]:
+def merge_files(
+    table_uri: str, handle: DeltaTable, writer: WriterProperties, target_bytes: int | None = None, *, waits: bool = True
+) -> tuple[int, int]:
     """Merge the small files of each partition, one process at a time, and return how many went and how many came.
 
     delta-rs lets two compactions of one version both succeed, and every row is then there twice: it looks for conflicts of data, and a
@@ -41,21 +43,25 @@ def merge_files(table_uri: str, handle: DeltaTable, writer: WriterProperties, ta
         handle: a handle on it; it is brought up to date.
         writer: how its files are written.
         target_bytes: size up to which files are merged; None for the table's own, 100 MB.
+        waits: for whoever merges now.
+
+    Raises:
+        BlockingIOError: when somebody else merges, and we do not wait.
     """
-    with _turn(table_uri):
+    with _turn(table_uri, waits=waits):
         handle.update_incremental()
         metrics = handle.optimize.compact(target_size=target_bytes, writer_properties=writer, post_commithook_properties=HOOKS)
     return int(metrics["numFilesRemoved"]), int(metrics["numFilesAdded"])
 
 
 @contextmanager
-def _turn(table_uri: str) -> Iterator[None]:
-    """Wait until no other process merges the files of a table; a turn ends with its process, however that ends."""
+def _turn(table_uri: str, *, waits: bool) -> Iterator[None]:
+    """Run the block while no other process merges the files of a table; a turn ends with its process, however that ends."""
     if "://" in table_uri:
         yield
         return
     with Path(table_uri, TURN).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 
@@ -72,7 +78,8 @@ def tidy(table_uri: str, handle: DeltaTable, writer: WriterProperties) -> None:
     if "://" in table_uri:
         return
     try:
-        merge_files(table_uri, handle, writer, MERGED_BYTES)
+        with suppress(BlockingIOError):  # `maintain` may take minutes, and a stopped process for ever: a commit waits for neither
+            merge_files(table_uri, handle, writer, MERGED_BYTES, waits=False)
         handle.cleanup_metadata()  # by age
         trim_log(Path(table_uri, "_delta_log"), handle.version() - KEPT_VERSIONS)
     except (DeltaError, OSError) as error:

@@ -286,6 +286,17 @@ def test_a_damaged_inbox_gives_what_can_be_read_under_its_numbers(stream: Stream
     assert (kept[0], kept[-1]) == (1, NUM_MESSAGES + 2_000)
 
 
+def test_an_inbox_of_no_bytes_is_damage_and_the_next_listener_makes_another(stream: Stream, undisturbed: Stream) -> None:
+    """Shown to fail by asking SQLite alone, which finds an empty file whole: the doctor died of the table that is not there."""
+    path = stream.settings.state_dir / "inbox.db"
+    for file in (path, path.with_name("inbox.db-wal"), path.with_name("inbox.db-shm")):
+        file.unlink(missing_ok=True)
+    path.touch()
+    assert kinds(examine(stream.settings, stream.clock)) == {"damaged_database"}
+    mended(stream)
+    assert is_again(stream, undisturbed)
+
+
 def test_answers_as_of_an_instant_do_not_depend_on_the_times_of_files(stream: Stream, undisturbed: Stream) -> None:
     """A copy has other times: where Delta's travel by instant were used, every one of these would be the first version's."""
     from pipeline.store.observations import read_observations

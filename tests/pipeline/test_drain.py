@@ -13,7 +13,7 @@ import pytest
 from polars.exceptions import PanicException
 
 from pipeline.clock import ReplayClock
-from pipeline.errors import SettingsError
+from pipeline.errors import SettingsError, StoreError
 from pipeline.failpoints import KILLED, VARIABLE
 from pipeline.listen import drain as drain_module
 from pipeline.listen import judge, range_commit
@@ -289,3 +289,19 @@ def test_an_inbox_that_is_nearly_full_forgets_earlier(tmp_path) -> None:
     site.receive(*(b"x" * 100_000 for _ in range(10)))
     site.drain()
     assert not Inbox(site.settings.state_dir).is_full(850_000)
+
+
+def test_a_lake_that_was_moved_away_is_not_made_anew_and_goes_on_when_it_is_back(tmp_path):
+    """Shown to fail by making what is missing: an empty lake and inbox stood in the way of the one that was moved back."""
+    site, away = Site(tmp_path / "lake"), tmp_path / "away"
+    site.receive(reading(1, 1.0))
+    site.drain()
+    inbox = Inbox(site.settings.state_dir)
+    (tmp_path / "lake").rename(away)
+    assert site.drain() == (0, 0, 0, 0, 0, 0, 0)
+    with pytest.raises(StoreError, match="The inbox requires"):
+        inbox.put([Message("mqtt", "site/d", json.dumps(reading(2, 2.0)).encode(), NOON)])
+    assert not (tmp_path / "lake").exists()
+    away.rename(tmp_path / "lake")
+    inbox.put([Message("mqtt", "site/d", json.dumps(reading(3, 3.0)).encode(), NOON + 10 * MINUTE)])
+    assert site.drain() == (1, 1, 1, 0, 0, 0, 2)

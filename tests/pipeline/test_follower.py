@@ -177,6 +177,45 @@ def test_a_follower_whose_tick_fails_goes_back_to_its_snapshot(tmp_path: Path) -
     assert Catalog(lake.settings.state_dir).snapshot_pointer(table(lake, Forecasts)["model_version"][0]) is not None
 
 
+def test_no_full_disk_ends_a_follower(tmp_path: Path) -> None:
+    """Shown to fail by catching what the store says alone: the line of a handover is written beside it."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    stop, failures = threading.Event(), [OSError(28, "No space left on device")]
+
+    def score(settings: Settings, clock: Clock) -> int:
+        if failures:
+            raise failures.pop()
+        stop.set()
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.forecast.follower.AFTER_AN_ERROR", timedelta(milliseconds=1))
+        Follower(lake.settings, lake.clock, score).run(stop, lambda _: None, print)
+    assert table(lake, Forecasts).height == 3
+
+
+def test_a_standby_outlives_leases_that_cannot_be_read(tmp_path: Path) -> None:
+    """Shown to fail by passing the error on: when the leader died later, nobody was there any more."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    follow(lake)
+    leases, stop = lake.settings.state_dir / "leases.db", threading.Event()
+    whole, said = leases.read_bytes(), []
+
+    def stand_by(_: float) -> bool:
+        said.append(leases.read_bytes() == whole)
+        leases.write_bytes(b"damaged" if len(said) == 1 else whole)
+        if len(said) == 3:
+            stop.set()
+        return stop.is_set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stop, "wait", stand_by)
+        Follower(lake.settings, lake.clock, lambda *_: 0).run(stop, lambda _: None, print)
+    assert said == [True, False, True]
+
+
 def test_a_new_champion_takes_over_between_two_ticks(tmp_path: Path) -> None:
     """Shown to fail by a champion that is loaded at once, and by a rebuild that is not tried again."""
     lake = live_lake(tmp_path)

@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from pipeline.errors import StoreError
 from pipeline.failpoints import KILLED, VARIABLE
 from pipeline.listen.inbox import FILE_NAME, NEWEST_BIRTHS, Inbox
 from pipeline.payloads.message import Message
+from pipeline.schemas import EPOCH
 from tests.rivals import race
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -204,6 +206,26 @@ def test_numbers_go_on_where_they_were_after_everything_is_forgotten(inbox) -> N
     inbox.trim(2, received_before=FAR)
     inbox.put([message()])
     assert (inbox.last_seq(), [one.seq for one in inbox.read(0, max_messages=9, max_bytes=99)]) == (3, [3])
+
+
+def test_births_of_nodes_without_end_do_not_fill_it_for_ever(inbox) -> None:
+    """Shown to fail by keeping all of them: no message was ever acknowledged again."""
+    births = [Message("mqtt", f"spBv1.0/g/NBIRTH/n{number}", bytes(10_000), EPOCH) for number in range(50)]
+    inbox.put(births)
+    assert inbox.trim(50, received_before=EPOCH + timedelta(days=1), max_bytes=200_000) > 30
+    assert not inbox.is_full(200_000)
+    assert inbox.births(50)[-1].topic == "spBv1.0/g/NBIRTH/n49"
+
+
+def test_an_inbox_whose_name_a_repair_could_not_save_takes_another(inbox) -> None:
+    """Shown to fail by expecting a name: no listener ever opened the mended file."""
+    name = inbox.name
+    with sqlite3.connect(inbox.path) as connection:
+        connection.execute("DELETE FROM identity")
+    connection.close()
+    again = Inbox(inbox.path.parent)
+    assert (again.name == name, again.forgotten()) == (False, 0)
+    assert Inbox(inbox.path.parent).name == again.name
 
 
 def test_an_inbox_keeps_its_name_until_it_is_renewed(inbox) -> None:

@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from pipeline.clock import ReplayClock, SystemClock
+from pipeline.doctor.doctor import repair
 from pipeline.errors import SettingsError, StoreError
 from pipeline.listen.inbox import Stored
 from pipeline.listen.kafka import KafkaSource
@@ -96,6 +97,20 @@ def test_every_message_becomes_a_reading_once_and_a_restart_goes_on(cluster: Clu
     assert values(settings) == [0, 1, 2, 3, 4]
     assert Lake(settings.lake).last_seq(Readings, f"ingest/{SOURCE}") == 4
     assert cluster.committed() == 4
+
+
+def test_what_a_repair_took_out_of_the_readings_is_read_again(cluster: Cluster, tmp_path: Path) -> None:
+    """Shown to fail by setting the fence back to -1: that is Kafka's number for the end of a topic."""
+    settings = settings_of(tmp_path, cluster.servers)
+    cluster.send(0, 1, 2)
+    with reading(settings) as source:
+        until(lambda: source.counts()["accepted"] == 3)
+    next(Path(settings.lake, "readings").glob("*/*.parquet")).write_bytes(b"")
+    repair(settings, SystemClock())
+    assert PartitionStore(settings, SystemClock()).open(SOURCE).start == 0
+    with reading(settings) as source:
+        until(lambda: source.counts()["accepted"] == 3)
+    assert values(settings) == [0, 1, 2]
 
 
 @pytest.mark.slow

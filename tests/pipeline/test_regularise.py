@@ -9,6 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pipeline.errors import SettingsError, StoreError
+from pipeline.prepare.made_with import record_aggregations, recorded_aggregations
 from pipeline.schemas import MICROSECOND, Observations, Readings
 from pipeline.settings import IngestSettings, MetricSettings, PrepareSettings, Settings
 from pipeline.store.catalog import Catalog
@@ -43,6 +44,25 @@ def test_a_second_run_does_nothing(settings):
     version = Lake(settings.lake).version(Observations)
     assert regularised(settings).observations_written == 0
     assert Lake(settings.lake).version(Observations) == version
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 40, b"null"])
+def test_a_record_of_aggregations_that_a_power_failure_emptied_is_made_anew(settings, left):
+    """Shown to fail by reading it as it is: no lake with such a file was ever regularised again."""
+    arrive(settings, minutes(0, 30))
+    regularised(settings)
+    made_with = recorded_aggregations(settings.state_dir)
+    (settings.state_dir / "aggregations.json").write_bytes(left)
+    arrive(settings, minutes(30, 40))
+    assert regularised(settings).observations_written == 10
+    assert recorded_aggregations(settings.state_dir) == made_with == {"s": "mean"}
+
+
+def test_a_state_folder_that_is_full_is_told_as_such(settings):
+    """Shown to fail by passing the OSError on: a follower takes a `StoreError` for what passes, and dies of all else."""
+    (settings.state_dir / "aggregations.json").mkdir(parents=True)
+    with pytest.raises(StoreError, match="requires a state folder that can be written"):
+        record_aggregations(settings.state_dir, {"s": "mean"})
 
 
 def test_a_gap_is_a_row_of_its_own_and_filling_it_makes_revision_two(settings):
@@ -269,6 +289,18 @@ def test_progress_is_the_readings_version_and_the_clock(settings):
     progress = read_progress(Lake(settings.lake).open(Observations))
     assert progress.readings_version == report.readings_version == Lake(settings.lake).version(Readings)
     assert progress.closed_until == START + 60 * MINUTE
+
+
+def test_ticks_that_a_wrong_clock_has_closed_ahead_are_told(settings, caplog):
+    """Shown to fail by leaving out the warning; ticks close with their first reading until the clock has got there."""
+    arrive(settings, minutes(0, 5))
+    regularised(settings, START + 500 * MINUTE)
+    arrive(settings, minutes(5, 10))
+    regularised(settings, START + 496 * MINUTE)
+    assert "when a clock was wrong" not in caplog.text
+    arrive(settings, minutes(10, 15))
+    regularised(settings, START + 60 * MINUTE)
+    assert "when a clock was wrong" in caplog.text
 
 
 def test_readings_that_change_nothing_are_passed_once(settings):

@@ -243,3 +243,23 @@ def test_a_retired_series_is_forecast_no_more_until_it_is_taken_back(tmp_path):
     catalog.unretire(["north/temperature"])
     lake.ingest(hourly_readings(43))
     assert forecast(lake.settings, lake.clock).rows_written == 4
+
+
+def test_what_was_corrected_while_a_series_was_retired_is_replayed_when_it_is_back(tmp_path: Path) -> None:
+    """Shown to fail by asking for changes of the served series alone: the state went on with the value from before the correction."""
+    late = until(90).filter(pl.col("ts") == START + 80 * HOUR).with_columns(pl.col("value") + 10, received_at=START + 91 * HOUR)
+    after = []
+    for retires in (False, True):
+        lake = TestLake.at(tmp_path / str(retires))
+        lake.register(random_weights())
+        catalog = Catalog(lake.settings.state_dir)
+        lake.ingest(until(90))
+        forecast(lake.settings, lake.clock)
+        catalog.retire(["north/temperature"] if retires else [], lake.clock.now())
+        lake.ingest(late)
+        forecast(lake.settings, lake.clock)
+        catalog.unretire(["north/temperature"])
+        lake.ingest(until(92))
+        forecast(lake.settings, lake.clock)
+        after.append(issued(lake).filter(origin=START + 91 * HOUR))
+    assert_same_forecasts(*after)

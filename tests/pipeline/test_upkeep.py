@@ -1,5 +1,7 @@
 """What a table does for itself: it stays small and its log short, whatever the number of commits, and no row changes."""
 
+import fcntl
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from pipeline.errors import StoreError
 from pipeline.schemas import Quarantine
 from pipeline.store.lake import Lake, read
-from pipeline.store.upkeep import trim_log
+from pipeline.store.upkeep import TURN, trim_log
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -53,6 +55,18 @@ def test_a_commit_stands_where_tidying_fails(lake: Lake, monkeypatch: pytest.Mon
     append(lake, 3, 3)
     assert lake.last_seq(Quarantine, "s") == 3
     assert "table not tidied" in caplog.text
+
+
+def test_no_commit_waits_for_another_process_that_merges(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by waiting for the turn: a process that was stopped in it held up every writer of the table, for ever."""
+    monkeypatch.setattr("pipeline.store.lake.EVERY", 3)
+    with Path(lake.table_uri(Quarantine), TURN).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writer = threading.Thread(target=append, args=(lake, 1, 4), daemon=True)
+        writer.start()
+        writer.join(timeout=30)
+        assert not writer.is_alive()
+    assert len(lake.open(Quarantine).file_uris()) == 4
 
 
 def test_a_trimmed_log_reads_from_the_checkpoint_that_was_kept(lake: Lake) -> None:
