@@ -25,10 +25,7 @@ def take_in(settings: "Settings", clock: Clock) -> datetime:
     """
     from pipeline.errors import StoreError
     from pipeline.listen.drain import drain
-    from pipeline.listen.inbox import FILE_NAME
 
-    if not (settings.state_dir / FILE_NAME).exists():
-        return clock.now()
     try:
         return drain(settings, clock).until
     except StoreError as error:

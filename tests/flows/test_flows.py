@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from flows import direct, orchestrated
 from flows.cli import app
 from flows.deployments import deployments
-from flows.forecast import advance, close_ticks, score
+from flows.forecast import advance, close, score
 from flows.ingest import ingest_files, ingest_landing, regularise_readings, take_landed
 from flows.tasks import is_transient
 from models.config import NetworkConfig
@@ -178,7 +178,7 @@ def test_only_what_may_mend_itself_is_tried_again(fault: Exception, again: bool)
 
 def test_every_stage_that_reads_or_writes_the_lake_alone_is_tried_again() -> None:
     """Shown to fail by a plain task in the flow `forecast`."""
-    for tried in (ingest_files, take_landed, regularise_readings, close_ticks, advance, score):
+    for tried in (ingest_files, take_landed, regularise_readings, close, advance, score):
         assert (tried.retries, tried.retry_condition_fn, tried.cache_policy) == (3, is_transient, NO_CACHE)
 
 
