@@ -2,7 +2,8 @@
 
 Messages are taken in ranges of their numbers. What a range holds follows from its messages and from the ranges before it, and the
 number of its last message is in the same commit as its readings, so a drain may be killed anywhere, repeated, and run in several
-processes at once: each range counts once. Quarantine is committed first, and finds what it holds already. Called by the listeners.
+processes at once: each range counts once. Quarantine is committed first, and finds what it holds already. Called by the listeners
+and by whoever closes a tick.
 """
 
 import logging

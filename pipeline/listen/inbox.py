@@ -39,8 +39,8 @@ INSERT = """
     INSERT INTO messages (connector, topic, payload, received_us, content_type, idempotency_key) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING
 """
-# where a repair of a damaged file could not save its name: all of it is then drained once more, and found stored
-NAME_ANEW = "INSERT INTO identity SELECT 1, ?, 0 WHERE NOT EXISTS (SELECT 1 FROM identity)"
+# a new file, or one whose name a repair could not save: all of it is then drained once more, and found stored
+NAME_IT = "INSERT INTO identity SELECT 1, ?, 0 WHERE NOT EXISTS (SELECT 1 FROM identity)"
 FIRST_YOUNG = "SELECT seq FROM messages WHERE seq BETWEEN ? AND ? AND received_us >= ? ORDER BY seq LIMIT 1"
 NEWEST_BIRTHS = "SELECT max(seq) FROM messages WHERE topic GLOB 'spBv1.0/*/[ND]BIRTH/*' AND seq <= ? GROUP BY topic"
 FORGET_OLDEST = "DELETE FROM messages WHERE seq = (SELECT min(seq) FROM messages WHERE seq <= ?)"
@@ -73,10 +73,10 @@ class Inbox:
         self.path = state_dir / FILE_NAME
         with self._faults():
             if not self.path.exists():
-                make_in_wal_mode(self.path, [(statement, ()) for statement in SCHEMA])
+                make_in_wal_mode(self.path, SCHEMA)
             self._file = _file_of(self.path)
             self._connection = connect(self.path)
-            self._connection.execute(NAME_ANEW, (uuid.uuid4().hex,))
+            self._connection.execute(NAME_IT, (uuid.uuid4().hex,))
             (self.name,) = self._connection.execute("SELECT name FROM identity").fetchone()
 
     @property

@@ -1,6 +1,7 @@
 """Messages become readings or quarantined payloads, by the code that files use; no message, whatever is in it, stops the others.
 
-A message that breaks the decoder is found by halving the range in memory, and quarantined whole. Called by `drain.py` and `replay.py`.
+A message that breaks the decoder is found by halving the range in memory, and quarantined whole. Called by
+`range_commit.py` and `replay.py`.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Where the MQTT broker is and how it is reached: encrypted unless it is this machine, with secrets from the environment alone.
 
-Called by `mqtt.py`, which keeps the connection.
+Called by `mqtt_connection.py`, which keeps the connection.
 """
 
 import ipaddress

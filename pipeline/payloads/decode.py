@@ -1,6 +1,6 @@
 """From messages to raw rows: each message is read by its route and format, and what is none becomes broken, whole.
 
-The same code validates these rows and those of files. Called by the drain of the inbox and by the Kafka source.
+The same code validates these rows and those of files. Called by `pipeline.listen.judge`.
 """
 
 from collections.abc import Callable, Sequence

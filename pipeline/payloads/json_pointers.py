@@ -1,6 +1,6 @@
 """JSON: an object, an array of objects, or a bare number; NDJSON: one such object on each line. What is where says `layout.py`.
 
-Objects of few shapes are parsed in bulk, all others one by one, to the same result. Called by `decode.py` and `cloud_events.py`.
+Objects of few shapes are parsed in bulk, all others one by one, to the same result. Called by `decode.py`.
 """
 
 import polars as pl

@@ -26,7 +26,7 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def make_in_wal_mode(path: Path, statements: Sequence[tuple[str, tuple[object, ...]]] = ()) -> None:
+def make_in_wal_mode(path: Path, statements: Sequence[str] = ()) -> None:
     """Put a SQLite file in its place in one step, on disk with the folders above it; harmless when another process was quicker.
 
     It is made as a draft of our own, because SQLite gives up at once, whatever its busy timeout, when two processes change the journal
@@ -34,7 +34,7 @@ def make_in_wal_mode(path: Path, statements: Sequence[tuple[str, tuple[object, .
 
     Args:
         path: of the file, on a local disk.
-        statements: what it begins with, each with its parameters.
+        statements: its schema.
     """
     missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,8 +42,8 @@ def make_in_wal_mode(path: Path, statements: Sequence[tuple[str, tuple[object, .
         draft = Path(folder) / path.name
         with closing(connect(draft)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
-            for statement, parameters in statements:
-                connection.execute(statement, parameters)
+            for statement in statements:
+                connection.execute(statement)
         with suppress(FileExistsError):
             path.hardlink_to(draft)
     for changed in {path.parent, *(folder.parent for folder in missing)}:

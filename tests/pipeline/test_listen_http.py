@@ -131,11 +131,11 @@ def test_a_body_of_the_greatest_length_is_taken_packed_or_not(client: httpx.Clie
 def test_a_refusal_reaches_a_sender_whose_short_body_is_still_on_its_way(client: httpx.Client) -> None:
     """Shown to fail by closing the connection after each refusal: what is sent into it comes back as a reset."""
     head = b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Type: "
-    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20) as device:
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20) as device, device.makefile("rb") as lines:
         device.sendall(head + b"application/xml\r\n\r\n")
-        assert device.recv(65_536).startswith(b"HTTP/1.1 415 ")
+        assert any(b"HTTP/1.1 415 " in line for line in lines)  # stops at the first
         device.sendall(b"<a/>\n" + head + b"text/plain\r\n\r\na b=1")
-        assert device.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        assert any(b"HTTP/1.1 200 " in line for line in lines)
 
 
 @pytest.mark.parametrize("said", [b"Content-Length: 1000000000", b"Transfer-Encoding: chunked"])

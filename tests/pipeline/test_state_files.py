@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import StoreError
 from pipeline.store.state_files import connect, make_in_wal_mode, reported
 
-TABLE = [("CREATE TABLE words (word TEXT)", ()), ("INSERT INTO words VALUES (?)", ("first",))]
+TABLE = ["CREATE TABLE words (word TEXT)", "INSERT INTO words VALUES ('first')"]
 
 
 def test_a_file_is_made_by_one_of_many_and_nothing_else_is_left(tmp_path: Path) -> None:
