@@ -6,6 +6,7 @@ between, the next look ingests it again and finds its readings stored. Called by
 
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -115,7 +116,9 @@ class Landing:
         self._ledger.close()
 
     def _paths(self) -> list[Path]:
-        landed = (path for path in self._folder.rglob("*") if not self._ours & {*path.absolute().parents})
+        # `rglob` raises where a folder is removed while it looks
+        found = (Path(folder, name) for folder, _, names in os.walk(self._folder) for name in names)
+        landed = (path for path in found if not self._ours & {*path.absolute().parents})
         return sorted(path for path in landed if not _is_temporary(path.relative_to(self._folder)))
 
     def _take(self, file: FileVersion, path: Path) -> None:

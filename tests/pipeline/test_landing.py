@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,26 @@ def test_a_file_is_read_once_however_often_it_is_seen(settings: Settings, folder
     first, second = take(settings, folder), take(settings, folder)
     assert (first.files, first.read, first.accepted) == (1, 2, 2)
     assert second == LandingReport(failed={})
+
+
+def test_folders_that_go_while_it_looks_do_not_end_it(settings: Settings, folder: Path) -> None:
+    """Shown to fail by `rglob`: a quarter of the looks raised, and the listener ended with the first."""
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            for number in range(20):
+                (folder / f"{number}" / "below" / "it").mkdir(parents=True)
+            for number in range(20):
+                shutil.rmtree(folder / f"{number}")
+
+    others = threading.Thread(target=come_and_go, daemon=True)
+    others.start()
+    with closing(Landing(settings, ReplayClock(NOW), folder, IngestOptions())) as landing:
+        for _ in range(300):
+            landing.look()
+    ended.set()
+    others.join()
 
 
 def test_the_same_content_under_another_name_is_counted_and_not_read(settings: Settings, folder: Path) -> None:
