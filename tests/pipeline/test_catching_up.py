@@ -119,7 +119,7 @@ arrival_sequences = st.lists(cells, min_size=6, max_size=24, unique_by=lambda ce
 
 
 @given(arrival_sequences)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_catching_up_equals_following(followed: tuple[TestLake, LoadedModel], cells: list[tuple[int, int, float, float | None]]) -> None:
     lake, model = followed
     known = at(FOLLOWED) + CLOSES
