@@ -61,9 +61,11 @@ class Site:
         drain(self.settings, self.clock)
 
     def account(self):
+        """Hold the lake against everything that was published."""
         return account(self.settings.lake, self.ledger, FLEET)
 
     def reasons(self):
+        """Return the error codes in quarantine."""
         return set(read(Lake(self.settings.lake).scan(Quarantine))["error_code"])
 
 
