@@ -47,7 +47,7 @@ class Member:
         environment: of the command.
         folder: of its output, `<name>.out` and `<name>.err`, of all its lives.
         committed: a number that rises with everything it commits.
-        recoveries_s: of each life that committed something: seconds from the start of the process to that.
+        recoveries_s: of each life after a kill that committed something: seconds from the start of the process to that.
         kills: by signal 9.
     """
 
@@ -76,7 +76,8 @@ class Member:
         """
         if self._is_recovering and self.committed() > self._before:
             self._is_recovering = False
-            self.recoveries_s.append(time.monotonic() - self.started_at)
+            if self.kills:
+                self.recoveries_s.append(time.monotonic() - self.started_at)
         ended = self._process.poll() is not None
         if ended or (self._is_recovering and time.monotonic() > self.started_at + PATIENCE_S):
             raise DidNotRecoverError(f"{self.name} ended={ended}\n{self.said('err')[-3000:]}")

@@ -54,11 +54,6 @@ class ForecastAccount:
     repeated: int
     left_out: int
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether every tick since the first forecast was forecast from, once."""
-        return self.stored > 0 and self.repeated == self.left_out == 0
-
 
 def account(lake: str, ledger: Path, fleet: Fleet) -> Account:
     """Compare a lake with a producer's ledger."""

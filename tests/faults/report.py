@@ -29,6 +29,6 @@ def _line(name: str, outcomes: Sequence[Outcome]) -> str:
         sum(outcome.forecasts.stored for outcome in outcomes),
         sum(outcome.forecasts.repeated + outcome.forecasts.left_out for outcome in outcomes),
     ]
-    recoveries = [seconds for outcome in outcomes for seconds in outcome.recoveries_s] or [float("nan")]
-    times = [f"{np.percentile(recoveries, level):.1f}" for level in (50, 95)]
+    recoveries = [seconds for outcome in outcomes for seconds in outcome.recoveries_s]
+    times = [f"{np.percentile(recoveries, level):.1f}" if recoveries else "" for level in (50, 95)]
     return f"| {' | '.join([name, *(f'{number:,}' for number in sums), *times])} |"

@@ -61,11 +61,11 @@ class Site:
         drain(self.settings, self.clock)
 
     def account(self):
-        """Compare the lake with the ledger."""
+        """Hold the lake against everything that was published."""
         return account(self.settings.lake, self.ledger, FLEET)
 
     def reasons(self):
-        """Return why payloads are in quarantine."""
+        """Return the error codes in quarantine."""
         return set(read(Lake(self.settings.lake).scan(Quarantine))["error_code"])
 
 
