@@ -158,30 +158,9 @@ def test_a_replaced_process_neither_moves_the_snapshot_nor_commits_a_forecast(tm
     assert table(lake, Forecasts)["origin"].max() == START + 60 * HOUR
 
 
-def test_a_follower_whose_tick_fails_goes_back_to_its_snapshot(tmp_path: Path) -> None:
-    lake = live_lake(tmp_path)
-    arrive(lake, INSTANTS[0])
-    stop, reports, failures = threading.Event(), [], [StoreError("full"), StoreError("full")]
-
-    def score(settings: Settings, clock: Clock) -> int:
-        if failures:
-            raise failures.pop()
-        stop.set()
-        return 0
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.forecast.follower.AFTER_AN_ERROR", timedelta(milliseconds=1))
-        Follower(lake.settings, lake.clock, score).run(stop, reports.append, print)
-    assert not failures
-    assert table(lake, Forecasts).height == 3
-    assert Catalog(lake.settings.state_dir).snapshot_pointer(table(lake, Forecasts)["model_version"][0]) is not None
-
-
-def test_no_full_disk_ends_a_follower(tmp_path: Path) -> None:
-    """Shown to fail by catching what the store says alone: the line of a handover is written beside it."""
-    lake = live_lake(tmp_path)
-    arrive(lake, INSTANTS[0])
-    stop, failures = threading.Event(), [OSError(28, "No space left on device")]
+def follow_through(lake: TestLake, failures: list[Exception]) -> None:
+    """Follow a lake whose ticks fail, each with the last of what is left of `failures`, until one does not."""
+    stop = threading.Event()
 
     def score(settings: Settings, clock: Clock) -> int:
         if failures:
@@ -192,6 +171,23 @@ def test_no_full_disk_ends_a_follower(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.forecast.follower.AFTER_AN_ERROR", timedelta(milliseconds=1))
         Follower(lake.settings, lake.clock, score).run(stop, lambda _: None, print)
+
+
+def test_a_follower_whose_tick_fails_goes_back_to_its_snapshot(tmp_path: Path) -> None:
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    failures = [StoreError("full"), StoreError("full")]
+    follow_through(lake, failures)
+    assert not failures
+    assert table(lake, Forecasts).height == 3
+    assert Catalog(lake.settings.state_dir).snapshot_pointer(table(lake, Forecasts)["model_version"][0]) is not None
+
+
+def test_no_full_disk_ends_a_follower(tmp_path: Path) -> None:
+    """Shown to fail by catching what the store says alone: the line of a handover is written beside it."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    follow_through(lake, [OSError(28, "No space left on device")])
     assert table(lake, Forecasts).height == 3
 
 
