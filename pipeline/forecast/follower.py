@@ -24,7 +24,8 @@ from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
-from pipeline.tracking.registry import LoadedModel, champion, load_version
+from pipeline.tracking.registry import champion, load_version
+from pipeline.tracking.saved_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 

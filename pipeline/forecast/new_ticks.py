@@ -21,7 +21,7 @@ from pipeline.prepare.sequences import Panel, to_panel
 from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import append_forecasts
 from pipeline.store.lake import Fence, Lake
-from pipeline.tracking.registry import LoadedModel
+from pipeline.tracking.saved_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 
