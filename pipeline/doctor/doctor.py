@@ -23,6 +23,7 @@ from pipeline.schemas import TABLES, Observations, Readings, Scores
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
+from pipeline.store.snapshot_pointers import SnapshotPointers
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ def _mend_one(lake: Lake, state_dir: Path, finding: Finding, ward: Ward) -> None
     elif finding.kind == "lost_snapshot":
         if path.exists():
             ward.take(path)
-        Catalog(state_dir).forget_snapshot(path.name)
+        SnapshotPointers(state_dir).forget(path.name)
         ward.did(f"forgot the pointer to the snapshot {path.name}")
     elif finding.kind == "lost_messages":
         numbers = inbox_numbers(lake, state_dir)

@@ -17,9 +17,9 @@ from pipeline.doctor.log import TableLog
 from pipeline.doctor.tables import SETTLED
 from pipeline.listen.inbox import FILE_NAME as INBOX
 from pipeline.schemas import Observations, Readings
-from pipeline.store.catalog import FILE_NAME as CATALOG
-from pipeline.store.catalog import Catalog
+from pipeline.store.catalog_file import FILE_NAME as CATALOG
 from pipeline.store.lake import Lake
+from pipeline.store.snapshot_pointers import SnapshotPointers
 
 SQLITE_REMEDIES = {
     INBOX: "--repair takes it out and copies every message that can still be read into a new one, under its number.",
@@ -89,11 +89,11 @@ def examine_inbox(lake: Lake, state_dir: Path) -> Iterator[Finding]:
 def examine_snapshots(lake: Lake, state_dir: Path, now: datetime) -> Iterator[Finding]:
     """Yield snapshots that are damaged, or of another lake's future, and what interrupted ones left behind."""
     folder = state_dir / "snapshots"
-    pointers = Catalog(state_dir).snapshot_pointers() if (state_dir / CATALOG).exists() else []
+    pointers = SnapshotPointers(state_dir).all() if (state_dir / CATALOG).exists() else []
     newest = lake.version(Observations)
     for pointer in pointers:
-        path = folder / pointer.path.name
-        fault = _snapshot_fault(path, pointer.model_version)
+        path = folder / pointer.name
+        fault = _snapshot_fault(path, pointer.model)
         if fault is None and pointer.observations_version > newest:
             fault = f"it has read version {pointer.observations_version} of the observations, which have only {newest}"
         if fault is not None:
