@@ -20,9 +20,9 @@ from pipeline.doctor.log import TableLog
 from pipeline.doctor.state import InboxNumbers
 from pipeline.errors import StoreError
 from pipeline.schemas import Forecasts, Observations, Quarantine, Readings, TableSchema
+from pipeline.store.commits import HOOKS, recorded
 from pipeline.store.lake import Lake
 from pipeline.store.observations import LATENESS
-from pipeline.store.upkeep import HOOKS, recorded
 
 DOCTOR = "doctor"  # its own commits are numbered too: a write without a number is a torn one
 RECOMPUTE = -1  # µs: no allowed lateness is that, so observations recorded under it are all computed anew

@@ -20,7 +20,8 @@ from pipeline.ingest.timestamps import StampRules
 from pipeline.ingest.validate import Rules, Verdict, quarantined, validate
 from pipeline.schemas import UTC_US, Plans, Quarantine
 from pipeline.settings import Settings
-from pipeline.store.lake import Lake, append_new
+from pipeline.store.lake import Lake
+from pipeline.store.new_rows import append_new
 from pipeline.store.plans import FENCE, append_plans
 
 FURTHEST_AHEAD = timedelta(days=3650)  # a stamp beyond is a mistake: it goes to quarantine

@@ -10,7 +10,9 @@ import polars as pl
 from deltalake import DeltaTable
 
 from pipeline.schemas import Forecasts
-from pipeline.store.lake import Fence, Lake, append_new, append_through
+from pipeline.store.commits import Fence, append_through
+from pipeline.store.lake import Lake
+from pipeline.store.new_rows import append_new
 
 
 def append_forecasts(lake: Lake, frame: pl.DataFrame, fence: Fence | None = None) -> int:

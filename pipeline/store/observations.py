@@ -21,8 +21,8 @@ from deltalake import DeltaTable, Transaction, write_deltalake
 from pipeline.errors import DataError
 from pipeline.schemas import EPOCH, MICROSECOND, Observations
 from pipeline.store.changes import changed_rows
-from pipeline.store.lake import WRITER, Lake, read, scan_handle
-from pipeline.store.upkeep import HOOKS, recorded
+from pipeline.store.commits import HOOKS, WRITER, recorded
+from pipeline.store.lake import Lake, read, scan_handle
 
 logger = logging.getLogger(__name__)
 

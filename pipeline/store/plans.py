@@ -10,7 +10,8 @@ from datetime import datetime
 import polars as pl
 
 from pipeline.schemas import Plans
-from pipeline.store.lake import Lake, append_new, read
+from pipeline.store.lake import Lake, read
+from pipeline.store.new_rows import append_new
 from pipeline.store.observations import observations_between
 
 FENCE = "ingest/plan"

@@ -11,7 +11,7 @@ import polars as pl
 from deltalake.exceptions import DeltaError
 from polars.exceptions import ComputeError
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, first_line
 from pipeline.schemas import Quarantine, Readings
 from pipeline.store.lake import Lake, read
 
@@ -159,7 +159,7 @@ def changed_since(lake: Lake, readings_version: int) -> pl.DataFrame:
         # Without allow_out_of_range: with it, a version whose log is gone counts as no change at all.
         changes = pl.DataFrame(handle.load_cdf(starting_version=readings_version + 1, columns=list(CHANGED_COLUMNS)))
     except (DeltaError, ComputeError) as error:
-        logger.warning("readings changes unknown, taking all since_version=%d reason=%s", readings_version, str(error).splitlines()[0])
+        logger.warning("readings changes unknown, taking all since_version=%d reason=%s", readings_version, first_line(error))
         changes = read(lake.scan(Readings))
     return changes.select(CHANGED_COLUMNS).unique().sort(STAMP)
 

@@ -10,7 +10,8 @@ import polars as pl
 
 from pipeline.errors import StoreError
 from pipeline.schemas import Forecasts, Scores
-from pipeline.store.lake import Lake, append_new, local_files, read
+from pipeline.store.lake import Lake, local_files, read
+from pipeline.store.new_rows import append_new
 
 logger = logging.getLogger(__name__)
 

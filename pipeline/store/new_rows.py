@@ -1,0 +1,53 @@
+"""Appends that repeat nothing: of the rows given, those whose key is not stored yet.
+
+Called by `pipeline.store.forecasts`, `scores` and `plans`.
+"""
+
+import polars as pl
+from deltalake import DeltaTable
+
+from pipeline.schemas import TableSchema
+from pipeline.store.commits import Fence, append_through
+from pipeline.store.lake import Lake, read, scan_handle
+
+
+def append_new(lake: Lake, schema: type[TableSchema], frame: pl.DataFrame, *, app_id: str, fence: Fence | None = None) -> int:
+    """Append the rows whose key is not stored yet; of rows with one key the first counts, here and in the table.
+
+    Writers that share `app_id` may race: the look and the write are one, and the loser of a race looks again.
+
+    Args:
+        lake: the lake.
+        schema: which table; only the partitions of `frame` are looked at.
+        frame: rows that `schema.conform` accepts.
+        app_id: shared by all who may write the same keys.
+        fence: of a writer that may have been replaced.
+
+    Returns:
+        How many rows were appended.
+
+    Raises:
+        LeaseLostError: when the writer has been replaced; nothing was written.
+        StoreError: when the commit fails or meets conflicts without end.
+    """
+    rows = schema.conform(frame.unique(schema.key, keep="first", maintain_order=True)).sort(schema.key)
+
+    def attempt(handle: DeltaTable) -> int:
+        if fence is not None:
+            fence.check(handle)
+        new = rows.join(_stored_keys(handle, schema, rows), on=schema.key, how="anti", maintain_order="left")
+        if not new.is_empty():
+            append_through(handle, new, app_id=app_id, seq=(handle.transaction_version(app_id) or 0) + 1, fence=fence)
+        return new.height
+
+    return lake.commit(schema, attempt)
+
+
+def _stored_keys(handle: DeltaTable, schema: type[TableSchema], rows: pl.DataFrame) -> pl.DataFrame:
+    """Read the keys of `rows` that are stored; the ranges let file and row-group statistics skip the rest."""
+    if rows.is_empty():
+        return rows.select(schema.key)
+    within = [pl.col(name).is_between(pl.lit(rows[name].min()), pl.lit(rows[name].max())) for name in schema.key]
+    in_partitions = pl.col(schema.partition_by).is_in(rows[schema.partition_by].unique().to_list())
+    stored = scan_handle(handle).filter(in_partitions, *within).select(schema.key)
+    return read(stored.join(rows.lazy().select(schema.key), on=schema.key, how="semi"))
