@@ -23,6 +23,7 @@ from pipeline.schemas import TABLES, Observations, Readings, Scores
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
+from pipeline.store.observations import APP_ID
 from pipeline.store.snapshot_pointers import SnapshotPointers
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def _known_versions(lake: Lake, state_dir: Path) -> dict[str, int]:
         with suppress(StoreError):  # a table that cannot be opened has another finding
             known[schema.name] = recorded_by_id.get(str(lake.open(schema).metadata().id), -1)
     with suppress(StoreError):
-        taken_in = lake.last_seq(Observations, "regularise")
+        taken_in = lake.last_seq(Observations, APP_ID)
         known[Readings.name] = max(known.get(Readings.name, -1), -1 if taken_in is None else taken_in)
     return known
 

@@ -23,10 +23,11 @@ from pipeline.schemas import Forecasts, Observations, Quarantine, Readings, Tabl
 from pipeline.store.commits import HOOKS, recorded
 from pipeline.store.lake import Lake
 from pipeline.store.observations import LATENESS
+from pipeline.store.readings import fence
 
 DOCTOR = "doctor"  # its own commits are numbered too: a write without a number is a torn one
 RECOMPUTE = -1  # µs: no allowed lateness is that, so observations recorded under it are all computed anew
-FILES = "ingest/file"  # its numbers count commits, and mean no position in anything
+COUNTED = (fence("file"), fence("replay"))  # their numbers count commits, and mean no position in anything
 
 
 def mend_log(lake: Lake, schema: type[TableSchema], findings: Sequence[Finding], ward: Ward, now: datetime) -> None:
@@ -162,7 +163,7 @@ def _set_back(lake: Lake, schema: type[TableSchema], lost_from: int | None, ward
 def _lower(lake: Lake, version: int | None, ward: Ward) -> None:
     """Set the fences of live sources back to what they were at a version of the readings; to their start where it is not known."""
     log = TableLog(Path(lake.table_uri(Readings), "_delta_log"))
-    now = {name: number for name, number in log.records().items() if name.startswith("ingest/") and name != FILES}
+    now = {name: number for name, number in log.records().items() if name.startswith(fence("")) and name not in COUNTED}
     before = _records_at(lake, version, list(now))
     lowered = {name: before[name] for name, number in now.items() if before[name] < number}
     if lowered:

@@ -16,9 +16,11 @@ from pipeline.doctor.findings import Finding
 from pipeline.doctor.log import TableLog
 from pipeline.doctor.tables import SETTLED
 from pipeline.listen.inbox import FILE_NAME as INBOX
+from pipeline.listen.inbox import source_of
 from pipeline.schemas import Observations, Readings
 from pipeline.store.catalog_file import FILE_NAME as CATALOG
 from pipeline.store.lake import Lake
+from pipeline.store.readings import fence
 from pipeline.store.snapshot_pointers import SnapshotPointers
 
 SQLITE_REMEDIES = {
@@ -33,19 +35,14 @@ class InboxNumbers:
     """Where an inbox and the lake stand.
 
     Attributes:
-        name: the inbox's identity, which its fence is called after.
+        app_id: the name of the fence in the readings table.
         trimmed: every number up to this one has been forgotten.
         fence: the last number whose message the lake says it has; 0 before the first.
     """
 
-    name: str
+    app_id: str
     trimmed: int
     fence: int
-
-    @property
-    def app_id(self) -> str:
-        """The name of the fence in the readings table."""
-        return f"ingest/inbox/{self.name}"
 
 
 def examine_databases(state_dir: Path) -> Iterator[Finding]:
@@ -66,9 +63,9 @@ def inbox_numbers(lake: Lake, state_dir: Path) -> InboxNumbers | None:
     if row is None:  # salvaged without it: the next listener names it anew
         return None
     name, trimmed = row
+    app_id = fence(source_of(name))
     fences = TableLog(Path(lake.table_uri(Readings), "_delta_log")).records()  # a torn log has them too
-    fence = fences.get(f"ingest/inbox/{name}", 0)
-    return InboxNumbers(name, trimmed, fence)
+    return InboxNumbers(app_id, trimmed, fences.get(app_id, 0))
 
 
 def examine_inbox(lake: Lake, state_dir: Path) -> Iterator[Finding]:
