@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 import polars as pl
 from deltalake import DeltaTable
 
-from pipeline.prepare.grid import MAX_GAP, label_expr, tick_expr
-from pipeline.schemas import EPOCH, MICROSECOND, UTC_US, Readings
+from pipeline.prepare.grid import MAX_GAP, closed_tick_expr, label_expr, tick_expr
+from pipeline.schemas import MICROSECOND, UTC_US, Readings
 from pipeline.store.lake import Lake, read
 from pipeline.store.observations import Progress, labels_of, stored_labels, stored_spans
 
@@ -41,19 +41,15 @@ def stale_spans(
         Columns of `fleet`; changed_from (the earliest stamp that changed, null where none did); last (the last closed tick of the
         readings); stored_first, stored_last (labels, as `stored_spans`; null where nothing is stored that counts).
     """
-
-    def closed_by(instant: datetime) -> pl.Expr:
-        return ((instant - allowed_lateness - EPOCH) // MICROSECOND - pl.col("grid_offset_us")) // pl.col("sample_interval_us")
-
     newest = tick_expr("last_ts")
     has_news = pl.col("changed_from").is_not_null()
     if progress is not None:
-        has_news |= newest > closed_by(progress.closed_until)  # it had open ticks then
+        has_news |= newest > closed_tick_expr(progress.closed_until, allowed_lateness)  # it had open ticks then
     spans = (
         fleet.drop_nulls(["sample_interval_us", "first_ts"])
         .join(changed.group_by("series_id").agg(changed_from=pl.col("ts").min()), on="series_id", how="left")
         .filter(has_news)
-        .with_columns(last=pl.min_horizontal(newest, closed_by(closed_until)))
+        .with_columns(last=pl.min_horizontal(newest, closed_tick_expr(closed_until, allowed_lateness)))
     )
     if progress is None:
         return spans.with_columns(stored_first=pl.lit(None, UTC_US), stored_last=pl.lit(None, UTC_US))

@@ -18,7 +18,7 @@ def append_new(lake: Lake, schema: type[TableSchema], frame: pl.DataFrame, *, ap
 
     Args:
         lake: the lake.
-        schema: which table; only the partitions of `frame` are looked at.
+        schema: which table, with a partition that follows from the key: only those of `frame` are looked at.
         frame: rows that `schema.conform` accepts.
         app_id: shared by all who may write the same keys.
         fence: of a writer that may have been replaced.
@@ -41,6 +41,27 @@ def append_new(lake: Lake, schema: type[TableSchema], frame: pl.DataFrame, *, ap
         return new.height
 
     return lake.commit(schema, attempt)
+
+
+def append_new_by_model(lake: Lake, schema: type[TableSchema], frame: pl.DataFrame, *, stage: str, fence: Fence | None = None) -> int:
+    """Append as `append_new`, one commit for each `model_version`: models do not hold each other up.
+
+    Args:
+        lake: the lake.
+        schema: which table.
+        frame: rows that `schema.conform` accepts.
+        stage: who writes, the first word of the name under which its commits are numbered.
+        fence: of a writer that may have been replaced.
+
+    Returns:
+        How many rows were appended.
+
+    Raises:
+        LeaseLostError: when the writer has been replaced; what of other models was appended before stays.
+        StoreError: when a commit fails or meets conflicts without end.
+    """
+    models = frame.partition_by("model_version", as_dict=True, maintain_order=True)
+    return sum(append_new(lake, schema, rows, app_id=f"{stage}/{version}", fence=fence) for (version,), rows in models.items())
 
 
 def _stored_keys(handle: DeltaTable, schema: type[TableSchema], rows: pl.DataFrame) -> pl.DataFrame:

@@ -20,6 +20,7 @@ from deltalake import DeltaTable, Transaction, write_deltalake
 
 from pipeline.errors import DataError
 from pipeline.schemas import EPOCH, MICROSECOND, Observations
+from pipeline.store.adjacent_rows import same_as_next
 from pipeline.store.changes import changed_rows
 from pipeline.store.commits import HOOKS, WRITER, recorded
 from pipeline.store.lake import Lake, read, scan_handle
@@ -150,8 +151,7 @@ def read_observations(
         rows = rows.join(without, on=ROW, how="anti")
     if on_time is not None:
         rows = _unknown_blanked(rows, pl.col("available_at") <= pl.col("ts") + on_time)
-    is_last = pl.any_horizontal(pl.col(name) != pl.col(name).shift(-1) for name in TICK).fill_null(value=True)
-    return rows.sort(Observations.key).filter(is_last).select(COLUMNS)
+    return rows.sort(Observations.key).filter(~same_as_next(*TICK)).select(COLUMNS)
 
 
 def observations_between(scan: pl.LazyFrame, start: datetime | None, end: datetime | None) -> pl.LazyFrame:
