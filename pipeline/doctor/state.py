@@ -64,7 +64,7 @@ def inbox_numbers(lake: Lake, state_dir: Path) -> InboxNumbers | None:
         return None
     name, trimmed = row
     app_id = fence(source_of(name))
-    fences = TableLog(Path(lake.table_uri(Readings), "_delta_log")).records()  # a torn log has them too
+    fences = TableLog.of(lake, Readings).records()  # a torn log has them too
     return InboxNumbers(app_id, trimmed, fences.get(app_id, 0))
 
 
@@ -85,18 +85,17 @@ def examine_inbox(lake: Lake, state_dir: Path) -> Iterator[Finding]:
 
 def examine_snapshots(lake: Lake, state_dir: Path, now: datetime) -> Iterator[Finding]:
     """Yield snapshots that are damaged, or of another lake's future, and what interrupted ones left behind."""
-    folder = state_dir / "snapshots"
-    pointers = SnapshotPointers(state_dir).all() if (state_dir / CATALOG).exists() else []
+    pointers = SnapshotPointers(state_dir)
     newest = lake.version(Observations)
-    for pointer in pointers:
-        path = folder / pointer.name
+    for pointer in pointers.all() if (state_dir / CATALOG).exists() else ():
+        path = pointers.folder / pointer.name
         fault = _snapshot_fault(path, pointer.model)
         if fault is None and pointer.observations_version > newest:
             fault = f"it has read version {pointer.observations_version} of the observations, which have only {newest}"
         if fault is not None:
             remedy = "--repair takes it out; the next forecast rebuilds the state of every series from the observations."
             yield Finding("lost_snapshot", str(path), fault, remedy)
-    for path in sorted(folder.glob("*.tmp")):
+    for path in sorted(pointers.folder.glob("*.tmp")):
         if now.timestamp() - path.stat().st_mtime > SETTLED.total_seconds():
             yield Finding("left_over", str(path), "an interrupted snapshot left it", "--repair takes it out.")
 

@@ -90,7 +90,7 @@ class Snapshots:
 
     @property
     def _folder(self) -> Path:
-        return self.state_dir / "snapshots"
+        return SnapshotPointers(self.state_dir).folder
 
 
 def _with_rung(state: StreamState, rung: Rung, interval: timedelta) -> StreamState:

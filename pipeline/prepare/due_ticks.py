@@ -10,8 +10,9 @@ from deltalake import DeltaTable
 
 from pipeline.prepare.grid import MAX_GAP, closed_tick_expr, label_expr, tick_expr
 from pipeline.schemas import MICROSECOND, UTC_US, Readings
+from pipeline.store.labels import labels_of, stored_labels, stored_spans
 from pipeline.store.lake import Lake, read
-from pipeline.store.observations import Progress, labels_of, stored_labels, stored_spans
+from pipeline.store.observations import Progress
 
 KEY = ("series_id", "tick")
 RECENT = timedelta(days=1)  # stored labels looked at before a series is read whole

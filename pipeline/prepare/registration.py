@@ -12,8 +12,8 @@ from pipeline.prepare.grid import grids_of, infer_grids
 from pipeline.schemas import MICROSECOND, Readings
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
+from pipeline.store.labels import labels_of
 from pipeline.store.lake import Lake, read
-from pipeline.store.observations import labels_of
 
 logger = logging.getLogger(__name__)
 

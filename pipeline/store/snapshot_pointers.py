@@ -40,6 +40,11 @@ class SnapshotPointers:
 
     state_dir: Path
 
+    @property
+    def folder(self) -> Path:
+        """Where the snapshots are."""
+        return self.state_dir / "snapshots"
+
     def of(self, model: str) -> SnapshotPointer | None:
         """Return where the state of one model is; None before its first snapshot."""
         with transaction(self.state_dir) as connection:
