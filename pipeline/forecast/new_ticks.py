@@ -19,9 +19,10 @@ from pipeline.prepare.grid import label_expr, tick_expr
 from pipeline.prepare.join_covariates import join_covariates
 from pipeline.prepare.sequences import Panel, to_panel
 from pipeline.store.catalog import Catalog
+from pipeline.store.commits import Fence
 from pipeline.store.forecasts import append_forecasts
-from pipeline.store.lake import Fence, Lake
-from pipeline.tracking.registry import LoadedModel
+from pipeline.store.lake import Lake
+from pipeline.tracking.saved_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 

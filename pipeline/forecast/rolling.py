@@ -35,7 +35,8 @@ from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import scan_forecasts
 from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake, read
-from pipeline.tracking.registry import LoadedModel, champion
+from pipeline.tracking.registry import champion
+from pipeline.tracking.saved_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from pipeline.prepare.regularise import regularise
 from pipeline.schemas import Forecasts, Scores
 from pipeline.settings import PrepareSettings
 from pipeline.store.lake import Lake
-from pipeline.tracking.registry import LoadedModel, champion
+from pipeline.tracking.registry import champion
+from pipeline.tracking.saved_model import LoadedModel
 from tests.arrivals import Arrival, arrive
 from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
 
