@@ -25,7 +25,7 @@ def follow(settings: "Settings", origins: int, *, as_json: bool) -> None:
 
     Raises:
         LeaseLostError: when another process has taken over.
-        ModelError: when there is no champion.
+        StoreError: when the lake is damaged from the first.
     """
     from pipeline.evaluate.maturity import score_matured
     from pipeline.forecast.follower import Follower

@@ -87,13 +87,16 @@ class Follower:
         self.succession = Succession(settings, clock)
         self._leadership: Leadership | None = None
         self._rolling: RollingForecasts | None = None
-        self._is_standing_by = False
+        self._waits_for: str | None = None  # what was said of it last
+        self._problem: str | None = None
         self._readings_version = -1
         self._next_close: datetime | None = None
         self._saved_at: datetime | None = None
 
     def run(self, stop: threading.Event, report: Callable[[TickReport], None], say: Callable[[str], None]) -> None:
         """Follow until `stop` is set; then finish the tick, write a snapshot and return.
+
+        A lake without tables, or without a model, is waited for: whoever makes them may be started later.
 
         Args:
             stop: set by a signal.
@@ -102,7 +105,7 @@ class Follower:
 
         Raises:
             LeaseLostError: when another process has taken over.
-            ModelError: when there is no champion.
+            StoreError: when the lake is damaged from the first.
         """
         with ExitStack() as held:
             while not stop.is_set() and self._leadership is None:
@@ -118,25 +121,32 @@ class Follower:
             self.save()
 
     def lead(self, say: Callable[[str], None] = logger.info) -> None:
-        """Take the lease if nobody holds it; else say once who does."""
+        """Take the lease if there are tables and nobody holds it; else say once what is waited for."""
+        if not self._lake.exists():
+            self._wait_for(f"Waiting for the tables of {self._settings.lake}: a listener makes them, or `tidecast ingest`.", say)
+            return
         taken = Leadership.take(self._settings, self._clock)
         if taken is not None:
             taken.claim(self._settings)
             say(f"Following {self._settings.lake}.")
             self._leadership = taken
-        elif not self._is_standing_by:
-            self._is_standing_by = True
+        else:
             holder = leader(self._settings)
-            say(f"Standing by: {holder.name if holder else 'another process'} follows {self._settings.lake}.")
+            self._wait_for(f"Standing by: {holder.name if holder else 'another process'} follows {self._settings.lake}.", say)
+
+    def _wait_for(self, sentence: str, say: Callable[[str], None]) -> None:
+        if sentence != self._waits_for:
+            self._waits_for = sentence
+            say(sentence)
 
     def _lead_or_wait(self, say: Callable[[str], None]) -> None:
-        """Take the lease if that is possible; one that stands by, perhaps for weeks, outlives a lake or a lease that is out of reach."""
+        """Take the lease if that is possible; one that waits, perhaps for weeks, outlives a lake or a lease that is out of reach."""
         try:
             self.lead(say)
         except StoreError as error:
-            if not self._is_standing_by:
+            if self._waits_for is None:
                 raise
-            logger.warning("standing by: %s", error)
+            logger.warning("waiting: %s", error)
 
     def is_due(self) -> bool:
         """Whether a tick has closed, readings were committed, or a new champion is ready."""
@@ -149,6 +159,7 @@ class Follower:
         Raises:
             DataError: when no series matches the model.
             LeaseLostError: when another process has taken over.
+            ModelError: when there is no model, or it cannot be loaded.
             StoreError: when the lake cannot be read or written.
         """
         now = self._take_in(self._settings, self._clock)  # what closes after that is due at once
@@ -185,10 +196,13 @@ class Follower:
         except LeaseLostError:
             self._rolling = None  # whatever it holds is another's now
             raise
-        except (DataError, StoreError, OSError) as error:  # a full disk, a table that is being repaired, a lake without a series yet
-            logger.warning("going back to the last snapshot: %s", error)
+        except (DataError, ModelError, StoreError, OSError) as error:  # a full disk, a table that is being repaired, no model yet
+            if str(error) != self._problem:
+                self._problem = str(error)
+                logger.warning("going back to the last snapshot, every %d s until it works: %s", AFTER_AN_ERROR.seconds, error)
             self._rolling, self._saved_at, self._next_close = None, None, None
             return AFTER_AN_ERROR
+        self._problem = None
         if not done.is_idle:
             report(done)
         return timedelta(0)

@@ -10,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pipeline.clock import Clock
-from pipeline.errors import LeaseLostError, StoreError
+from pipeline.errors import LeaseLostError, ModelError, StoreError
 from pipeline.evaluate.maturity import score_matured
 from pipeline.forecast.follower import Follower
 from pipeline.forecast.leadership import LENGTH, Leadership, leader, lease_name
@@ -238,6 +238,58 @@ def test_a_new_champion_takes_over_between_two_ticks(tmp_path: Path) -> None:
     assert issued["model_version"].to_list() == [["1"], ["1"], ["1"], ["2"]]
     change = Handovers(lake.settings.state_dir).all()[-1]
     assert (change.version, change.last_origin) == ("2", (START + 62 * HOUR).isoformat())
+
+
+def test_a_follower_waits_for_the_tables_and_then_for_a_model_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Shown to fail by `ModelError` passed on, and by a lease that is asked for before there are tables."""
+    lake = TestLake.at(tmp_path, now=START - HOUR)
+    follower, said = Follower(lake.settings, lake.clock, score_matured), []
+    for _ in range(2):
+        follower.lead(said.append)
+    assert [sentence.split(" of ")[0] for sentence in said] == ["Waiting for the tables"]
+    assert not Path(lake.settings.lake).exists()
+    arrive(lake, INSTANTS[0])
+    stop, turns = threading.Event(), []
+
+    def turn(_: float) -> bool:
+        turns.append(lake.register(random_weights()) if len(turns) == 2 else None)
+        return stop.is_set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stop, "wait", turn)
+        follower.run(stop, lambda _: stop.set(), said.append)
+    assert said[1:] == [f"Following {lake.settings.lake}."]
+    assert caplog.text.count("got no champion") == 1
+    assert table(lake, Forecasts).height == 3
+
+
+def test_a_champion_that_cannot_be_loaded_is_told_of_once_and_the_one_before_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Shown to fail by a rebuild whose process finds it out, or by a successor that raises it."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    follower = follow(lake)
+    follower.tick()
+    version = lake.register(random_weights(seed=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.forecast.succession.load_version", missing)
+        for instant in INSTANTS[1:3]:
+            arrive(lake, instant)
+            assert follower.is_due()
+            assert follower.tick().forecast.model_version == "1"
+            lake.clock.advance(TRY_AGAIN)
+    assert caplog.text.count("its files are gone") == 1
+    follower.is_due()
+    follower.succession.wait(300)
+    follower.tick()
+    arrive(lake, INSTANTS[3])
+    assert follower.tick().forecast.model_version == version
+
+
+def missing(_settings: Settings, _version: str) -> None:
+    """Be a registry without a version's files."""
+    raise ModelError("its files are gone")
 
 
 def test_a_follower_that_is_started_amid_a_change_goes_on_with_the_old_champion(tmp_path: Path) -> None:
