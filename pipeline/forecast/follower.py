@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.clock import Clock, ReplayClock
 from pipeline.errors import DataError, LeaseLostError, ModelError, StoreError
-from pipeline.forecast.leadership import Leadership, leader
+from pipeline.forecast.leadership import Candidate, Leadership, leader
 from pipeline.forecast.rolling import ForecastReport, RollingForecasts
 from pipeline.forecast.succession import ChampionWatch, Succession
 from pipeline.prepare.closing import next_close
@@ -85,13 +85,14 @@ class Follower:
         self._handovers = Handovers(settings.state_dir)
         self._champion = ChampionWatch(settings, clock)
         self.succession = Succession(settings, clock)
+        self._candidate = Candidate(settings, clock)
         self._leadership: Leadership | None = None
         self._rolling: RollingForecasts | None = None
         self._waits_for: str | None = None  # what was said of it last
         self._problem: str | None = None
         self._readings_version = -1
         self._next_close: datetime | None = None
-        self._saved_at: datetime | None = None
+        self._saved_at: timedelta | None = None
 
     def run(self, stop: threading.Event, report: Callable[[TickReport], None], say: Callable[[str], None]) -> None:
         """Follow until `stop` is set; then finish the tick, write a snapshot and return.
@@ -111,7 +112,7 @@ class Follower:
             while not stop.is_set() and self._leadership is None:
                 self._lead_or_wait(say)
                 if self._leadership is not None:
-                    held.enter_context(self._leadership.renewed(self._clock))
+                    held.enter_context(self._leadership.renewed())
                 else:
                     stop.wait(STAND_BY.total_seconds())
             held.callback(self.succession.stop)
@@ -125,7 +126,7 @@ class Follower:
         if not self._lake.exists():
             self._wait_for(f"Waiting for the tables of {self._settings.lake}: a listener makes them, or `tidecast ingest`.", say)
             return
-        taken = Leadership.take(self._settings, self._clock)
+        taken = self._candidate.ask()
         if taken is not None:
             taken.claim(self._settings)
             say(f"Following {self._settings.lake}.")
@@ -172,7 +173,7 @@ class Follower:
         done = replace(done, scored=self._score(self._settings, self._clock))
         self._readings_version = closed.readings_version
         self._next_close = next_close(Catalog(self._settings.state_dir).series(), self._settings.ingest.allowed_lateness, now)
-        is_time = self._saved_at is None or now >= self._saved_at + self._settings.forecast.snapshot_interval
+        is_time = self._saved_at is None or self._clock.elapsed() >= self._saved_at + self._settings.forecast.snapshot_interval
         if is_time:
             self.save()
         return TickReport(now, closed.observations_written, done, is_time)
@@ -187,7 +188,7 @@ class Follower:
         if self._rolling is not None:
             self._rolling.snapshot()
             self._handovers.record(self._rolling.model.version, self._rolling.model.identity, self._clock.now())
-            self._saved_at = self._clock.now()
+            self._saved_at = self._clock.elapsed()
 
     def _turn(self, report: Callable[[TickReport], None]) -> timedelta:
         """Run a tick; after an error forget the state and say how long to wait."""

@@ -7,7 +7,7 @@ serves, so a follower that dies meanwhile goes on with the old one (`pipeline.st
 import logging
 import os
 import sys
-from datetime import datetime, timedelta
+from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -17,7 +17,6 @@ from pipeline.errors import ModelError, StoreError, TidecastError
 from pipeline.forecast.leadership import Leadership
 from pipeline.forecast.rolling import RollingForecasts
 from pipeline.forecast.state import StreamState
-from pipeline.schemas import EPOCH
 from pipeline.settings import Settings
 from pipeline.tracking.mlflow_store import local_database
 from pipeline.tracking.registry import LoadedModel, champion_version, load_version
@@ -53,7 +52,7 @@ class ChampionWatch:
         """Return what differs after every write to the registry: of a local file its time of change, else the time itself."""
         database = local_database(self._settings)
         if database is None:
-            return (self._clock.now() - EPOCH) // ASK_AGAIN
+            return self._clock.elapsed() // ASK_AGAIN
         files = (database, database.with_name(f"{database.name}-wal"))
         return tuple(_last_written(file) for file in files)
 
@@ -74,7 +73,7 @@ class Succession:
         self._version: str | None = None
         self._model: LoadedModel | None = None
         self._process: SpawnProcess | None = None
-        self._failed_at: datetime | None = None
+        self._failed_at: timedelta | None = None
         self._told_of: str | None = None
 
     def prepare(self, version: str) -> None:
@@ -84,7 +83,7 @@ class Succession:
             self._version = version
         if self._process is not None and self._process.exitcode not in (None, 0):
             self._fail(f"its rebuild ended with exit code {self._process.exitcode}")
-        is_waiting = self._failed_at is not None and self._clock.now() < self._failed_at + TRY_AGAIN
+        is_waiting = self._failed_at is not None and self._clock.elapsed() < self._failed_at + TRY_AGAIN
         if self._process is None and not is_waiting:
             self._begin(version)
 
@@ -104,7 +103,7 @@ class Succession:
         if self._told_of != self._version:
             self._told_of = self._version
             logger.warning("version=%s is the champion and cannot serve yet; the one before goes on: %s", self._version, why)
-        self._process, self._failed_at = None, self._clock.now()
+        self._process, self._failed_at = None, self._clock.elapsed()
 
     def wait(self, timeout_s: float) -> None:
         """Wait until the rebuild has ended, well or not."""

@@ -13,7 +13,7 @@ from pipeline.clock import Clock
 from pipeline.errors import LeaseLostError, ModelError, StoreError
 from pipeline.evaluate.maturity import score_matured
 from pipeline.forecast.follower import Follower
-from pipeline.forecast.leadership import LENGTH, Leadership, leader, lease_name
+from pipeline.forecast.leadership import LENGTH, Leadership
 from pipeline.forecast.rolling import RollingForecasts, forecast
 from pipeline.forecast.succession import TRY_AGAIN
 from pipeline.ingest.ingest import IngestOptions, ingest_paths
@@ -23,7 +23,6 @@ from pipeline.settings import ForecastSettings, Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
-from pipeline.store.lease import Leases
 from pipeline.tracking.registry import champion
 from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
 
@@ -65,11 +64,12 @@ def follow(lake: TestLake) -> Follower:
     return follower
 
 
-def renew(lake: TestLake) -> None:
-    """Hold the lease for longer, as the thread of a running follower does."""
-    holder = leader(lake.settings)
-    assert holder is not None
-    assert Leases(lake.settings.state_dir).renew(lease_name(lake.settings), holder.token, lake.clock.now(), LENGTH)
+def take_over(lake: TestLake) -> Follower:
+    """Follow a lake whose follower shows no sign of life."""
+    standby = follow(lake)
+    lake.clock.advance(LENGTH)
+    standby.lead()
+    return standby
 
 
 def table(lake: TestLake, schema: type[Forecasts | Observations | Scores]) -> pl.DataFrame:
@@ -115,7 +115,6 @@ def test_a_single_run_beside_a_follower_changes_nothing(tmp_path: Path) -> None:
     follower.tick()
     arrive(lake, INSTANTS[1])
     regularise(lake.settings, lake.clock)
-    renew(lake)
     (model,) = table(lake, Forecasts)["model_version"].unique()
     pointer = Catalog(lake.settings.state_dir).snapshot_pointer(model)
     assert forecast(lake.settings, lake.clock).rows_written == 3
@@ -129,8 +128,7 @@ def test_a_follower_that_was_replaced_writes_nothing_more(tmp_path: Path) -> Non
     arrive(lake, INSTANTS[0])
     zombie = follow(lake)
     zombie.tick()
-    lake.clock.advance(LENGTH)
-    successor = follow(lake)
+    successor = take_over(lake)
     arrive(lake, INSTANTS[1])
     with pytest.raises(LeaseLostError, match="Another process has taken over and goes on"):
         zombie.tick()
@@ -146,8 +144,7 @@ def test_a_replaced_process_neither_moves_the_snapshot_nor_commits_a_forecast(tm
     model = champion(lake.settings)
     zombie = RollingForecasts.open(lake.settings, model, Leadership.take(lake.settings, lake.clock))
     zombie.advance(lake.clock)
-    lake.clock.advance(LENGTH)
-    follow(lake)
+    take_over(lake)
     with pytest.raises(LeaseLostError, match="requires the lease"):
         zombie.snapshot()
     assert Catalog(lake.settings.state_dir).snapshot_pointer(model.identity) is None
@@ -297,6 +294,5 @@ def test_a_follower_that_is_started_amid_a_change_goes_on_with_the_old_champion(
     arrive(lake, INSTANTS[0])
     follow(lake).tick()
     lake.register(random_weights(seed=1))
-    lake.clock.advance(LENGTH)
     arrive(lake, INSTANTS[1])
-    assert follow(lake).tick().forecast.model_version == "1"
+    assert take_over(lake).tick().forecast.model_version == "1"
