@@ -19,6 +19,7 @@ from pipeline.listen.inbox import FILE_NAME as INBOX
 from pipeline.schemas import Observations, Readings
 from pipeline.store.catalog import FILE_NAME as CATALOG
 from pipeline.store.catalog import Catalog
+from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
 
 SQLITE_REMEDIES = {
@@ -104,13 +105,22 @@ def examine_snapshots(lake: Lake, state_dir: Path, now: datetime) -> Iterator[Fi
             yield Finding("left_over", str(path), "an interrupted snapshot left it", "--repair takes it out.")
 
 
+def examine_handovers(state_dir: Path) -> Iterator[Finding]:
+    """Yield the record of which model forecast when, where lines of it are none."""
+    handovers = Handovers(state_dir)
+    damaged = handovers.num_damaged()
+    if damaged:
+        remedy = "--repair takes it out and writes those that are whole into a new one."
+        yield Finding("torn_handovers", str(handovers.path), f"{damaged} of its lines are no change of the model that forecasts", remedy)
+
+
 def _integrity(path: Path) -> str | None:
     """Return what SQLite says against a file; None where it is whole."""
     try:
         with closing(_read_only(path)) as connection:
             (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if path.name == INBOX:  # an empty file is whole to SQLite
-                connection.execute("SELECT name FROM identity").fetchone()
+                connection.execute("SELECT name, seq FROM identity, messages").fetchone()
     except sqlite3.Error as error:
         return str(error)
     return None if said == "ok" else str(said)
