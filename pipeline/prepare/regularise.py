@@ -16,6 +16,7 @@ from pipeline.clock import Clock
 from pipeline.errors import SettingsError, StoreError
 from pipeline.failpoints import failpoint
 from pipeline.prepare.aggregate import observe
+from pipeline.prepare.closing import closed_through
 from pipeline.prepare.grid import FINEST, MAX_GAP, grids_of, infer_grids, label_expr, tick_expr
 from pipeline.prepare.made_with import record_aggregations, recorded_aggregations
 from pipeline.schemas import EPOCH, MICROSECOND, Observations, Readings
@@ -105,9 +106,8 @@ def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime) -> Reg
     readings = _readings_of(lake, spans)
     ticks = _due_ticks(stored, spans, changed, readings)
     observations = observe(readings, fleet, ticks, allowed_lateness=lateness, closed_until=closed_until)
-    written = write_observations(
-        lake, observations, readings_version=readings_version, closed_until=closed_until, allowed_lateness=lateness
-    )
+    closed = max(closed_through(fleet, lateness, now), EPOCH if recorded is None else recorded.closed_until)
+    written = write_observations(lake, observations, readings_version=readings_version, closed_until=closed, allowed_lateness=lateness)
     if written is None:
         return None
     failpoint("regularise.after_commit")
