@@ -308,6 +308,16 @@ def test_an_inbox_without_a_table_is_made_whole_and_drained_once_more(stream: St
     assert is_again(stream, undisturbed)
 
 
+def test_a_file_that_another_process_holds_is_not_called_damaged(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by taking every error of SQLite for damage: a repair moved the inbox away under its writer."""
+    monkeypatch.setattr("pipeline.doctor.state.BUSY_TIMEOUT_S", 0.05)
+    with closing(sqlite3.connect(stream.settings.state_dir / "inbox.db", isolation_level=None)) as holder:
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="says nothing of damage"):
+            repair(stream.settings, stream.clock)
+
+
 def test_a_torn_record_of_models_is_found_and_what_is_whole_stays(stream: Stream) -> None:
     handovers = Handovers(stream.settings.state_dir)
     handovers.record("1", "1-aa", START)
