@@ -163,6 +163,10 @@ class Follower:
             ModelError: when there is no model, or it cannot be loaded.
             StoreError: when the lake cannot be read or written.
         """
+        if not self._lake.exists():  # else what follows would make a state folder in its place, which then could not be put back
+            raise StoreError(
+                f"A follower requires the tables of its lake; got {self._settings.lake}, which has none any more. Put it back: it goes on."
+            )
         now = self._take_in(self._settings, self._clock)  # what closes after that is due at once
         self._check()
         closed = regularise(self._settings, ReplayClock(now))

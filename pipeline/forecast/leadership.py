@@ -102,12 +102,16 @@ class Leadership:
             self.release()
 
     def _renew_until(self, ended: threading.Event) -> None:
+        problem: str | None = None
         while not ended.wait(LENGTH.total_seconds() / RENEWALS):
             try:
                 if not self.leases.renew(self.name, self.fence.token):
                     return
+                problem = None
             except StoreError as error:
-                logger.warning("lease not renewed: %s", error)
+                if str(error) != problem:
+                    logger.warning("lease not renewed: %s", error)
+                problem = str(error)
 
 
 class Candidate:

@@ -207,9 +207,9 @@ class Lake:
             except CommitFailedError as error:
                 conflict = error
                 time.sleep(random.uniform(0.5, 1.0) * FIRST_BACK_OFF_S * 2**number)  # noqa: S311 (spreads rivals, guards nothing)
-            except DeltaError as error:
+            except (DeltaError, OSError) as error:
                 raise StoreError(
-                    f"The table {schema.name} requires a commit that succeeds; got {_first_line(error)}. Nothing was written."
+                    f"The table {schema.name} requires a commit that succeeds; got {_in_one_line(error)}. Nothing was written."
                 ) from error
         else:
             raise StoreError(
@@ -367,6 +367,11 @@ def _properties(schema: type[TableSchema]) -> dict[str, str | None]:
     if schema is Readings:  # preparation asks which readings came after the version it has seen
         properties["delta.enableChangeDataFeed"] = "true"
     return properties
+
+
+def _in_one_line(error: BaseException) -> str:
+    """Return what delta-rs says on many lines, with colours: the first names the kind of error, the last what the system said."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|↳", " ", str(error)).split())
 
 
 def _first_line(error: BaseException) -> str:

@@ -72,6 +72,8 @@ class Leases:
         """
         token, renewals = (None, None) if instead_of is None else (instead_of.token, instead_of.renewals)
         facts = {"name": name, "holder": holder, "floor": floor, "token": token, "renewals": renewals}
+        with self._faults():
+            self.state_dir.mkdir(parents=True, exist_ok=True)  # here alone: a folder that was moved away is not made anew in its old place
         with self._transaction() as connection:
             row = connection.execute(TAKE, facts).fetchone()
         return None if row is None else int(row[0])
@@ -88,6 +90,8 @@ class Leases:
 
     def holder(self, name: str) -> Holder | None:
         """Return who took a lease last, whether it was given back or not; None where nobody did."""
+        if not self._path.exists():
+            return None
         with self._transaction() as connection:
             row = connection.execute(FIND, (name,)).fetchone()
         return None if row is None else Holder(*row)
@@ -121,8 +125,7 @@ class Leases:
     def _begun(self) -> sqlite3.Connection:
         """Return a connection that has the file to itself."""
         with self._faults():
-            self.state_dir.mkdir(parents=True, exist_ok=True)
-            connection = connect(self.state_dir / FILE_NAME)
+            connection = connect(self._path)
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(SCHEMA)
@@ -132,4 +135,8 @@ class Leases:
             return connection
 
     def _faults(self) -> AbstractContextManager[None]:
-        return reported("A lease", self.state_dir / FILE_NAME, "without it nobody forecasts")
+        return reported("A lease", self._path, "without it nobody forecasts")
+
+    @property
+    def _path(self) -> Path:
+        return self.state_dir / FILE_NAME

@@ -188,6 +188,22 @@ def test_no_full_disk_ends_a_follower(tmp_path: Path) -> None:
     assert table(lake, Forecasts).height == 3
 
 
+def test_a_lake_that_was_moved_away_is_waited_for_and_nothing_is_made_in_its_place(tmp_path: Path) -> None:
+    """Shown to fail by leases that make the folder they are asked in: the follower found itself replaced by nobody, and ended."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    follower, place = follow(lake), Path(lake.settings.lake)
+    follower.tick()
+    place.rename(tmp_path / "away")
+    assert follower.is_due()
+    with pytest.raises(StoreError, match="which has none any more"):
+        follower.tick()
+    assert not place.exists()
+    (tmp_path / "away").rename(place)
+    arrive(lake, INSTANTS[1])
+    assert follower.tick().forecast.rows_written == 3
+
+
 def test_a_standby_outlives_leases_that_cannot_be_read(tmp_path: Path) -> None:
     """Shown to fail by passing the error on: when the leader died later, nobody was there any more."""
     lake = live_lake(tmp_path)

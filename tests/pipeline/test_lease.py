@@ -58,6 +58,16 @@ def test_what_goes_wrong_under_a_lease_is_no_fault_of_the_lease(tmp_path: Path) 
     assert type(caught.value) is OSError
 
 
+def test_a_folder_that_was_moved_away_is_not_made_anew(tmp_path: Path) -> None:
+    leases = Leases(tmp_path / "state")
+    leases.take("forecast", "a")
+    (tmp_path / "state").rename(tmp_path / "away")
+    with pytest.raises(StoreError, match="unable to open database file"):
+        leases.renew("forecast", 1)
+    assert leases.holder("forecast") is None
+    assert not (tmp_path / "state").exists()
+
+
 def test_tokens_go_on_rising_after_the_file_was_lost(tmp_path: Path) -> None:
     assert Leases(tmp_path).take("forecast", "a", floor=41) == 42
 
