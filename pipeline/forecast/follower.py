@@ -117,8 +117,7 @@ class Follower:
                     stop.wait(STAND_BY.total_seconds())
             held.callback(self.succession.stop)
             while not stop.is_set():
-                pause = self._turn(report) if self.is_due() else LOOK
-                stop.wait(min(pause, self._until_close()).total_seconds())
+                stop.wait(min(self._turn(report), self._until_close()).total_seconds())
             self.save()
 
     def lead(self, say: Callable[[str], None] = logger.info) -> None:
@@ -195,8 +194,10 @@ class Follower:
             self._saved_at = self._clock.elapsed()
 
     def _turn(self, report: Callable[[TickReport], None]) -> timedelta:
-        """Run a tick; after an error forget the state and say how long to wait."""
+        """Run a tick if one is due, and return how long to wait for the next look; after an error forget the state."""
         try:
+            if not self.is_due():
+                return LOOK
             done = self.tick()
         except LeaseLostError:
             self._rolling = None  # whatever it holds is another's now

@@ -188,6 +188,26 @@ def test_no_full_disk_ends_a_follower(tmp_path: Path) -> None:
     assert table(lake, Forecasts).height == 3
 
 
+def test_a_lake_that_does_not_answer_for_once_ends_no_follower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by asking outside of what is tried again: of a lake in an object store, each look asks the store."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    stop, asked = threading.Event(), []
+
+    def has_moved(*_: object) -> bool:
+        asked.append(stop.is_set())
+        if len(asked) == 1:
+            raise StoreError("no answer")
+        stop.set()
+        return False
+
+    monkeypatch.setattr(Lake, "has_moved", has_moved)
+    monkeypatch.setattr("pipeline.forecast.follower.AFTER_AN_ERROR", timedelta(milliseconds=1))
+    Follower(lake.settings, lake.clock, score_matured).run(stop, lambda _: None, print)
+    assert len(asked) == 2
+    assert table(lake, Forecasts).height == 3
+
+
 def test_a_lake_that_was_moved_away_is_waited_for_and_nothing_is_made_in_its_place(tmp_path: Path) -> None:
     """Shown to fail by leases that make the folder they are asked in: the follower found itself replaced by nobody, and ended."""
     lake = live_lake(tmp_path)
