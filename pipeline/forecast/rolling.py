@@ -88,7 +88,7 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
     """
     model = champion(settings)
     leadership = Leadership.take(settings, clock)
-    with leadership.renewed(clock) if leadership is not None else nullcontext():
+    with leadership.renewed() if leadership is not None else nullcontext():
         rolling = RollingForecasts.open(settings, model, leadership)
         report = rolling.advance(clock, origins=origins)
         if leadership is not None:

@@ -76,11 +76,7 @@ class KafkaSource:
 
     def _run(self) -> None:
         try:
-            self._name = self._section.name or self._consumer.cluster_id(LOOK_UP_S)
-            if not self._name:
-                raise SettingsError(
-                    f"Kafka requires a broker that answers; got none at {self._section.servers}. Check listen.kafka.servers."
-                )
+            self._name = self._section.name or self._cluster()
             self._consumer.subscribe(list(self._section.topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
             while not self._ending.is_set():
                 self._gather()
@@ -90,6 +86,17 @@ class KafkaSource:
             self._stop.set()
         finally:
             self._consumer.close()
+
+    def _cluster(self) -> str:
+        from confluent_kafka import KafkaException
+
+        try:
+            name: str | None = self._consumer.cluster_id(LOOK_UP_S)
+        except KafkaException:
+            name = None
+        if not name:
+            raise SettingsError(f"Kafka requires a broker that answers; got none at {self._section.servers}. Check listen.kafka.servers.")
+        return name
 
     def _assigned(self, consumer: "Consumer", given: "Sequence[TopicPartition]") -> None:
         for one in given:

@@ -199,3 +199,15 @@ def test_without_the_extra_the_error_says_how_to_get_it(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with pytest.raises(SettingsError, match=r"pip install 'tidecast\[kafka\]'"):
         KafkaSource(settings_of(tmp_path), SystemClock(), None, threading.Event())
+
+
+def test_a_broker_that_does_not_answer_is_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by what the client raises instead of an empty name: the listener ended with a traceback."""
+    monkeypatch.setattr("pipeline.listen.kafka.LOOK_UP_S", 0.1)
+    nowhere = KafkaSettings(servers="127.0.0.1:9", topics=(TOPIC,))
+    stop = threading.Event()
+    source = KafkaSource(Settings(lake=str(tmp_path), listen=ListenSettings(kafka=nowhere)), SystemClock(), None, stop)
+    source.start()
+    assert stop.wait(30)
+    with pytest.raises(SettingsError, match="a broker that answers; got none at"):
+        source.stop()
