@@ -53,7 +53,8 @@ class PartitionStore:
         self._intake: Intake | None = None  # what is known of series and units; None where that must be read first
 
     def open(self, source: str) -> Partition:
-        """Return where a partition stands."""
+        """Return where a partition stands; who had it before may have met series that we know nothing of."""
+        self._intake = None
         through = self._commits.stored_through(source)
         return Partition(source, min(self._commits.catalog.position(source) or 0, through), through)
 
