@@ -3,14 +3,12 @@
 import gzip
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import takewhile
 from pathlib import Path
 
 import httpx
@@ -38,7 +36,7 @@ GZIP = {**JSON, "Content-Encoding": "gzip"}
 @contextmanager
 def serving(folder: Path, listen: ListenSettings | None = None, options: HttpOptions = ANY_PORT) -> Iterator[httpx.Client]:
     """Run a server over a lake in `folder` and yield a client of it."""
-    source = HttpSource(settings_of(folder, listen), SystemClock(), options)
+    source = HttpSource(settings_of(folder, listen), SystemClock(), options, threading.Event())
     source.start()
     try:
         with httpx.Client(base_url=source.url, timeout=20, trust_env=False, verify=False) as client:
@@ -257,7 +255,7 @@ def test_a_client_that_stands_still_is_sent_away(tmp_path: Path, monkeypatch: py
 
 def test_a_stop_answers_what_is_under_way(tmp_path: Path) -> None:
     """Shown to fail by closing the inbox before the server has ended."""
-    source = HttpSource(settings_of(tmp_path), SystemClock(), ANY_PORT)
+    source = HttpSource(settings_of(tmp_path), SystemClock(), ANY_PORT, threading.Event())
     source.start()
     url = httpx.URL(source.url)
     with socket.create_connection((url.host, url.port or 0), timeout=20) as device:
@@ -281,7 +279,7 @@ def test_a_busy_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         with pytest.raises(SettingsError, match=f"requires a free address of this machine; got 127.0.0.1:{port}"):
-            HttpSource(Settings(), SystemClock(), HttpOptions(port=port))
+            HttpSource(Settings(), SystemClock(), HttpOptions(port=port), threading.Event())
 
 
 def test_tls_takes_both_files_and_serves_them(tmp_path: Path) -> None:
@@ -289,7 +287,7 @@ def test_tls_takes_both_files_and_serves_them(tmp_path: Path) -> None:
         HttpOptions(certificate=tmp_path / "cert.pem")
     options = HttpOptions(port=0, certificate=tmp_path / "cert.pem", key=tmp_path / "key.pem")
     with pytest.raises(SettingsError, match="TLS requires a certificate and its key as PEM files"):
-        HttpSource(settings_of(tmp_path), SystemClock(), options)
+        HttpSource(settings_of(tmp_path), SystemClock(), options, threading.Event())
     files = ["-keyout", str(options.key), "-out", str(options.certificate)]
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", *files], check=True, capture_output=True
@@ -299,17 +297,47 @@ def test_tls_takes_both_files_and_serves_them(tmp_path: Path) -> None:
         assert client.post("/readings", content=READING, headers=JSON).json() == {"stored": 1}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 0)])
-def test_what_was_answered_outlives_the_process(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    environment = {**os.environ, HTTP_TOKEN: "secret"}
-    command = [*COMMAND, "--lake", str(tmp_path / "lake")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True) as process:
-        assert process.stdout is not None
-        url = json.loads("".join(takewhile("}\n".__ne__, process.stdout)) + "}")["url"]
-        answer = httpx.post(
-            f"{url}/readings/a", content=READING, headers={**JSON, "Authorization": "Bearer secret"}, trust_env=False, timeout=30
-        )
-        process.send_signal(number)
-        assert process.wait(timeout=60) == code
+@contextmanager
+def listener(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run the verb as a process, and yield it with its address; its output is in `out` and `err` of a folder."""
+    command, err = [*COMMAND, "--lake", str(folder / "lake")], folder / "err"
+    with (folder / "out").open("wb") as out, err.open("wb") as errors:
+        process = subprocess.Popen(command, stdout=out, stderr=errors, env={**os.environ, HTTP_TOKEN: "secret"})
+    try:
+        until(lambda: process.poll() is not None or "health=" in err.read_text())
+        yield process, err.read_text().partition("post=")[2].split()[0]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def send(url: str) -> httpx.Response:
+    return httpx.post(f"{url}/a", content=READING, headers={**JSON, "Authorization": "Bearer secret"}, trust_env=False, timeout=30)
+
+
+def test_what_was_answered_outlives_the_process(tmp_path: Path) -> None:
+    with listener(tmp_path) as (process, url):
+        answer = send(url)
+        process.kill()
+        assert process.wait(timeout=60) == -9
     assert answer.json() == {"stored": 1}
     assert [item.message.payload for item in stored(tmp_path)] == [READING]
+
+
+def test_a_listener_that_is_asked_to_end_drains_and_reports_and_its_log_does_not_tell_the_token(tmp_path: Path) -> None:
+    with listener(tmp_path) as (process, url):
+        send(url)
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+    report = json.loads((tmp_path / "out").read_bytes())
+    assert (report["counts"], report["drained"]["messages"]) == ({"stored": 1, "repeated": 0}, 1)
+    assert "secret" not in (tmp_path / "err").read_text()
+
+
+def test_a_server_that_ends_by_itself_ends_the_listener(tmp_path: Path) -> None:
+    stop = threading.Event()
+    source = HttpSource(settings_of(tmp_path), SystemClock(), ANY_PORT, stop)
+    source.start()
+    source._server.should_exit = True
+    assert stop.wait(60)
+    source.stop()
