@@ -22,13 +22,13 @@ from pipeline.clock import Clock
 from pipeline.errors import SettingsError
 from pipeline.listen.group_commit import GroupCommit
 from pipeline.listen.http_intake import Intake, make_app
+from pipeline.listen.http_protocol import MAX_CONNECTIONS, PatientProtocol
 from pipeline.listen.inbox import Inbox
 from pipeline.listen.source_thread import SourceThread
 from pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 500  # half of the usual limit of open files of a process
 STOP_SECONDS = 10  # for the answers to requests that are under way
 
 
@@ -120,11 +120,11 @@ class HttpSource:
 def _config(app: FastAPI, options: HttpOptions) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="h11",
+        http=PatientProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        log_level="error",  # nobody who sends nonsense fills the disk with warnings
         access_log=False,
         proxy_headers=False,
         server_header=False,
