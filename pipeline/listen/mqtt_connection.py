@@ -82,7 +82,7 @@ class MqttConnection:
         self._is_woken = False
         self._num_read = 0
         self._connected_at: float | None = None
-        self._was_connected = False
+        self._was_connected = self._is_refused = False
         self._num_short = 0
         self._pause_s = FIRST_PAUSE_S
 
@@ -217,6 +217,7 @@ class MqttConnection:
 
     def _on_connect(self, _client: Client, _data: object, flags: ConnectFlags, reason: ReasonCode, granted: Properties | None) -> None:
         if reason.is_failure:
+            self._is_refused = True
             self._no_connection(f"it refused: {reason}", is_hopeless=reason.value in HOPELESS)
             return
         logger.info("connected broker=%s:%d session=%s", self._address.host, self._address.port, "kept" if flags.session_present else "new")
@@ -237,13 +238,18 @@ class MqttConnection:
             logger.info("subscribed topics=%s", ",".join(self._settings.topics))
 
     def _on_disconnect(self, _client: Client, _data: object, _flags: DisconnectFlags, reason: ReasonCode, _said: Properties | None) -> None:
-        was_let_in = self._connected_at is not None
-        lasted_s = 0.0 if self._connected_at is None else time.monotonic() - self._connected_at
-        self._connected_at = None
+        let_in_at, was_refused = self._connected_at, self._is_refused
+        self._connected_at, self._is_refused = None, False
         if self._closing.is_set():
             return
+        if let_in_at is None:
+            self._num_short = 0
+            if not was_refused:  # which was said
+                self._no_connection("it closed the connection at once: it may want TLS, a certificate or an older MQTT", is_hopeless=False)
+            return
+        lasted_s = time.monotonic() - let_in_at
         logger.warning("connection ended after_s=%.0f: %s", lasted_s, reason)
-        self._num_short = self._num_short + 1 if was_let_in and lasted_s < SHORT_S else 0
+        self._num_short = self._num_short + 1 if lasted_s < SHORT_S else 0
         if self._num_short >= MAX_SHORT:  # Mosquitto 2.0.11 closes without the reason code 142 that MQTT has for it
             self._fail(
                 f"a client id of its own; got {self._settings.client_id!r}, with which the broker let it in and ended the connection "
