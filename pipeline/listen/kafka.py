@@ -126,7 +126,7 @@ class KafkaSource:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             self._find_place(message.topic(), message.partition(), message.offset())
         else:
-            logger.warning("kafka: %s", error)
+            logger.warning("kafka %s: %s", error.name(), error.str())
 
     def _find_place(self, topic: str, number: int, wanted: int) -> None:
         """Go on at the oldest message of a partition, where the one that should come next is not there any more."""

@@ -264,6 +264,17 @@ def test_a_zombie_is_fenced_off_and_stores_nothing(stores: tuple[PartitionStore,
     assert zombie.counts["messages"] == 0
 
 
+def test_a_message_is_received_when_it_is_stored_however_long_ago_it_was_read(tmp_path: Path) -> None:
+    """Else a tick that had closed between the two would have known it."""
+    settings = settings_of(tmp_path)
+    store = PartitionStore(settings, ReplayClock(NOW + timedelta(seconds=10)))
+    partition = store.open(SOURCE)
+    partition.waiting = stored(0)
+    assert store.store(partition)
+    received = read(Lake(settings.lake).scan(Readings).select("received_at"))["received_at"].to_list()
+    assert received == [NOW + timedelta(seconds=10)]
+
+
 def test_garbage_goes_to_quarantine_once_and_stops_nothing(stores: tuple[PartitionStore, PartitionStore], tmp_path: Path) -> None:
     store, _ = stores
     partition = store.open(SOURCE)
