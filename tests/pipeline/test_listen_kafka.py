@@ -264,6 +264,19 @@ def test_a_zombie_is_fenced_off_and_stores_nothing(stores: tuple[PartitionStore,
     assert zombie.counts["messages"] == 0
 
 
+def test_a_partition_that_comes_back_is_judged_by_what_its_holder_meanwhile_saw(stores: tuple[PartitionStore, PartitionStore]) -> None:
+    """Shown to fail by keeping what was known before: the reading that came ten minutes late would be on time."""
+    one, other = stores
+    for store, number in ((one, 0), (other, 600)):
+        partition = store.open(SOURCE)
+        partition.waiting = stored(number)
+        assert store.store(partition)
+    partition = one.open(SOURCE)
+    partition.waiting = [Stored(601, Message("kafka", TOPIC, payload(1), NOW))]
+    assert one.store(partition)
+    assert one.counts["late"] == 1
+
+
 def test_a_message_is_received_when_it_is_stored_however_long_ago_it_was_read(tmp_path: Path) -> None:
     """Else a tick that had closed between the two would have known it."""
     settings = settings_of(tmp_path)
