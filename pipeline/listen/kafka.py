@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 CONNECTOR = "kafka"
 MAX_MESSAGES, MAX_BYTES = 50_000, 32 * 1024**2  # waiting at once, which bounds the memory; as in the drain
 POLL_S = 0.25
-LOOK_UP_S = 30.0  # for the name of the cluster, and for the ends of a partition
+LOOK_UP_S = 10.0  # for the name of the cluster, and for the ends of a partition; a stop waits for it
 RETRY_S = 2.0
 
 
