@@ -95,6 +95,11 @@ def assert_same_forecasts(left: pl.DataFrame, right: pl.DataFrame) -> None:
     np.testing.assert_allclose(np.stack(left["quantiles"].to_list()), np.stack(right["quantiles"].to_list()), rtol=2.5e-7, atol=1e-8)
 
 
+def without_the_first(forecasts: pl.DataFrame) -> pl.DataFrame:
+    """Leave out the first forecast of the series that began meanwhile: it is made when it is met, from all that is known then."""
+    return forecasts.filter((pl.col("series_id") != SERIES[2]) | (pl.col("origin") > pl.col("origin").min().over("series_id")))
+
+
 def assert_same_state(left: StreamState, right: StreamState) -> None:
     assert left.calibration is not None
     assert right.calibration is not None
@@ -132,7 +137,8 @@ def test_catching_up_equals_following(followed: tuple[TestLake, LoadedModel], ce
     with TemporaryDirectory() as folder:
         live, away = copied(lake, Path(folder) / "live"), copied(lake, Path(folder) / "away")
         states = [act(one, model, arrivals, at(71)) for act, one in ((tick_by_tick, live), (at_once, away))]
-        assert_same_forecasts(issued(away), issued(live))
+        assert issued(away).select(KEY).equals(issued(live).select(KEY))
+        assert_same_forecasts(*(without_the_first(issued(one)) for one in (away, live)))
         assert_same_state(*states)
 
 
