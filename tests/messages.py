@@ -11,6 +11,8 @@ from pipeline.ingest.timestamps import StampRules, parse_stamps
 from pipeline.payloads.complete import COLUMNS
 from pipeline.payloads.decode import decode
 from pipeline.payloads.message import Message
+from pipeline.payloads.rows import MESSAGES_SCHEMA, Decoded
+from pipeline.schemas import UTC_US
 from pipeline.settings import Route
 
 ARRIVED = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -73,3 +75,16 @@ def numbers(found: pl.DataFrame) -> list[Reading]:
     """Return readings as (milliseconds, device, metric, value)."""
     millis = pl.col("ts").dt.timestamp("ms")
     return found.select(millis, "device_id", "metric", pl.col("value").cast(pl.Float64)).rows()
+
+
+def frame(texts: Sequence[str]) -> pl.DataFrame:
+    """Return texts as the decoders of one format take them."""
+    return pl.DataFrame(
+        {"line": range(len(texts)), "payload": [text.encode() for text in texts], "text": texts, "received_at": ARRIVED},
+        schema={**MESSAGES_SCHEMA, "received_at": UTC_US},
+    )
+
+
+def as_found(decoded: Decoded) -> list[list[Reading]]:
+    """Return what a decoder found, in an order of its own."""
+    return [table.sort(pl.all()).rows() for table in (decoded.rows, decoded.broken)]
