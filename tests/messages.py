@@ -12,6 +12,7 @@ from pipeline.payloads.complete import COLUMNS
 from pipeline.payloads.decode import decode
 from pipeline.payloads.message import Message
 from pipeline.payloads.rows import MESSAGES_SCHEMA, Decoded
+from pipeline.payloads.sparkplug_schema import payload_class
 from pipeline.schemas import UTC_US
 from pipeline.settings import Route
 
@@ -32,6 +33,15 @@ Reading = tuple[object, ...]
 def message(payload: bytes | str, *, topic: str = "a/b", content_type: str | None = None) -> Message:
     """Return a message of MQTT that came at `ARRIVED`."""
     return Message("mqtt", topic, payload if isinstance(payload, bytes) else payload.encode(), ARRIVED, content_type)
+
+
+def sparkplug(kind: str, *metrics: dict[str, object], device: str | None = None, seq: int = 0, at: datetime = STAMP) -> Message:
+    """Return a message of a node of Sparkplug B, or of a device below it, with metrics by their fields."""
+    payload = payload_class()(timestamp=int(at.timestamp() * 1000), seq=seq)
+    for fields in metrics:
+        payload.metrics.add(**fields)
+    topic = "/".join(["spBv1.0", "plant", kind, "gateway", *([] if device is None else [device])])
+    return message(payload.SerializeToString(), topic=topic)
 
 
 def rows(messages: Sequence[Message], *routes: Route, births: Sequence[Message] = ()) -> pl.DataFrame:

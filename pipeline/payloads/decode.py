@@ -58,11 +58,14 @@ def decode(messages: Sequence[Message], routes: Sequence[Route], births: Sequenc
     if not messages:
         return []
     frame, envelopes = _tabulate(messages, routes)
+    births_and_data = frame.filter(pl.col("format") == "sparkplug")["line"]  # of all routes: one may read what another one's births name
+    sparkplug = decode_sparkplug([(line, messages[line]) for line in births_and_data], births)
     parts: dict[str | None, list[Decoded]] = {}
     for (name, number), group in frame.group_by("format", "route", maintain_order=True):
         route = route_at(cast(int | None, number), routes)
         if name == "sparkplug":
-            decoded = decode_sparkplug([(line, messages[line]) for line in group["line"]], births)
+            is_ours = pl.col("line").is_in(group["line"].implode())
+            decoded = Decoded(sparkplug.rows.filter(is_ours), sparkplug.broken.filter(is_ours))
             if "{device_id}" in route.topic:  # else a device is known by all its topic's levels
                 decoded = replace(decoded, rows=decoded.rows.with_columns(pl.lit(None, pl.String).alias("device_id")))
             part = complete(decoded, envelopes, "ms", is_stamped_on_arrival=route.stamp_on_arrival)
@@ -71,7 +74,10 @@ def decode(messages: Sequence[Message], routes: Sequence[Route], births: Sequenc
         else:
             part = _decode_text(cast(PayloadFormat | None, name), group, route, envelopes)
         parts.setdefault(cast(str | None, name), []).append(part)
-    return [as_batch(together(found), frame.filter(pl.col("format").eq_missing(name))) for name, found in parts.items()]
+    return [
+        as_batch(together(found), frame.filter(pl.col("format").eq_missing(name)), is_numbered=name == "sparkplug")
+        for name, found in parts.items()
+    ]
 
 
 def _tabulate(messages: Sequence[Message], routes: Sequence[Route]) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -60,7 +60,7 @@ def decode_senml(messages: pl.DataFrame) -> Decoded:
         pack = [(place, record) for place, record in items if isinstance(record, dict)]
         fault = _fault([record for _, record in pack]) if len(pack) == len(items) else _requires("an array of records")
         if fault is None:
-            _read_pack(found, pack, received_at)
+            _read_pack(found, pack, payload, received_at)
         else:
             found.refuse(whole, *fault)
     return found.decoded()
@@ -90,9 +90,10 @@ def _fault(records: list[Record]) -> tuple[str, str] | None:
     return None
 
 
-def _read_pack(found: Found, pack: list[tuple[Place, Record]], received_at: datetime) -> None:
+def _read_pack(found: Found, pack: list[tuple[Place, Record]], payload: bytes, received_at: datetime) -> None:
     base = _Base()
-    for place, record in pack:
+    for own, record in pack:
+        place = Place(own.line, own.item, payload)  # a record is nothing without those before it
         base.update(record)
         device, metric = _device_and_metric(base.name + str(record.get("n", "")))
         time_s = base.time_s + _number(record, "t", 0.0)
@@ -104,7 +105,7 @@ def _read_pack(found: Found, pack: list[tuple[Place, Record]], received_at: date
         if "s" in record:
             found.add(place, **common, metric=as_text(f"{metric}_sum"), value=as_text(_number(record, "s", 0.0) + base.sum))
         if not any(name in record for name in _VALUES) and not all(name.startswith("b") for name in record):
-            found.refuse(place, "no_reading", f"A SenML record requires one of {', '.join(_VALUES)}; got none of them.")
+            found.refuse(own, "no_reading", f"A SenML record requires one of {', '.join(_VALUES)}; got none of them.")
 
 
 def _device_and_metric(name: str) -> tuple[str | None, str]:

@@ -255,7 +255,7 @@ def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq:
 
     Args:
         handle: as `Lake.commit` gives it.
-        frame: rows in the table's own schema and order.
+        frame: rows in the table's own schema and order; columns that a table of before does not have are added to it.
         app_id: the fence; a commit of the same one since the handle was loaded makes this one fail.
         seq: the number to record.
         fence: recorded too, where the writer has one.
@@ -268,6 +268,7 @@ def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq:
         handle,
         frame,
         mode="append",
+        schema_mode="merge" if frame.width > len(handle.schema().fields) else None,
         writer_properties=writer_for(handle),
         commit_properties=recorded(*records),
         post_commithook_properties=HOOKS,
@@ -319,8 +320,10 @@ def scan_handle(handle: DeltaTable) -> pl.LazyFrame:
     files = local_files(handle.file_uris())
     if files == handle.file_uris():
         return pl.scan_delta(handle)
-    partitions = dict.fromkeys(handle.metadata().partition_columns, pl.Date)
-    return pl.scan_parquet(files, hive_schema=partitions, hive_partitioning=True, glob=False)
+    partitions, columns = dict.fromkeys(handle.metadata().partition_columns, pl.Date), pl.scan_delta(handle).collect_schema()
+    return pl.scan_parquet(
+        files, schema=columns, missing_columns="insert", hive_schema=partitions, hive_partitioning=True, glob=False
+    ).select(columns.names())
 
 
 def local_files(uris: Iterable[str]) -> list[str]:
