@@ -1,7 +1,13 @@
-"""CloudEvents in JSON, one event or a batch: an envelope, whose data another decoder reads. Called by `decode.py`."""
+"""CloudEvents in JSON, one event or a batch: an envelope, whose data another decoder reads.
+
+An event in binary mode, whose envelope is in the headers of its message, is written as one in structured mode when it comes: so the
+inbox and quarantine hold it whole. Called by `decode.py`, and by the listeners of HTTP and MQTT.
+"""
 
 import base64
 import binascii
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -11,6 +17,8 @@ from pipeline.payloads.rows import Decoded, Found, Place
 
 REQUIRED = ("specversion", "id", "source", "type")
 _TEXTS = (*REQUIRED, "time", "datacontenttype", "data_base64")
+_MEDIA_TYPE = "application/cloudevents"  # what those of structured mode begin with
+_NO_ATTRIBUTES = ("data", "data_base64", "datacontenttype")  # in binary mode these are the payload and its content type
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,21 @@ class Event:
     time: str | None
     source: str
     seq: str | None
+
+
+def structured(attributes: Mapping[str, str], content_type: str | None, payload: bytes) -> tuple[str | None, bytes]:
+    """Return content type and payload of a message: of an event in binary mode those of the same event in structured mode.
+
+    Args:
+        attributes: what its headers say by the names of CloudEvents; without `specversion` it is no event in binary mode.
+        content_type: of the payload.
+        payload: the data of the event.
+    """
+    if "specversion" not in attributes or (content_type or "").strip().lower().startswith(_MEDIA_TYPE):
+        return content_type, payload
+    event = {name: attributes[name] for name in sorted(attributes) if name not in _NO_ATTRIBUTES}
+    event |= {} if content_type is None else {"datacontenttype": content_type}
+    return f"{_MEDIA_TYPE}+json", json.dumps({**event, "data_base64": base64.b64encode(payload).decode()}).encode()
 
 
 def unwrap(messages: pl.DataFrame) -> tuple[list[Event], Decoded]:

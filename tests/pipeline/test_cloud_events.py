@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.payloads.cloud_events import structured, unwrap
 from tests.fuzz import EVENT
-from tests.messages import READINGS, STAMP, broken, message, numbers, rows, said
+from tests.messages import READINGS, STAMP, broken, frame, message, numbers, rows, said
 
 
 def event(**members):
@@ -68,6 +69,21 @@ def test_readings_of_a_batch_are_in_the_order_of_its_events():
 def test_what_is_no_event_is_broken_whole(members):
     payload = json.dumps({**event(data={"p": 1}), **members}).encode()
     assert broken([message(payload)]) == [("message:0", payload, "unparseable_message")]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=3), st.none() | st.text(max_size=9), st.binary(max_size=9))
+def test_an_event_in_binary_mode_is_the_same_in_structured_mode(extensions, content_type, payload):
+    attributes = {**extensions, **EVENT, "data": "not this", "datacontenttype": "nor this"}
+    said, whole = structured(attributes, content_type, payload)
+    assert said == "application/cloudevents+json"
+    ((found,), _) = unwrap(frame([whole.decode()]))
+    assert (found.data, found.content_type, found.seq) == (payload, content_type or "application/json", "7")
+
+
+@pytest.mark.parametrize(("attributes", "content_type"), [({"id": "7"}, "text/plain"), (EVENT, "Application/CloudEvents+JSON")])
+def test_a_message_that_is_no_event_in_binary_mode_stays_as_it_is(attributes, content_type):
+    assert structured(attributes, content_type, b"x") == (content_type, b"x")
 
 
 def test_an_event_inside_an_event_is_refused():
