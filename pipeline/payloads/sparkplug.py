@@ -25,7 +25,7 @@ _BIRTHS, _DATA = ("NBIRTH", "DBIRTH"), ("NDATA", "DDATA")
 _SIGNED_BITS, _UNSIGNED_BITS = {1: 8, 2: 16, 3: 32, 4: 64}, {5: 8, 6: 16, 7: 32, 8: 64}  # by datatype
 _FLOAT, _DOUBLE, _BOOLEAN = 9, 10, 11
 _WHOLE, _REAL = ("int_value", "long_value"), ("float_value", "double_value")
-_VALUES = (*_REAL, *_WHOLE, "boolean_value", "string_value")
+_VALUES = ("double_value", "int_value", "float_value", "long_value", "boolean_value", "string_value")  # the usual ones first
 _NUMBERS = range(1, 12)  # datatypes that are readings; then come texts, dates, data sets, templates and arrays
 _GOOD = 192  # of the property Quality
 _OF_THE_SESSION = ("bdSeq", "Node Control/", "Device Control/")  # such metrics are no measurements
@@ -52,7 +52,7 @@ class Topic:
     @cached_property
     def device_id(self) -> str:
         """The device of its readings: names of devices are unique below their node alone."""
-        return "/".join(name for name in (self.group, self.node, self.device) if name is not None)
+        return as_text("/".join(name for name in (self.group, self.node, self.device) if name is not None)) or ""
 
 
 @dataclass
@@ -216,14 +216,17 @@ def _read_metrics(found: Found, node: _Node, topic: Topic, place: Place, payload
         ts = str(said_at.timestamp) if said_at.HasField("timestamp") else None
         value = _value(metric, sent, datatype)
         if value is not None:
-            found.add(here, ts=ts, device_id=as_text(topic.device_id), metric=name, value=value, quality=_quality(metric))
+            found.add(here, ts=ts, device_id=topic.device_id, metric=name, value=value, quality=_quality(metric))
         elif sent is not None and datatype in _NUMBERS:
             found.refuse(here, "unparseable_message", f"{name[:80]} requires a value of its datatype, {datatype}; got one in {sent}.")
 
 
 def _sent(metric: Any) -> str | None:  # noqa: ANN401
     """Return the field that holds the value; None where there is none that we know."""
-    return next((name for name in _VALUES if metric.HasField(name)), None)
+    for name in _VALUES:
+        if metric.HasField(name):
+            return name
+    return None
 
 
 def _value(metric: Any, sent: str | None, datatype: int) -> str | None:  # noqa: ANN401
@@ -233,7 +236,8 @@ def _value(metric: Any, sent: str | None, datatype: int) -> str | None:  # noqa:
         kept = getattr(metric, sent) % 2**bits
         return str(kept - 2**bits if datatype in _SIGNED_BITS and kept >= 2 ** (bits - 1) else kept)
     if sent in _REAL and datatype in (_FLOAT, _DOUBLE, 0):
-        return as_text(getattr(metric, sent))
+        value = repr(getattr(metric, sent))
+        return as_text(float(value)) if "e" in value else value.removesuffix(".0")
     if sent == "boolean_value" and datatype in (_BOOLEAN, 0):
         return "1" if metric.boolean_value else "0"
     return None
@@ -241,7 +245,7 @@ def _value(metric: Any, sent: str | None, datatype: int) -> str | None:  # noqa:
 
 def _quality(metric: Any) -> str | None:  # noqa: ANN401
     """Return our code of the property Quality: 0 is good, and a bad one is never 0; None where it has none."""
-    for key, value in _properties(metric):
+    for key, value in _properties(metric) if metric.HasField("properties") else ():
         if key == b"Quality":
             return "0" if value.int_value == _GOOD else str(value.int_value or -1)
     return None
