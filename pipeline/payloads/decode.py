@@ -13,7 +13,7 @@ from pipeline.ingest.mapping import ColumnMapping
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import EpochUnit
 from pipeline.payloads.choose import ANY, UNKNOWN, UTF_8, charset_of, named_format, route_at, route_of, sniff
-from pipeline.payloads.cloud_events import Event, unwrap
+from pipeline.payloads.cloud_events import unwrap
 from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, silent, together
 from pipeline.payloads.json_pointers import decode_json, decode_ndjson
 from pipeline.payloads.line_protocol import decode_line_protocol
@@ -143,11 +143,9 @@ def _decode_text(name: PayloadFormat | None, group: pl.DataFrame, route: Route, 
 def _decode_events(group: pl.DataFrame, route: Route, envelopes: pl.DataFrame) -> Decoded:
     """Decode the data of events, each in its own format, and complete its readings by its envelope."""
     events, refused = unwrap(group)
-    places = pl.DataFrame([event.place for event in events], schema=PLACE_SCHEMA)
+    places = events.select(PLACE_SCHEMA.names())
     around = envelopes[places["line"]].with_columns(
-        pl.coalesce("device_id", pl.Series([event.source for event in events], dtype=pl.String)).alias("device_id"),
-        pl.Series("ts", [event.time for event in events], dtype=pl.String),
-        pl.Series("seq", [event.seq for event in events], dtype=pl.String),
+        pl.coalesce("device_id", events["source"]).alias("device_id"), events["time"].alias("ts"), events["seq"]
     )
     data = _tabulate_events(events, around["received_at"])
     parts = [
@@ -167,16 +165,18 @@ def _in_messages(of_events: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
     return of_events.with_columns(event["line"], item.alias("item"), event["payload"])
 
 
-def _tabulate_events(events: Sequence[Event], received_at: pl.Series) -> pl.DataFrame:
+def _tabulate_events(events: pl.DataFrame, received_at: pl.Series) -> pl.DataFrame:
     """Return the data of events as messages, with received_at and format."""
-    payloads = [event.data for event in events]
+    types = events["content_type"]
+    kinds = {said: (named_format(ANY, said, ""), charset_of(said)) for said in types.unique()}
+    charsets = pl.Series([kinds[said][1] for said in types], dtype=pl.String)
     frame = pl.DataFrame(
         {
             "line": pl.int_range(len(events), eager=True),
-            "payload": pl.Series(payloads, dtype=pl.Binary),
-            "text": _texts(payloads, pl.Series([charset_of(event.content_type) for event in events], dtype=pl.String)),
+            "payload": events["data"],
+            "text": _texts(events["data"].to_list(), charsets),
             "received_at": received_at,
-            "format": pl.Series([named_format(ANY, event.content_type, "") for event in events], dtype=pl.String),
+            "format": pl.Series([kinds[said][0] for said in types], dtype=pl.String),
         }
     )
     return frame.with_columns(pl.coalesce("format", sniff(pl.col("text"))))

@@ -118,7 +118,10 @@ def _resolved(records: pl.DataFrame) -> pl.DataFrame:
         "device_id",
         "metric",
         ((pl.col("t") * 1e6).round().cast(pl.Int64) + now).cast(pl.String).alias("ts"),
-        pl.coalesce(pl.col("v") + pl.col("bv").fill_null(0.0), pl.col("vb").cast(pl.Float64)).cast(pl.String).alias("value"),
+        pl.coalesce(pl.col("v") + pl.col("bv").fill_null(0.0), pl.col("vb").cast(pl.Float64))
+        .cast(pl.String)
+        .str.strip_suffix(".0")
+        .alias("value"),
         pl.coalesce("u", "bu").alias("unit"),
     )
     return pl.concat([ROWS_SCHEMA.to_frame(), rows], how="diagonal")
