@@ -15,7 +15,7 @@ from pipeline.ingest.timestamps import EpochUnit
 from pipeline.payloads.choose import ANY, UNKNOWN, UTF_8, charset_of, named_format, route_at, route_of, sniff
 from pipeline.payloads.cloud_events import unwrap
 from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, silent, together
-from pipeline.payloads.json_pointers import decode_json, decode_ndjson
+from pipeline.payloads.json_decoder import decode_json, decode_ndjson
 from pipeline.payloads.line_protocol import decode_line_protocol
 from pipeline.payloads.message import Message
 from pipeline.payloads.rows import PLACE_SCHEMA, ROWS_SCHEMA, Decoded
