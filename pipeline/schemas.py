@@ -21,6 +21,7 @@ class TableSchema:
     key: ClassVar[tuple[str, ...]]
     partition_by: ClassVar[str]
     append_only: ClassVar[bool]
+    added: ClassVar[tuple[str, ...]] = ()  # columns that tables of before do not have; null where a row does not say them
 
     @classmethod
     def polars(cls) -> pl.Schema:
@@ -35,7 +36,8 @@ class TableSchema:
     @classmethod
     def conform(cls, frame: pl.DataFrame) -> pl.DataFrame:
         """Select the table's columns and cast them strictly: Delta itself casts in silence (1.7 becomes 1)."""
-        return frame.select(pl.col(name).cast(dtype, strict=True) for name, dtype in cls.columns.items())
+        missing = [pl.lit(None).alias(name) for name in cls.added if name not in frame.columns]
+        return frame.with_columns(missing).select(pl.col(name).cast(dtype, strict=True) for name, dtype in cls.columns.items())
 
 
 class Readings(TableSchema):
@@ -74,10 +76,13 @@ class Quarantine(TableSchema):
         "error_text": pl.String,
         "received_at": UTC_US,
         "ingest_date": pl.Date,  # partition
+        "content_type": pl.String,  # of the message, where its sender said one
+        "births": pl.Binary,  # of Sparkplug B: what the births before it said of its metrics, as a birth
     }
     key = ("connector", "position", "payload")
     partition_by = "ingest_date"
     append_only = True
+    added = ("content_type", "births")
 
 
 class Observations(TableSchema):

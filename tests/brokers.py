@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from paho.mqtt import publish
 from paho.mqtt.enums import MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from pipeline.clock import ReplayClock, SystemClock
 from pipeline.errors import SettingsError
@@ -72,9 +74,15 @@ class Mosquitto:
         qos: int = 1,
         ca: Path | None = None,
         certificate: tuple[Path, Path] | None = None,
+        content_type: str | None = None,
+        user: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """Publish payloads in their order; it returns when the broker has them all."""
-        messages = [{"topic": topic, "payload": payload, "qos": qos, "retain": retain} for payload in payloads]
+        """Publish payloads in their order, with a content type and user properties; it returns when the broker has them all."""
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.UserProperty = list(user)
+        if content_type is not None:
+            properties.ContentType = content_type
+        messages = [{"topic": topic, "payload": payload, "qos": qos, "retain": retain, "properties": properties} for payload in payloads]
         cert, key = certificate or (None, None)
         tls = {"ca_certs": ca, "certfile": cert, "keyfile": key} if ca else None
         publish.multiple(messages, hostname="localhost", port=self.port, protocol=MQTTProtocolVersion.MQTTv5, tls=tls)

@@ -11,6 +11,9 @@ from pipeline.ingest.timestamps import StampRules, parse_stamps
 from pipeline.payloads.complete import COLUMNS
 from pipeline.payloads.decode import decode
 from pipeline.payloads.message import Message
+from pipeline.payloads.rows import MESSAGES_SCHEMA, Decoded
+from pipeline.payloads.sparkplug_schema import payload_class
+from pipeline.schemas import UTC_US
 from pipeline.settings import Route
 
 ARRIVED = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -30,6 +33,15 @@ Reading = tuple[object, ...]
 def message(payload: bytes | str, *, topic: str = "a/b", content_type: str | None = None) -> Message:
     """Return a message of MQTT that came at `ARRIVED`."""
     return Message("mqtt", topic, payload if isinstance(payload, bytes) else payload.encode(), ARRIVED, content_type)
+
+
+def sparkplug(kind: str, *metrics: dict[str, object], device: str | None = None, seq: int = 0, at: datetime = STAMP) -> Message:
+    """Return a message of a node of Sparkplug B, or of a device below it, with metrics by their fields."""
+    payload = payload_class()(timestamp=int(at.timestamp() * 1000), seq=seq)
+    for fields in metrics:
+        payload.metrics.add(**fields)
+    topic = "/".join(["spBv1.0", "plant", kind, "gateway", *([] if device is None else [device])])
+    return message(payload.SerializeToString(), topic=topic)
 
 
 def rows(messages: Sequence[Message], *routes: Route, births: Sequence[Message] = ()) -> pl.DataFrame:
@@ -73,3 +85,16 @@ def numbers(found: pl.DataFrame) -> list[Reading]:
     """Return readings as (milliseconds, device, metric, value)."""
     millis = pl.col("ts").dt.timestamp("ms")
     return found.select(millis, "device_id", "metric", pl.col("value").cast(pl.Float64)).rows()
+
+
+def frame(texts: Sequence[str]) -> pl.DataFrame:
+    """Return texts as the decoders of one format take them."""
+    return pl.DataFrame(
+        {"line": range(len(texts)), "payload": [text.encode() for text in texts], "text": texts, "received_at": ARRIVED},
+        schema={**MESSAGES_SCHEMA, "received_at": UTC_US},
+    )
+
+
+def as_found(decoded: Decoded) -> list[list[Reading]]:
+    """Return what a decoder found, in an order of its own."""
+    return [table.sort(pl.all()).rows() for table in (decoded.rows, decoded.broken)]

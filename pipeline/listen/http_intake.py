@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil
+from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -20,6 +21,7 @@ from pipeline.errors import StoreError
 from pipeline.listen.group_commit import GroupCommit
 from pipeline.listen.http_body import BodyReader, closing, refuse
 from pipeline.listen.inbox import Inbox
+from pipeline.payloads.cloud_events import structured
 from pipeline.payloads.message import Message
 from pipeline.schemas import Readings
 from pipeline.settings import Settings
@@ -164,7 +166,8 @@ def make_app(intake: Intake, token: str | None) -> FastAPI:
             async with bodies.body(request) as payload:
                 if not payload:
                     raise refuse(400, "POST /readings requires readings; got an empty body. Send one reading or more.")
-                return {"stored": await intake.store(Message(CONNECTOR, topic, payload, intake.clock.now(), media_type, key))}
+                said, whole = structured(_attributes(request), media_type, payload)
+                return {"stored": await intake.store(Message(CONNECTOR, topic, whole, intake.clock.now(), said, key))}
         except asyncio.CancelledError:  # the server stops, and has waited for long enough
             raise StoreError("POST /readings requires a listener that goes on; got one that ends. Send it again later.") from None
 
@@ -203,6 +206,11 @@ def _media_type(request: Request) -> str | None:
     if name not in MEDIA_TYPES or (charset is not None and charset[1].lower() not in ("utf-8", "utf8", "us-ascii")):
         raise refuse(415, f"POST /readings requires, in UTF-8, one of {', '.join(MEDIA_TYPES)}; got {said}. Set Content-Type.")
     return name
+
+
+def _attributes(request: Request) -> dict[str, str]:
+    """Return what the headers say of a CloudEvent in binary mode; other letters than those of ASCII come percent-encoded."""
+    return {name.removeprefix("ce-"): unquote(value) for name, value in request.headers.items() if name.startswith("ce-")}
 
 
 def _key(request: Request) -> str | None:

@@ -21,7 +21,7 @@ from pipeline.ingest.validate import Rules, Verdict, validate
 from pipeline.listen.inbox import Stored
 from pipeline.payloads.decode import MAPPING, decode
 from pipeline.payloads.message import CUT_SHORT, Message
-from pipeline.payloads.sparkplug import is_birth
+from pipeline.payloads.sparkplug import is_birth, needed_births
 from pipeline.schemas import UTC_US, Quarantine
 from pipeline.settings import Route, Settings
 
@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 UNDECODABLE, TOO_LONG = "undecodable", "too_long"
 _TOO_LONG_TEXT = "A message requires at most listen.max_message_bytes; got a longer one, of which this is the beginning."
+_DESCRIBED = ("connector", "received_at", "content_type", "births")  # of each row of quarantine, by its message
+_DESCRIBED_SCHEMA = pl.Schema(
+    {"line": pl.Int64(), "digest": pl.String(), **{name: dtype for name, dtype in Quarantine.polars().items() if name in _DESCRIBED}}
+)
 _PLACE = r":(\d+)(\[\d+\])?$"  # the end of a position: "message:17[3]"
 
 
@@ -83,7 +87,7 @@ def judge(
     verdicts = [(batch, intake.convert(batch, verdict)) for batch, verdict in parts]
     accepted = pl.concat([verdict.accepted.hstack(_places(batch, verdict.accepted)) for batch, verdict in verdicts])
     rejected = pl.concat([verdict.rejected for _, verdict in verdicts])
-    return Judged(_dated(accepted, stored), _quarantined(rejected, stored, now))
+    return Judged(_dated(accepted, stored), _quarantined(rejected, stored, births, now))
 
 
 def digest(payload: bytes) -> str:
@@ -145,15 +149,16 @@ def _dated(accepted: pl.DataFrame, stored: Sequence[Stored]) -> pl.DataFrame:
     )
 
 
-def _quarantined(rejected: pl.DataFrame, stored: Sequence[Stored], now: datetime) -> pl.DataFrame:
-    """Return rejected rows as rows of `Quarantine`."""
+def _quarantined(rejected: pl.DataFrame, stored: Sequence[Stored], births: Sequence[Message], now: datetime) -> pl.DataFrame:
+    """Return rejected rows as rows of `Quarantine`, with all that it takes to read them again without the messages around them."""
     places = rejected["position"].str.extract_groups(_PLACE).struct.unnest()
     lines = places["1"].cast(pl.Int64)
     wanted = set(lines)
     of: dict[int, Message] = {one.seq: one.message for one in stored if one.seq in wanted}
+    needed = needed_births([(one.seq, one.message) for one in stored], births, wanted)
     described = pl.DataFrame(
-        [(seq, message.source, message.received_at, digest(message.payload)) for seq, message in of.items()],
-        schema={"line": pl.Int64, "connector": pl.String, "received_at": UTC_US, "digest": pl.String},
+        [(seq, digest(one.payload), one.source, one.received_at, one.content_type, needed.get(seq)) for seq, one in of.items()],
+        schema=_DESCRIBED_SCHEMA,
         orient="row",
     )
     rows = rejected.with_columns(lines.alias("line"), places["2"].fill_null("").alias("item")).join(

@@ -15,6 +15,7 @@ from pipeline.errors import StoreError
 from pipeline.listen.group_commit import GroupCommit
 from pipeline.listen.mqtt_broker import Credentials
 from pipeline.listen.mqtt_connection import MqttConnection
+from pipeline.payloads.cloud_events import structured
 from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.settings import Settings
 
@@ -96,6 +97,8 @@ class MqttSource:
             self._cut_short += 1
             logger.warning("message is too long, its beginning is kept topic=%s num_bytes=%d", message.topic, len(payload))
             payload, content_type = payload[: self._settings.listen.max_message_bytes], CUT_SHORT
+        elif (said := getattr(message.properties, "UserProperty", None)) is not None:
+            content_type, payload = structured(dict(said), content_type, payload)
         self._submitted += 1
         self._submitted_bytes += len(payload)
         taken = Message("mqtt", message.topic, payload, self._clock.now(), content_type)

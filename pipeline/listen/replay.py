@@ -6,16 +6,20 @@ they were, and stay in quarantine too: a replay may be repeated, and finds what 
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 
 import polars as pl
 
 from pipeline.clock import Clock
+from pipeline.errors import SettingsError
 from pipeline.ingest.intake import Intake
-from pipeline.listen.inbox import Stored
+from pipeline.ingest.validate import ACCEPTABLE
+from pipeline.listen.inbox import FILE_NAME, Inbox, Stored
 from pipeline.listen.judge import TOO_LONG, Judged, digest, judge
 from pipeline.payloads.message import Message
+from pipeline.payloads.sparkplug import MISSING_BIRTH, alone, needed_births
 from pipeline.schemas import Quarantine
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
@@ -65,15 +69,20 @@ def replay_quarantine(
         settings: lake, state folder, and the sections ingest, listen and metrics.
         clock: says when the readings are committed.
         connector: only what came in by connectors that match; `*` stands for any text, `?` for one letter.
-        accept: reasons, of `validate.ACCEPTABLE`, that a person has overruled.
+        accept: reasons, of `validate.ACCEPTABLE`, that a person has overruled; and `missing_birth`, by which a person says that the
+            nodes of Sparkplug B name their metrics now, in the newest births of the inbox, as they did then.
         is_dry_run: report alone; nothing is written.
 
     Assumes: the payloads of one day fit into memory.
 
     Raises:
         SettingsError: when a reason cannot be overruled.
-        StoreError: when the lake or the catalog cannot be read or written.
+        StoreError: when the lake, the catalog or the inbox cannot be read or written.
     """
+    others = sorted(set(accept) - {*ACCEPTABLE, MISSING_BIRTH})
+    if others:
+        wanted = ", ".join((*ACCEPTABLE, MISSING_BIRTH))
+        raise SettingsError(f"--accept requires one of {wanted}; got {', '.join(others)}. The others cannot be stored.")
     lake, catalog = Lake(settings.lake), Catalog(settings.state_dir)
     rows = lake.scan(Quarantine).filter(matches("connector", ["*" if connector is None else connector]))
     places = read(rows.group_by("connector", "ingest_date").agg(pl.len().alias("payloads")))
@@ -83,7 +92,7 @@ def replay_quarantine(
     for date in places.filter(is_message)["ingest_date"].unique().sort():
         day = read(rows.filter(is_message, pl.col("ingest_date") == date).sort("received_at", "connector", "position"))
         for batch in day.iter_slices(BATCH_PAYLOADS):
-            run.take(batch)
+            run.take(Quarantine.conform(batch))
     if not is_dry_run:
         catalog.upsert_series(run.intake.reached(run.intake.spans))
     return run.report(dict(files.iter_rows()))
@@ -93,7 +102,9 @@ class _Replay:
     """One replay: what it has found."""
 
     def __init__(self, settings: Settings, clock: Clock, lake: Lake, intake: Intake, accept: tuple[str, ...]) -> None:
-        self.settings, self.clock, self.lake, self.intake, self.accept = settings, clock, lake, intake, accept
+        self.settings, self.clock, self.lake, self.intake = settings, clock, lake, intake
+        self.accept = tuple(code for code in accept if code != MISSING_BIRTH)
+        self.births = _newest_births(settings) if MISSING_BIRTH in accept else []
         self.payloads, self.accepted, self.duplicate = 0, 0, 0
         self.reasons = Counter[str]()
 
@@ -107,7 +118,7 @@ class _Replay:
         now = self.clock.now()
         stored = [Stored(number, _message(row)) for number, row in enumerate(rows)]
         items = [_item(row) for row in rows]
-        judged = judge(stored, self.intake, self.settings, now, accept=self.accept)
+        judged = judge(self._with_births(rows, stored), self.intake, self.settings, now, accept=self.accept)
         wanted = pl.DataFrame({"line": range(len(items)), "wanted": items}, schema={"line": pl.Int64, "wanted": pl.Int64})
         accepted = judged.accepted.join(wanted, on="line", maintain_order="left").filter(
             pl.col("wanted").is_null() | (pl.col("wanted") == pl.col("item"))
@@ -116,6 +127,17 @@ class _Replay:
         good = set(accepted["line"])
         refused = [(one.message.payload, item) for one, item in zip(stored, items, strict=True) if one.seq not in good]
         self.reasons.update(_reasons(judged, refused))
+
+    def _with_births(self, rows: Sequence[Mapping[str, object]], stored: Sequence[Stored]) -> list[Stored]:
+        """Return messages, before each the births that it needs: those from before it came, or the newest where a person says so."""
+        missed = {one.seq: one.message for one, row in zip(stored, rows, strict=True) if row["error_code"] == MISSING_BIRTH}
+        newest = needed_births(list(missed.items()), self.births, missed)
+        found: list[Stored] = []
+        for one, row in zip(stored, rows, strict=True):
+            births = alone(one.message, newest.get(one.seq) or row["births"])  # type: ignore[arg-type]
+            found += [Stored(len(rows) + len(found) + number, birth) for number, birth in enumerate(births)]
+            found.append(one)
+        return found
 
     def _store(self, readings: pl.DataFrame) -> None:
         if self.intake.is_trial:
@@ -139,10 +161,20 @@ class _Replay:
         )
 
 
+def _newest_births(settings: Settings) -> list[Message]:
+    if not (settings.state_dir / FILE_NAME).exists():
+        return []
+    with closing(Inbox(settings.state_dir)) as inbox:
+        return inbox.births(inbox.last_seq())
+
+
 def _message(row: Mapping[str, object]) -> Message:
-    """Return a quarantined payload as the message it was, or as one that holds it alone."""
+    """Return a quarantined payload as the message it was, or as one that holds it alone: what was cut out of a text is UTF-8."""
     kind, _, topic = str(row["connector"]).partition(":")
-    return Message(kind, topic, row["payload"], row["received_at"])  # type: ignore[arg-type]
+    said, payload = row["content_type"], row["payload"]
+    is_cut = str(row["position"]).partition("[")[0] != digest(payload)  # type: ignore[arg-type]
+    content_type = said if said is None or not is_cut else str(said).partition(";")[0]
+    return Message(kind, topic, payload, row["received_at"], content_type)  # type: ignore[arg-type]
 
 
 def _item(row: Mapping[str, object]) -> int | None:

@@ -82,15 +82,16 @@ def silent(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
     return unheard.select("line", pl.lit(None, pl.Int64).alias("item"), "payload", error_code=pl.lit(code), error_text=pl.lit(text))
 
 
-def as_batch(decoded: Decoded, messages: pl.DataFrame) -> RawBatch:
+def as_batch(decoded: Decoded, messages: pl.DataFrame, *, is_numbered: bool = False) -> RawBatch:
     """Number the readings of each message of one format, and account for every message.
 
     Args:
         decoded: completed.
         messages: line and payload of every message of this format.
+        is_numbered: whether items have their numbers already: those that must stay when more of a message can be read.
     """
     broken = pl.concat([_whole(decoded, messages), silent(decoded, messages)])
-    rows, broken = _numbered(decoded.rows, broken)
+    rows, broken = (decoded.rows.sort("line", "item", maintain_order=True), broken) if is_numbered else _numbered(decoded.rows, broken)
     return RawBatch(
         SOURCE,
         rows.select(COLUMNS),

@@ -13,15 +13,15 @@ from pipeline.ingest.mapping import ColumnMapping
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import EpochUnit
 from pipeline.payloads.choose import ANY, UNKNOWN, UTF_8, charset_of, named_format, route_at, route_of, sniff
-from pipeline.payloads.cloud_events import Event, unwrap
+from pipeline.payloads.cloud_events import unwrap
 from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, silent, together
-from pipeline.payloads.json_pointers import decode_json, decode_ndjson
+from pipeline.payloads.json_decoder import decode_json, decode_ndjson
 from pipeline.payloads.line_protocol import decode_line_protocol
 from pipeline.payloads.message import Message
 from pipeline.payloads.rows import PLACE_SCHEMA, ROWS_SCHEMA, Decoded
 from pipeline.payloads.senml import decode_senml
 from pipeline.payloads.sparkplug import decode_sparkplug
-from pipeline.schemas import UTC_US
+from pipeline.schemas import EPOCH, MICROSECOND, UTC_US
 from pipeline.settings import PayloadFormat, Route
 
 MAPPING = ColumnMapping(
@@ -58,11 +58,14 @@ def decode(messages: Sequence[Message], routes: Sequence[Route], births: Sequenc
     if not messages:
         return []
     frame, envelopes = _tabulate(messages, routes)
+    births_and_data = frame.filter(pl.col("format") == "sparkplug")["line"]  # of all routes: one may read what another one's births name
+    sparkplug = decode_sparkplug([(line, messages[line]) for line in births_and_data], births)
     parts: dict[str | None, list[Decoded]] = {}
     for (name, number), group in frame.group_by("format", "route", maintain_order=True):
         route = route_at(cast(int | None, number), routes)
         if name == "sparkplug":
-            decoded = decode_sparkplug([(line, messages[line]) for line in group["line"]], births)
+            is_ours = pl.col("line").is_in(group["line"].implode())
+            decoded = Decoded(sparkplug.rows.filter(is_ours), sparkplug.broken.filter(is_ours))
             if "{device_id}" in route.topic:  # else a device is known by all its topic's levels
                 decoded = replace(decoded, rows=decoded.rows.with_columns(pl.lit(None, pl.String).alias("device_id")))
             part = complete(decoded, envelopes, "ms", is_stamped_on_arrival=route.stamp_on_arrival)
@@ -71,7 +74,10 @@ def decode(messages: Sequence[Message], routes: Sequence[Route], births: Sequenc
         else:
             part = _decode_text(cast(PayloadFormat | None, name), group, route, envelopes)
         parts.setdefault(cast(str | None, name), []).append(part)
-    return [as_batch(together(found), frame.filter(pl.col("format").eq_missing(name))) for name, found in parts.items()]
+    return [
+        as_batch(together(found), frame.filter(pl.col("format").eq_missing(name)), is_numbered=name == "sparkplug")
+        for name, found in parts.items()
+    ]
 
 
 def _tabulate(messages: Sequence[Message], routes: Sequence[Route]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -81,7 +87,8 @@ def _tabulate(messages: Sequence[Message], routes: Sequence[Route]) -> tuple[pl.
     of_kinds = pl.DataFrame([_kind(topic, content_type, routes) for topic, content_type in kinds], schema=_KINDS_SCHEMA, orient="row")
     around = of_kinds[numbers]
     payloads = [message.payload for message in messages]
-    received_at = pl.Series("received_at", [message.received_at for message in messages], dtype=UTC_US)
+    micros = [(message.received_at - EPOCH) // MICROSECOND for message in messages]  # Polars takes 1 µs for a datetime of Python's
+    received_at = pl.Series("received_at", micros, dtype=pl.Int64).cast(UTC_US)
     frame = around.select("format", "route").with_columns(
         pl.int_range(pl.len(), dtype=pl.Int64).alias("line"),
         pl.Series("payload", payloads, dtype=pl.Binary),
@@ -136,11 +143,9 @@ def _decode_text(name: PayloadFormat | None, group: pl.DataFrame, route: Route, 
 def _decode_events(group: pl.DataFrame, route: Route, envelopes: pl.DataFrame) -> Decoded:
     """Decode the data of events, each in its own format, and complete its readings by its envelope."""
     events, refused = unwrap(group)
-    places = pl.DataFrame([event.place for event in events], schema=PLACE_SCHEMA)
+    places = events.select(PLACE_SCHEMA.names())
     around = envelopes[places["line"]].with_columns(
-        pl.coalesce("device_id", pl.Series([event.source for event in events], dtype=pl.String)).alias("device_id"),
-        pl.Series("ts", [event.time for event in events], dtype=pl.String),
-        pl.Series("seq", [event.seq for event in events], dtype=pl.String),
+        pl.coalesce("device_id", events["source"]).alias("device_id"), events["time"].alias("ts"), events["seq"]
     )
     data = _tabulate_events(events, around["received_at"])
     parts = [
@@ -160,16 +165,18 @@ def _in_messages(of_events: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
     return of_events.with_columns(event["line"], item.alias("item"), event["payload"])
 
 
-def _tabulate_events(events: Sequence[Event], received_at: pl.Series) -> pl.DataFrame:
+def _tabulate_events(events: pl.DataFrame, received_at: pl.Series) -> pl.DataFrame:
     """Return the data of events as messages, with received_at and format."""
-    payloads = [event.data for event in events]
+    types = events["content_type"]
+    kinds = {said: (named_format(ANY, said, ""), charset_of(said)) for said in types.unique()}
+    charsets = pl.Series([kinds[said][1] for said in types], dtype=pl.String)
     frame = pl.DataFrame(
         {
             "line": pl.int_range(len(events), eager=True),
-            "payload": pl.Series(payloads, dtype=pl.Binary),
-            "text": _texts(payloads, pl.Series([charset_of(event.content_type) for event in events], dtype=pl.String)),
+            "payload": events["data"],
+            "text": _texts(events["data"].to_list(), charsets),
             "received_at": received_at,
-            "format": pl.Series([named_format(ANY, event.content_type, "") for event in events], dtype=pl.String),
+            "format": pl.Series([kinds[said][0] for said in types], dtype=pl.String),
         }
     )
     return frame.with_columns(pl.coalesce("format", sniff(pl.col("text"))))

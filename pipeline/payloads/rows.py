@@ -54,7 +54,7 @@ class Found:
 
     def add(self, place: Place, **said: str | None) -> None:
         """Add a reading; what `FIELDS` it does not say is null."""
-        self._rows.append((place.line, place.item, self._number(place.payload), *(said.get(name) for name in FIELDS)))
+        self._rows.append((place.line, place.item, self._number(place.payload), *map(said.get, FIELDS)))
 
     def refuse(self, place: Place, error_code: str, error_text: str) -> None:
         """Add what could not become a reading, with the reason."""

@@ -1,4 +1,7 @@
-"""SenML in JSON (RFC 8428): records that share a base name, time, unit and value. Called by `decode.py`."""
+"""SenML in JSON (RFC 8428): records that share a base name, time, unit and value.
+
+Packs of plain records are read all at once, the others one by one, to the same result. Called by `decode.py`.
+"""
 
 import math
 import re
@@ -9,7 +12,8 @@ import polars as pl
 
 from pipeline.ingest.units import GENERIC_METRIC
 from pipeline.payloads.json_values import NOT_JSON, JsonValue, NotJsonError, as_text, parse_items
-from pipeline.payloads.rows import Decoded, Found, Place
+from pipeline.payloads.rows import ROWS_SCHEMA, Decoded, Found, Place
+from pipeline.payloads.uniform import cut_arrays
 from pipeline.schemas import EPOCH, MICROSECOND
 
 VERSION = 10  # of RFC 8428
@@ -18,6 +22,18 @@ _NUMBERS, _TEXTS = ("bt", "bv", "bs", "bver", "t", "v", "s"), ("bn", "bu", "n", 
 _VALUES = ("v", "vb", "vs", "vd", "s")
 _DEVICE_URN = re.compile(r"(urn:dev:[^:]+:[^:/_]+)(?:[:/_](.+))?", re.DOTALL)  # RFC 9039: what follows the device names a part of it
 _NAME = re.compile(r"(.+)[/:](.+)", re.DOTALL)
+
+# A plain record: only these members, no escapes, numbers that any reader takes alike. What matches, Polars decodes as Python does.
+_BLANK = r"[ \t\n\r]*"
+_PLAIN_NUMBER = r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,15})?(?:[eE][+-]?[0-9]{1,2})?"
+_PLAIN_MEMBER = (
+    rf'(?:"(?:bn|n|bu|u)"{_BLANK}:{_BLANK}"[^"\\\x00-\x1f]*"|"(?:bt|t|bv|v)"{_BLANK}:{_BLANK}{_PLAIN_NUMBER}'
+    rf'|"vb"{_BLANK}:{_BLANK}(?:true|false))'
+)
+_PLAIN = rf"^{_BLANK}\{{{_BLANK}{_PLAIN_MEMBER}(?:{_BLANK},{_BLANK}{_PLAIN_MEMBER})*{_BLANK}\}}{_BLANK}$"
+_PLAIN_MEMBERS = {**dict.fromkeys(("bn", "n", "bu", "u"), pl.String), **dict.fromkeys(("bt", "t", "bv", "v"), pl.Float64), "vb": pl.Boolean}
+_PLAIN_DTYPE = pl.Struct(_PLAIN_MEMBERS)
+_FARTHEST_S = 2.0**42  # beyond it microseconds do not fit Int64
 
 Record = dict[str, JsonValue]
 
@@ -40,16 +56,19 @@ class _Base:
         self.sum = _number(record, "bs", self.sum)
 
 
-def decode_senml(messages: pl.DataFrame) -> Decoded:
+def decode_senml(messages: pl.DataFrame, *, in_bulk: bool = True) -> Decoded:
     """Decode packs: values and booleans (1 or 0) are readings, sums are readings of `<metric>_sum`, texts and data are none.
 
     Args:
         messages: as `MESSAGES_SCHEMA`, and received_at: the now that relative times are relative to.
+        in_bulk: whether plain packs may be read together; the result is the same, but that a number may be written in other digits.
 
     Returns:
         Readings with stamps in microseconds since 1970.
     """
-    found = Found()
+    found, bulk = Found(), ROWS_SCHEMA.to_frame()
+    if in_bulk:
+        bulk, messages = _read_plain(messages)
     for line, payload, text, received_at in messages.select("line", "payload", "text", "received_at").iter_rows():
         whole = Place(line, None, payload)
         try:
@@ -60,10 +79,52 @@ def decode_senml(messages: pl.DataFrame) -> Decoded:
         pack = [(place, record) for place, record in items if isinstance(record, dict)]
         fault = _fault([record for _, record in pack]) if len(pack) == len(items) else _requires("an array of records")
         if fault is None:
-            _read_pack(found, pack, received_at)
+            _read_pack(found, pack, payload, received_at)
         else:
             found.refuse(whole, *fault)
-    return found.decoded()
+    one_by_one = found.decoded()
+    return Decoded(pl.concat([bulk, one_by_one.rows]), one_by_one.broken)
+
+
+def _read_plain(messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read the packs of plain records with a value each; return their readings, as `ROWS_SCHEMA`, and the other messages."""
+    records, _ = cut_arrays(messages)
+    said = pl.when(pl.col("text").str.contains(_PLAIN)).then("text").str.json_decode(_PLAIN_DTYPE).alias("said")
+    num_members = pl.col("text").str.count_matches(rf'"{_BLANK}:').alias("num_members")
+    records = records.select("line", "item", num_members, said).unnest("said")
+    num_said = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.UInt32) for name in _PLAIN_MEMBERS)
+    is_good = (num_said == pl.col("num_members")) & pl.any_horizontal(pl.col("v", "vb").is_not_null())  # no member came twice
+    base = (pl.col(name).forward_fill().over("line") for name in ("bn", "bt", "bu", "bv"))
+    records = records.with_columns(*base, is_good=is_good)
+    records = records.with_columns((pl.col("bt").fill_null(0.0) + pl.col("t").fill_null(0.0)).alias("t"))
+    bad = records.filter(~(pl.col("is_good") & (pl.col("t").abs() < _FARTHEST_S)))["line"].unique().implode()
+    is_bad = pl.col("line").is_in(bad)
+    records = records.filter(~is_bad).join(messages.select("line", "payload", "received_at"), on="line", how="left", maintain_order="left")
+    is_read = pl.col("line").is_in(records["line"].unique().implode())
+    return _resolved(records), messages.filter(~is_read)
+
+
+def _resolved(records: pl.DataFrame) -> pl.DataFrame:
+    """Return the readings of records whose base values are filled in."""
+    name = (pl.col("bn").fill_null("") + pl.col("n").fill_null("")).alias("name")
+    records = records.with_columns(name)
+    names = [(name, *_device_and_metric(name)) for name in records["name"].unique()]  # few: each record of a series has the same
+    named = pl.DataFrame(names, schema={"name": pl.String, "device_id": pl.String, "metric": pl.String}, orient="row")
+    now = pl.when(pl.col("t") < _ABSOLUTE_FROM_S).then(pl.col("received_at").to_physical()).otherwise(0)
+    rows = records.join(named, on="name", how="left", maintain_order="left").select(
+        "line",
+        "item",
+        "payload",
+        "device_id",
+        "metric",
+        ((pl.col("t") * 1e6).round().cast(pl.Int64) + now).cast(pl.String).alias("ts"),
+        pl.coalesce(pl.col("v") + pl.col("bv").fill_null(0.0), pl.col("vb").cast(pl.Float64))
+        .cast(pl.String)
+        .str.strip_suffix(".0")
+        .alias("value"),
+        pl.coalesce("u", "bu").alias("unit"),
+    )
+    return pl.concat([ROWS_SCHEMA.to_frame(), rows], how="diagonal")
 
 
 def _requires(what: str) -> tuple[str, str]:
@@ -90,9 +151,10 @@ def _fault(records: list[Record]) -> tuple[str, str] | None:
     return None
 
 
-def _read_pack(found: Found, pack: list[tuple[Place, Record]], received_at: datetime) -> None:
+def _read_pack(found: Found, pack: list[tuple[Place, Record]], payload: bytes, received_at: datetime) -> None:
     base = _Base()
-    for place, record in pack:
+    for own, record in pack:
+        place = Place(own.line, own.item, payload)  # a record is nothing without those before it
         base.update(record)
         device, metric = _device_and_metric(base.name + str(record.get("n", "")))
         time_s = base.time_s + _number(record, "t", 0.0)
@@ -104,7 +166,7 @@ def _read_pack(found: Found, pack: list[tuple[Place, Record]], received_at: date
         if "s" in record:
             found.add(place, **common, metric=as_text(f"{metric}_sum"), value=as_text(_number(record, "s", 0.0) + base.sum))
         if not any(name in record for name in _VALUES) and not all(name.startswith("b") for name in record):
-            found.refuse(place, "no_reading", f"A SenML record requires one of {', '.join(_VALUES)}; got none of them.")
+            found.refuse(own, "no_reading", f"A SenML record requires one of {', '.join(_VALUES)}; got none of them.")
 
 
 def _device_and_metric(name: str) -> tuple[str | None, str]:

@@ -6,8 +6,9 @@ decoding the same range again gives the same readings. Called by `decode.py`.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 from pipeline.payloads.json_values import as_text
@@ -19,9 +20,13 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE = "spBv1.0"
 SEQ_NUMBERS = 256
-_BIRTHS, _READINGS = ("NBIRTH", "DBIRTH"), ("NBIRTH", "DBIRTH", "NDATA", "DDATA")
+MISSING_BIRTH = "missing_birth"
+_BIRTHS, _DATA = ("NBIRTH", "DBIRTH"), ("NDATA", "DDATA")
 _SIGNED_BITS, _UNSIGNED_BITS = {1: 8, 2: 16, 3: 32, 4: 64}, {5: 8, 6: 16, 7: 32, 8: 64}  # by datatype
 _FLOAT, _DOUBLE, _BOOLEAN = 9, 10, 11
+_WHOLE, _REAL = ("int_value", "long_value"), ("float_value", "double_value")
+_VALUES = ("double_value", "int_value", "float_value", "long_value", "boolean_value", "string_value")  # the usual ones first
+_NUMBERS = range(1, 12)  # datatypes that are readings; then come texts, dates, data sets, templates and arrays
 _GOOD = 192  # of the property Quality
 _OF_THE_SESSION = ("bdSeq", "Node Control/", "Device Control/")  # such metrics are no measurements
 
@@ -36,6 +41,7 @@ class Topic:
     device: str | None
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def of(cls, topic: str) -> "Topic | None":
         """Split a topic; None where it is none of edge nodes and devices."""
         levels = topic.split("/")
@@ -43,10 +49,10 @@ class Topic:
             return None
         return cls(levels[1], levels[2], levels[3], levels[4] if len(levels) == 5 else None)
 
-    @property
+    @cached_property
     def device_id(self) -> str:
         """The device of its readings: names of devices are unique below their node alone."""
-        return "/".join(name for name in (self.group, self.node, self.device) if name is not None)
+        return as_text("/".join(name for name in (self.group, self.node, self.device) if name is not None)) or ""
 
 
 @dataclass
@@ -78,20 +84,18 @@ def decode_sparkplug(messages: Sequence[tuple[int, Message]], births: Sequence[M
         births: the newest births of each node and device before these messages, in their order.
 
     Returns:
-        A reading for each metric that is a number or a boolean and not null, with stamps in milliseconds since 1970.
+        A reading for each metric that is a number or a boolean and not null, with stamps in milliseconds since 1970. Its item is the
+        number of the metric in its message, whatever is read of the others.
     """
     nodes: dict[tuple[str, str], _Node] = {}
     found, num_missing = Found(), 0
-    for birth in births:
-        topic, payload = Topic.of(birth.topic), _parse(birth.payload)
-        if topic is not None and payload is not None:
-            _learn(nodes, topic, payload)
+    _learn_all(nodes, births)
     for line, message in messages:
         place, topic = Place(line, None, message.payload), Topic.of(message.topic)
         payload = _parse(message.payload)
         if payload is None:
             found.refuse(place, "unparseable_message", "A Sparkplug B message requires a protobuf payload; got something else.")
-        elif topic is None or topic.kind not in _READINGS:
+        elif topic is None or topic.kind not in (*_BIRTHS, *_DATA):
             found.refuse(place, "no_reading", "A Sparkplug B reading requires a birth or data message; got one about the session.")
         else:
             node = _learn(nodes, topic, payload)
@@ -102,6 +106,55 @@ def decode_sparkplug(messages: Sequence[tuple[int, Message]], births: Sequence[M
     return found.decoded()
 
 
+def needed_births(messages: Sequence[tuple[int, Message]], births: Sequence[Message], wanted: Collection[int]) -> dict[int, bytes]:
+    """Return what it takes to decode some data messages without those before them.
+
+    Args:
+        messages: in their order, each with its line.
+        births: as `decode_sparkplug` takes them.
+        wanted: the lines of some messages.
+
+    Returns:
+        By line, the payload of a birth of the message's own metrics, as the newest births before it describe them; a message that needs
+        none, or whose births are missing, is left out.
+    """
+    nodes: dict[tuple[str, str], _Node] = {}
+    needed: dict[int, bytes] = {}
+    _learn_all(nodes, births)
+    for line, message in messages:
+        _learn_all(nodes, [message] if is_birth(message.topic) else [])
+        topic = Topic.of(message.topic) if line in wanted else None
+        node = None if topic is None or topic.kind not in _DATA else nodes.get((topic.group, topic.node))
+        birth = None if topic is None or node is None else _birth_of(node, topic, _parse(message.payload))
+        if birth:
+            needed[line] = birth
+    return needed
+
+
+def alone(message: Message, birth: bytes | None) -> list[Message]:
+    """Return births which, before a data message, have it decoded as after those that `needed_births` looked at, and after no others."""
+    topic = Topic.of(message.topic)
+    if topic is None or topic.kind not in _DATA:
+        return []
+    node = replace(message, topic=f"{NAMESPACE}/{topic.group}/NBIRTH/{topic.node}", payload=b"", content_type=None)
+    if topic.device is None:
+        return [replace(node, payload=birth or b"")]
+    return [node, replace(node, topic=f"{NAMESPACE}/{topic.group}/DBIRTH/{topic.node}/{topic.device}", payload=birth or b"")]
+
+
+def _birth_of(node: _Node, topic: Topic, payload: Any) -> bytes:  # noqa: ANN401
+    """Return a birth of the metrics of a payload which it does not describe itself."""
+    birth = payload_class()()
+    for metric in [] if payload is None else payload.metrics:
+        name = _name_of(node, metric)
+        datatype = node.datatypes.get((topic.device, name), 0) if name is not None else 0
+        if name is not None and (not metric.name or (datatype and not metric.datatype)):
+            described = birth.metrics.add(name=name.encode(), datatype=datatype, is_null=True)
+            if metric.HasField("alias"):
+                described.alias = metric.alias
+    return bytes(birth.SerializeToString())
+
+
 def _parse(payload: bytes) -> Any:  # noqa: ANN401 (a message that protobuf makes)
     """Return the payload; None where the bytes are none."""
     from google.protobuf.message import DecodeError
@@ -110,6 +163,13 @@ def _parse(payload: bytes) -> Any:  # noqa: ANN401 (a message that protobuf make
         return payload_class().FromString(payload)
     except DecodeError:
         return None
+
+
+def _learn_all(nodes: dict[tuple[str, str], _Node], births: Sequence[Message]) -> None:
+    for birth in births:
+        topic, payload = Topic.of(birth.topic), _parse(birth.payload)
+        if topic is not None and payload is not None:
+            _learn(nodes, topic, payload)
 
 
 def _learn(nodes: dict[tuple[str, str], _Node], topic: Topic, payload: Any) -> _Node:  # noqa: ANN401
@@ -140,50 +200,52 @@ def _count_missing(node: _Node, topic: Topic, payload: Any) -> int:  # noqa: ANN
 
 def _read_metrics(found: Found, node: _Node, topic: Topic, place: Place, payload: Any) -> None:  # noqa: ANN401
     for item, metric in enumerate(payload.metrics):
-        here = Place(place.line, item, place.payload)
-        name = node.aliases.get(metric.alias) if metric.HasField("alias") and not metric.name else _name(metric)
+        here = Place(place.line, item, place.payload) if len(payload.metrics) > 1 else place
+        name = _name_of(node, metric)
         if name is None:
-            found.refuse(here, "missing_birth", f"Alias {metric.alias} requires the birth that names it; got none from {topic.device_id}.")
+            found.refuse(here, MISSING_BIRTH, f"Alias {metric.alias} requires the birth that names it; got none from {topic.device_id}.")
             continue
         if metric.is_null or name.startswith(_OF_THE_SESSION):
             continue
         datatype = metric.datatype or node.datatypes.get((topic.device, name), 0)
-        if not datatype and not _is_plain(metric):
-            found.refuse(
-                here, "missing_birth", f"{name[:80]} requires a datatype, its own or from a birth; got none from {topic.device_id}."
-            )
+        sent = _sent(metric)
+        if not datatype and sent in _WHOLE:  # -1 is sent as a great positive number
+            found.refuse(here, MISSING_BIRTH, f"{name[:80]} requires a datatype, its own or from a birth; got none from {topic.device_id}.")
             continue
         said_at = metric if metric.HasField("timestamp") else payload
         ts = str(said_at.timestamp) if said_at.HasField("timestamp") else None
-        value = _value(metric, datatype)
+        value = _value(metric, sent, datatype)
         if value is not None:
-            found.add(here, ts=ts, device_id=as_text(topic.device_id), metric=name, value=value, quality=_quality(metric))
+            found.add(here, ts=ts, device_id=topic.device_id, metric=name, value=value, quality=_quality(metric))
+        elif sent is not None and datatype in _NUMBERS:
+            found.refuse(here, "unparseable_message", f"{name[:80]} requires a value of its datatype, {datatype}; got one in {sent}.")
 
 
-def _is_plain(metric: Any) -> bool:  # noqa: ANN401
-    """Whether a value says its type by itself; whole numbers do not, because negative ones are sent as great positive ones."""
-    return not (metric.HasField("int_value") or metric.HasField("long_value"))
+def _sent(metric: Any) -> str | None:  # noqa: ANN401
+    """Return the field that holds the value; None where there is none that we know."""
+    for name in _VALUES:
+        if metric.HasField(name):
+            return name
+    return None
 
 
-def _value(metric: Any, datatype: int) -> str | None:  # noqa: ANN401
-    """Return a number as text, a boolean as 1 or 0; None for texts, dates, data sets and what is not there."""
-    whole = metric.int_value if metric.HasField("int_value") else metric.long_value if metric.HasField("long_value") else None
+def _value(metric: Any, sent: str | None, datatype: int) -> str | None:  # noqa: ANN401
+    """Return a number as text, a boolean as 1 or 0; None for texts, dates, data sets, what is not there and what is of another type."""
     bits = _SIGNED_BITS.get(datatype) or _UNSIGNED_BITS.get(datatype)
-    if bits is not None and whole is not None:
-        kept = whole % 2**bits
+    if sent in _WHOLE and bits is not None:
+        kept = getattr(metric, sent) % 2**bits
         return str(kept - 2**bits if datatype in _SIGNED_BITS and kept >= 2 ** (bits - 1) else kept)
-    if metric.HasField("float_value") and datatype in (_FLOAT, 0):
-        return as_text(metric.float_value)
-    if metric.HasField("double_value") and datatype in (_DOUBLE, 0):
-        return as_text(metric.double_value)
-    if metric.HasField("boolean_value") and datatype in (_BOOLEAN, 0):
+    if sent in _REAL and datatype in (_FLOAT, _DOUBLE, 0):
+        value = repr(getattr(metric, sent))
+        return as_text(float(value)) if "e" in value else value.removesuffix(".0")
+    if sent == "boolean_value" and datatype in (_BOOLEAN, 0):
         return "1" if metric.boolean_value else "0"
     return None
 
 
 def _quality(metric: Any) -> str | None:  # noqa: ANN401
     """Return our code of the property Quality: 0 is good, and a bad one is never 0; None where it has none."""
-    for key, value in _properties(metric):
+    for key, value in _properties(metric) if metric.HasField("properties") else ():
         if key == b"Quality":
             return "0" if value.int_value == _GOOD else str(value.int_value or -1)
     return None
@@ -191,6 +253,11 @@ def _quality(metric: Any) -> str | None:  # noqa: ANN401
 
 def _properties(metric: Any) -> Iterator[tuple[bytes, Any]]:  # noqa: ANN401
     return zip(metric.properties.keys, metric.properties.values, strict=False)
+
+
+def _name_of(node: _Node, metric: Any) -> str | None:  # noqa: ANN401
+    """Return the name of a metric; None where its birth would say it."""
+    return node.aliases.get(metric.alias) if metric.HasField("alias") and not metric.name else _name(metric)
 
 
 def _name(metric: Any) -> str:  # noqa: ANN401

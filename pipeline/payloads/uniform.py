@@ -1,7 +1,7 @@
 """JSON objects of a few shapes, parsed all at once: devices of one kind send the same members in the same order.
 
 A shape becomes a regular expression that only plain JSON of exactly this shape can match: one object, no escapes, no arrays, numbers of
-at most 17 digits. Every other text is left to `json_pointers.py`, which reads it to the same result, one by one. Called by that.
+at most 17 digits. Every other text is left to `json_decoder.py`, which reads it to the same result, one by one. Called by that.
 """
 
 import json

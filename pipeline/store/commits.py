@@ -58,7 +58,7 @@ def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq:
 
     Args:
         handle: as `Lake.commit` gives it.
-        frame: rows in the table's own schema and order.
+        frame: rows in the table's own schema and order; columns that a table of before does not have are added to it.
         app_id: the fence; a commit of the same one since the handle was loaded makes this one fail.
         seq: the number to record.
         fence: recorded too, where the writer has one.
@@ -71,6 +71,7 @@ def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq:
         handle,
         frame,
         mode="append",
+        schema_mode="merge" if frame.width > len(handle.schema().fields) else None,
         writer_properties=writer_for(handle),
         commit_properties=recorded(*records),
         post_commithook_properties=HOOKS,

@@ -204,8 +204,10 @@ def scan_handle(handle: DeltaTable) -> pl.LazyFrame:
     files = local_files(handle.file_uris())
     if files == handle.file_uris():
         return pl.scan_delta(handle)
-    partitions = dict.fromkeys(handle.metadata().partition_columns, pl.Date)
-    return pl.scan_parquet(files, hive_schema=partitions, hive_partitioning=True, glob=False)
+    partitions, columns = dict.fromkeys(handle.metadata().partition_columns, pl.Date), pl.scan_delta(handle).collect_schema()
+    return pl.scan_parquet(
+        files, schema=columns, missing_columns="insert", hive_schema=partitions, hive_partitioning=True, glob=False
+    ).select(columns.names())
 
 
 def local_files(uris: Iterable[str]) -> list[str]:

@@ -6,11 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.payloads.line_protocol import decode_line_protocol
 from pipeline.settings import Route
-from tests.messages import ARRIVED, READINGS, STAMP, broken, message, numbers, rows, said
+from tests.messages import ARRIVED, READINGS, STAMP, as_found, broken, frame, message, numbers, rows, said
 
 # No backslash: before a comma, a space or an equals sign line protocol itself cannot tell it from an escape.
+SIGNS = st.sampled_from([*'mdab,= \\"#', *"\n\r\t\x1f\xa0\x00é٣"])
+PIECES = SIGNS | st.sampled_from(["m,device=d", " value=", " a=1", ",b=2i", " 17", " -5", "t", "Fa", "1.", "\r\n"])
+ROUTES = st.sampled_from([Route(), Route(device_tag="a"), Route(device_tag="none")])
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")) | st.just(" "), min_size=1, max_size=6)
+LINE = r"[ma](,(a|device|Sensor)=[a1]){0,3} {1,2}(a|value|\x1f|\xa0)=(1|2i|-1\.5e3|t|x|\"\nm b=2\"),?b=1u( -?[0-9]{1,3})? ?[\r\n#]?"
+LINES = st.from_regex(LINE, fullmatch=True)
 NAMES = NAMES.filter(lambda name: "\\" not in name and not name.startswith(("#", '"')) and '"' not in name and name == name.strip())
 
 
@@ -76,6 +82,21 @@ def test_comments_and_blank_lines_are_nothing_and_a_bad_line_harms_no_other():
     found = [message(payload)]
     assert rows(found)["value"].to_list() == ["1", "2"]
     assert broken(found) == [("message:0[1]", b"not a line", "unparseable_message")]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.lists(PIECES | LINES, max_size=12).map("".join), min_size=1, max_size=4), ROUTES)
+def test_all_at_once_and_one_by_one_read_the_same(texts, route):
+    """Shown to fail by Python's blanks in Rust's words, by splitting quoted texts, and by an item for each comment."""
+    messages = frame(texts)
+    assert as_found(decode_line_protocol(messages, route)) == as_found(decode_line_protocol(messages, route, in_bulk=False))
+
+
+def test_plain_lines_are_read_all_at_once(monkeypatch):
+    """Shown to fail by an expression that matches nothing."""
+    monkeypatch.setattr("pipeline.payloads.line_protocol._read_line", None)
+    text = "cpu,host=a usage=1,idle=2i,on=true 17\r\n# comment\n\npower,device=d value=-1.5e3"
+    assert len(decode_line_protocol(frame([text] * 3), Route()).rows) == 3 * 4
 
 
 def test_texts_alone_are_no_reading():

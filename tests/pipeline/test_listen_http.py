@@ -23,6 +23,8 @@ from pipeline.listen.inbox import Inbox, Stored
 from pipeline.schemas import Readings
 from pipeline.settings import HTTP_TOKEN, ListenSettings, Settings
 from pipeline.store.lake import Lake
+from tests.fuzz import VALID
+from tests.messages import STAMP, rows
 from tests.waiting import until
 
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "listen", "http", "--port", "0", "--json"]
@@ -30,6 +32,7 @@ ANY_PORT = HttpOptions(port=0)
 SHORT = ListenSettings(max_message_bytes=1024)
 READING = b'{"ts": "2026-03-02T00:00:00Z", "device_id": "pump-1", "metric": "flow", "value": 1.5}'
 JSON = {"Content-Type": "application/json"}
+EVENT = VALID["cloud_event"]
 GZIP = {**JSON, "Content-Encoding": "gzip"}
 
 
@@ -92,6 +95,22 @@ def test_the_topic_is_the_rest_of_the_path(client: httpx.Client, here: Path, pat
 def test_each_format_is_taken_with_its_type(client: httpx.Client, here: Path, media_type: str) -> None:
     assert client.post("/readings", content=b"x", headers={"Content-Type": f"{media_type.upper()}; charset=UTF-8"}).status_code == 200
     assert stored(here)[-1].message.content_type == media_type
+
+
+def test_an_event_whose_envelope_is_in_headers_is_read_as_the_same_in_structured_mode(client: httpx.Client, here: Path) -> None:
+    headers = {
+        **JSON,
+        "ce-specversion": "1.0",
+        "ce-id": "17",
+        "ce-source": "/halle%20%C3%A9",
+        "ce-type": "reading",
+        "ce-time": "2026-01-01T00:00:00Z",
+    }
+    assert client.post("/readings/site/7", content=b'{"power": 1.5}', headers=headers).json() == {"stored": 1}
+    message = stored(here)[-1].message
+    assert rows([message]).select("ts", "device_id", "metric", "value", "seq").rows() == [(STAMP, "/halle é", "power", "1.5", "17")]
+    assert client.post("/readings", content=EVENT, headers={**headers, "Content-Type": "application/cloudevents+json"}).status_code == 200
+    assert stored(here)[-1].message.payload == EVENT
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from pipeline.listen.mqtt_broker import Credentials
 from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.settings import Settings
 from tests.brokers import NOON, Mosquitto, inbox_of, listening, payloads_of, refusal, running
+from tests.fuzz import EVENT
+from tests.messages import rows
 from tests.waiting import until
 
 FULL = {"max_inbox_bytes": 1024**2}
@@ -161,6 +163,16 @@ def test_a_message_that_is_too_long_is_kept_cut_and_marked(broker, tmp_path, cap
         until(lambda: source.counts()["acknowledged"] == 2)
         assert source.counts()["cut_short"] == 1
     assert [(m.payload, m.content_type) for m in inbox_of(settings)] == [(b"x" * 1024, CUT_SHORT), (b"y" * 1024, None)]
+
+
+def test_an_event_whose_envelope_is_in_user_properties_is_read_as_the_same_in_structured_mode(broker, tmp_path, caplog):
+    settings = broker.settings(tmp_path / "lake")
+    with listening(settings, caplog) as source:
+        broker.publish("a", b"m value=1.5", content_type="text/plain", user=[*EVENT.items(), ("site", "b")])
+        broker.publish("a", b"m,device=d value=2", content_type="text/plain", user=[("site", "b")])
+        until(lambda: source.counts()["acknowledged"] == 2)
+    found = rows(inbox_of(settings)).select("device_id", "metric", "value", "seq").rows()
+    assert found == [("m", "value", "1.5", "7"), ("d", "m", "2", None)]
 
 
 def test_a_message_that_its_publisher_does_not_want_confirmed_is_stored_all_the_same(broker, tmp_path, caplog):

@@ -9,11 +9,13 @@ import polars as pl
 import pytest
 
 from pipeline.payloads.choose import UNKNOWN
-from pipeline.settings import Route
+from pipeline.payloads.cloud_events import structured
+from pipeline.payloads.message import Message
+from pipeline.settings import ListenSettings, Route
 from tests.messages import message, rows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "payloads.md").read_text(encoding="utf-8")
-SECTIONS = [section for section in PAGE.split("\n## ") if re.search(r"^```(json|text|base64)$", section, flags=re.MULTILINE)]
+SECTIONS = [section for section in PAGE.split("\n## ") if re.search(r"^```(json|text|base64|http)$", section, flags=re.MULTILINE)]
 
 
 def block(section: str, language: str) -> str | None:
@@ -28,20 +30,39 @@ def table(section: str) -> list[dict[str, str]]:
     return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
 
 
+def routes(section: str) -> tuple[Route, ...]:
+    """Return the routes that a section configures."""
+    return ListenSettings(**tomllib.loads(block(section, "toml") or "").get("listen", {})).routes
+
+
+def sent(section: str) -> Message:
+    """Return the message of a section."""
+    topic, request = re.search(r"^Topic `(.+)`$", section, flags=re.MULTILINE), block(section, "http")
+    if request is None:
+        payload = block(section, "json") or block(section, "text") or base64.b64decode(block(section, "base64") or "")
+        return message(payload, topic="any" if topic is None else topic[1])
+    head, _, body = request.partition("\n\n")
+    headers = dict(line.split(": ", 1) for line in head.splitlines()[1:])
+    attributes = {name.removeprefix("ce-"): value for name, value in headers.items()}
+    content_type, payload = structured(attributes, headers["Content-Type"], body.encode())
+    return message(payload, content_type=content_type)
+
+
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.splitlines()[0])
 def test_an_example_gives_the_readings_of_its_table(section):
     """Shown to fail by another number in a table, and by a route without its pointers."""
-    encoded = block(section, "base64")
-    payload = block(section, "json") or block(section, "text") or base64.b64decode(encoded or "")
-    topic = re.search(r"^Topic `(.+)`$", section, flags=re.MULTILINE)
-    route = Route(**tomllib.loads(block(section, "toml") or ""))
-    found = rows([message(payload, topic="any" if topic is None else topic[1])], route)
+    found = rows([sent(section)], *routes(section))
     expected = pl.DataFrame(table(section)).with_columns(pl.col("ts").str.to_datetime(time_unit="us", time_zone="UTC"))
     assert found.select(expected.columns).rows() == expected.rows()
 
 
 def test_every_format_has_an_example():
-    assert len(SECTIONS) == 10
+    assert len(SECTIONS) == 12
+
+
+def test_every_block_of_settings_is_one():
+    blocks = re.findall(r"^```toml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert [len(ListenSettings(**tomllib.loads(text)["listen"]).routes) for text in blocks] == [1, 1, 1, 1]
 
 
 def test_every_reason_is_on_the_page():

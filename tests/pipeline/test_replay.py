@@ -1,9 +1,14 @@
 """Quarantined messages, parsed again: what is good now becomes the readings it would have been, once."""
 
 import json
+import shutil
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -15,13 +20,15 @@ from pipeline.listen.inbox import Inbox
 from pipeline.listen.replay import replay_quarantine
 from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.schemas import Quarantine, Readings
-from pipeline.settings import MetricSettings, Settings
+from pipeline.settings import ListenSettings, MetricSettings, Route, Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.known_units import KnownUnits
 from pipeline.store.lake import Lake
+from tests.messages import sparkplug
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
+LATIN_SENML = "application/senml+json; charset=iso-8859-1"
 
 
 def reading(value: float | str, *, days_ago: float = 0, **more: object) -> dict[str, object]:
@@ -39,11 +46,20 @@ class Site:
         """Return the same lake under other settings."""
         return Site(self.settings.lake, unit)
 
+    def with_route(self, **route):
+        """Return the same lake under one route."""
+        site = Site(self.settings.lake)
+        site.settings = site.settings.model_copy(update={"listen": ListenSettings(routes=(Route(**route),))})
+        return site
+
     def receive(self, *payloads, topic="site/d", content_type=None):
         """Take messages in, and drain them."""
-        inbox = Inbox(self.settings.state_dir)
-        inbox.put([Message("mqtt", topic, json.dumps(payload).encode(), NOON, content_type) for payload in payloads])
-        inbox.close()
+        self.receive_messages(*(Message("mqtt", topic, json.dumps(payload).encode(), NOON, content_type) for payload in payloads))
+
+    def receive_messages(self, *messages):
+        """Take messages in, as they are, and drain them."""
+        with closing(Inbox(self.settings.state_dir)) as inbox:
+            inbox.put([replace(message, received_at=NOON) for message in messages])
         drain(self.settings, self.clock)
 
     def replay(self, **options):
@@ -121,6 +137,66 @@ def test_the_beginning_of_a_message_is_never_a_reading(site) -> None:
     site.receive(reading(5.0), content_type=CUT_SHORT)
     assert site.table(Quarantine)["error_code"].to_list() == ["too_long"]
     assert site.replay() == (0, 0, 1, {"too_long": 1})
+
+
+def test_a_payload_is_read_again_under_the_content_type_that_it_came_with(site) -> None:
+    """Shown to fail by a quarantine without it: the bytes are no UTF-8, and a record of SenML is read without its base."""
+    pack = [{"bn": "größe/", "bt": NOON.timestamp() - 5, "n": "x", "v": 1}, {"n": "t", "u": "bar", "v": 5}]
+    site.receive_messages(Message("mqtt", "a", json.dumps(pack, ensure_ascii=False).encode("latin-1"), NOON, LATIN_SENML))
+    site = site.with_unit("kPa")
+    assert site.replay() == (1, 0, 0, {})
+    assert site.table().filter(metric="t").select("series_id", "ts", "value").row(0) == ("größe/t", NOON - timedelta(seconds=5), 500.0)
+
+
+def test_an_item_that_was_cut_out_of_another_character_set_is_read_again(site) -> None:
+    """Shown to fail by keeping the character set of the message."""
+    array = json.dumps([reading(1.0, days_ago=1), reading(5.0, unit="bar", note="größe")], ensure_ascii=False)
+    site.receive_messages(Message("mqtt", "a", array.encode("utf-16"), NOON, "application/json; charset=utf-16"))
+    assert site.with_unit("kPa").replay() == (1, 0, 0, {})
+
+
+def test_a_route_mends_a_wrong_content_type(site) -> None:
+    site.receive(reading(5.0), content_type="application/vnd.influx.line-protocol")
+    assert site.replay() == (0, 0, 1, {"unparseable_message": 1})
+    assert site.with_route(format="json").replay() == (1, 0, 0, {})
+
+
+def test_a_quarantine_of_before_is_read_and_gains_what_was_not_kept(site) -> None:
+    """Shown to fail by a write that adds no columns."""
+    lake = Lake(site.settings.lake)
+    lake.create_all()
+    shutil.rmtree(lake.table_uri(Quarantine))
+    kept = {name: dtype for name, dtype in Quarantine.columns.items() if name not in Quarantine.added}
+    DeltaTable.create(lake.table_uri(Quarantine), pl.Schema(kept), partition_by=["ingest_date"])
+    row = ("mqtt:site/d", "a", json.dumps(reading(5.0)).encode(), "unknown_format", "", NOON, NOON.date())
+    write_deltalake(lake.table_uri(Quarantine), pl.DataFrame([row], schema=kept, orient="row"), mode="append")
+    assert site.replay(is_dry_run=True)[0] == 1
+    site.receive("no reading", content_type="application/json")
+    assert sorted(site.table(Quarantine)["content_type"], key=str) == [None, "application/json"]
+    assert site.replay() == (1, 0, 1, {"unknown_format": 1})
+
+
+def test_a_sparkplug_metric_is_read_again_by_the_births_before_it(site) -> None:
+    """Shown to fail by a quarantine without births, and by those of the message before it in the same replay."""
+    for number, name in enumerate((b"t", b"u")):
+        birth = sparkplug("DBIRTH", {"name": name, "alias": 1, "datatype": 3, "is_null": True}, device="d")
+        data = sparkplug("DDATA", {"alias": 1, "int_value": 5}, device="d", seq=number, at=NOON - 60 * DAY)
+        site.receive_messages(birth, data)
+    site.receive_messages(sparkplug("NBIRTH"), sparkplug("DDATA", {"alias": 1, "int_value": 5}, device="d", at=NOON - DAY))
+    assert site.replay(accept=("stale_timestamp",)) == (2, 0, 4, {"no_reading": 3, "missing_birth": 1})
+    assert sorted(site.table()["series_id"]) == ["plant/gateway/d/t", "plant/gateway/d/u"]
+
+
+def test_a_missing_birth_is_made_up_for_by_a_later_one_on_a_persons_word_alone(site) -> None:
+    """Shown to fail by numbering the metrics that are read: the text, whose name nobody knew, shifts the others."""
+    named = {"name": b"v", "datatype": 10, "double_value": 1.0}
+    site.receive_messages(sparkplug("NDATA", {"alias": 1, "string_value": b"on"}, {"alias": 2, "int_value": 5}, named, at=NOON))
+    assert sorted(site.table(Quarantine)["error_code"]) == ["missing_birth", "missing_birth"]
+    births = [{"name": b"s", "alias": 1, "datatype": 12, "is_null": True}, {"name": b"t", "alias": 2, "datatype": 3, "is_null": True}]
+    site.receive_messages(sparkplug("NBIRTH", *births))
+    assert site.replay()[:2] == (0, 0)
+    assert site.replay(accept=("missing_birth",)) == (1, 0, 2, {"no_reading": 2})  # the birth, and the text
+    assert site.table().filter(metric="t")["value"].to_list() == [5.0]
 
 
 def test_rows_of_files_are_named_and_left(site, tmp_path) -> None:

@@ -6,21 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.payloads.sparkplug import is_birth
-from pipeline.payloads.sparkplug_schema import payload_class
+from pipeline.payloads.sparkplug import alone, is_birth, needed_births
 from pipeline.settings import Route
-from tests.messages import READINGS, STAMP, STAMP_S, broken, message, numbers, rows
+from tests.messages import READINGS, STAMP, STAMP_S, broken, message, numbers, rows, sparkplug
 
 DOUBLE, INT32, BOOLEAN, STRING = 10, 3, 11, 12
-
-
-def sparkplug(kind, *metrics, device=None, seq=0, timestamp=STAMP_S * 1000):
-    """Return a message of a node, or of a device below it, with metrics by their fields."""
-    payload = payload_class()(timestamp=timestamp, seq=seq)
-    for fields in metrics:
-        payload.metrics.add(**fields)
-    topic = "/".join(["spBv1.0", "plant", kind, "gateway", *([] if device is None else [device])])
-    return message(payload.SerializeToString(), topic=topic)
 
 
 @settings(deadline=None, max_examples=40)
@@ -95,6 +85,39 @@ def test_nulls_texts_and_metrics_of_the_session_are_no_readings():
         {"name": b"power", "datatype": DOUBLE, "double_value": 1.0, "is_historical": True, "timestamp": STAMP_S * 1000},
     ]
     assert rows([sparkplug("NBIRTH", *metrics)]).select("ts", "device_id", "metric").rows() == [(STAMP, "plant/gateway", "power")]
+
+
+def test_births_of_one_route_name_the_metrics_of_another():
+    """Shown to fail by decoding each route by itself."""
+    birth = sparkplug("DBIRTH", {"name": b"m", "alias": 1, "datatype": INT32, "is_null": True}, device="d")
+    found = rows([birth, sparkplug("DDATA", {"alias": 1, "int_value": 2}, device="d")], Route(topic="spBv1.0/+/DDATA/+/{device_id}"))
+    assert found.select("device_id", "metric", "value").rows() == [("d", "m", "2")]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "field", "sent"), [(INT32, "double_value", 1.5), (BOOLEAN, "int_value", 1), (DOUBLE, "string_value", b"1")]
+)
+def test_a_value_of_another_type_than_its_metric_has_is_broken_alone(datatype, field, sent):
+    """Shown to fail by leaving it out in silence."""
+    good = {"name": b"g", "datatype": 9, "double_value": 1.5}
+    odd = sparkplug("NDATA", {"name": b"m", "datatype": datatype, field: sent}, good)
+    assert rows([odd]).select("item", "metric", "value").rows() == [(1, "g", "1.5")]
+    assert broken([odd]) == [("message:0[0]", odd.payload, "unparseable_message")]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from(["NBIRTH", "DBIRTH", "NDATA", "DDATA"]), st.integers(1, 2), st.booleans()), max_size=8))
+def test_a_message_alone_is_read_as_it_was_among_the_others(kinds):
+    """What a replay needs. Shown to fail by births that forget nothing, and by leaving out those of the device."""
+    messages = []
+    for number, (kind, alias, is_typed) in enumerate(kinds):
+        named = {"name": b"m%d" % number, "datatype": INT32} if "BIRTH" in kind else {"datatype": INT32} if is_typed else {}
+        messages.append(sparkplug(kind, {"alias": alias, "int_value": number, **named}, device="d" if kind[0] == "D" else None))
+    needed = needed_births(list(enumerate(messages)), [], range(len(messages)))
+    for number, each in enumerate(messages):
+        one = [*alone(each, needed.get(number)), each]
+        whole = rows(messages).filter(line=number)
+        assert rows([*messages, *one]).filter(line=len(messages) + len(one) - 1).drop("line").equals(whole.drop("line"))
 
 
 @pytest.mark.parametrize(("code", "expected"), [(192, "0"), (500, "500"), (0, "-1")])

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.payloads.decode import decode
-from pipeline.payloads.json_pointers import decode_json, decode_ndjson
+from pipeline.payloads.json_decoder import decode_json, decode_ndjson
 from pipeline.payloads.rows import MESSAGES_SCHEMA, Decoded
 from pipeline.settings import Route
 from tests.messages import READINGS, STAMP, STAMP_S, broken, message, numbers, rows, said
@@ -131,8 +131,8 @@ def test_pointers_to_objects_and_beyond_scalars_read_the_same_in_bulk(device, ts
 
 def test_objects_of_one_shape_are_parsed_in_bulk(monkeypatch):
     """Shown to fail by a pattern that matches nothing."""
-    monkeypatch.setattr("pipeline.payloads.json_pointers.parse", None)
-    monkeypatch.setattr("pipeline.payloads.json_pointers.parse_items", None)
+    monkeypatch.setattr("pipeline.payloads.json_decoder.parse", None)
+    monkeypatch.setattr("pipeline.payloads.json_decoder.parse_items", None)
     flat = '{"ts": 1, "device_id": "d", "metric": "m", "value": 1.5}'
     nested = '{"ts": 1, "device_id": "d", "metrics": {"a": 1, "b": 2}}'
     texts = [flat] * COPIES + [nested] * COPIES + [f"[{flat}, {flat}]", f"[{nested},{nested}]"] * COPIES
@@ -142,7 +142,7 @@ def test_objects_of_one_shape_are_parsed_in_bulk(monkeypatch):
 def test_faults_at_regular_distances_do_not_hide_the_shape_of_the_others(monkeypatch):
     """Shown to fail by a sample of every n-th message, which is bad in each of them: four times slower."""
     good = '{"ts": 1, "device_id": "d", "metric": "m", "value": 1.5}'
-    monkeypatch.setattr("pipeline.payloads.json_pointers.lay_out", None)
+    monkeypatch.setattr("pipeline.payloads.json_decoder.lay_out", None)
     texts = [good[:20] if number % 10 == 0 else good for number in range(4000)]
     decoded = decode_json(frame(texts), Route())
     assert (len(decoded.rows), len(decoded.broken)) == (3600, 400)
