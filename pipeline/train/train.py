@@ -22,7 +22,7 @@ from pipeline.evaluate.scoring import METRICS, MODEL, Period, Scoreboard, score_
 from pipeline.prepare.join_covariates import chosen_names, join_covariates
 from pipeline.prepare.on_time import known_on_time
 from pipeline.prepare.sequences import Panel, match_series, to_panel
-from pipeline.prepare.splits import Split, split_panel
+from pipeline.prepare.splits import Split, check_borders, split_panel
 from pipeline.schemas import Observations, Readings
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
@@ -54,6 +54,15 @@ class TrainRequest:
     train_end: datetime | None = None
     validation_end: datetime | None = None
     promote: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse borders that are naive or not in order.
+
+        Raises:
+            SettingsError: for a naive one.
+            DataError: when they are not in order.
+        """
+        check_borders("A training", self.train_end, self.validation_end)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -193,11 +193,14 @@ def test_every_stage_that_reads_or_writes_the_lake_alone_is_tried_again() -> Non
 
 def test_a_fault_inside_a_flow_is_one_sentence_and_no_traceback(prefect_server: str, tmp_path: Path) -> None:
     """Shown to fail by leaving the logs of runs on the terminal."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "ingest", "nothing.csv", "--json", "--lake", str(tmp_path)]
+    (tmp_path / "readings.csv").write_text("device_id,ts,flow\nnorth,2026-01-01T00:00Z,1\n")
+    verb = ["ingest", str(tmp_path / "readings.csv"), "--json", "--lake", str(tmp_path / "readings.csv")]
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *verb]
     environment = {**os.environ, "PREFECT_API_URL": prefect_server}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "ingest requires a file, a folder or a pattern that exists; got nothing.csv, which does not. Check the path.\n"
+    assert done.stderr.startswith(f"A lake requires a place that can be written; got '{tmp_path / 'readings.csv'}'")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_tune_flow_finds_what_the_call_finds(plain: River, flowing: River) -> None:
