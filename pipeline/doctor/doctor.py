@@ -6,6 +6,7 @@ round, because damage hides damage: a table whose log is torn says nothing about
 
 import json
 import logging
+import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -18,11 +19,12 @@ from pipeline.doctor.repair import keep_to_inbox, mend_log, note_lost_messages, 
 from pipeline.doctor.salvage import SIDE_FILES, salvage
 from pipeline.doctor.state import examine_databases, examine_inbox, examine_snapshots, inbox_numbers
 from pipeline.doctor.tables import TableExamination, examine_table, schema_named
-from pipeline.errors import SettingsError, StoreError
+from pipeline.errors import FormatError, SettingsError, StoreError
 from pipeline.schemas import TABLES, Observations, Readings, Scores
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
+from pipeline.store.state_files import connect
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +95,23 @@ def _local(settings: Settings) -> Lake:
         )
     if not any(Path(settings.lake, schema.name).is_dir() for schema in TABLES):
         raise StoreError(f"tidecast doctor requires a lake; got {settings.lake!r}, which has none. Run `tidecast ingest` first.")
-    return Lake(settings.lake)
+    lake = Lake(settings.lake)
+    _refuse_later_formats(lake, settings.state_dir)
+    return lake
+
+
+def _refuse_later_formats(lake: Lake, state_dir: Path) -> None:
+    """Refuse what a later tidecast wrote: to us it would look damaged."""
+    for schema in TABLES:
+        try:
+            lake.open(schema)
+        except FormatError:
+            raise
+        except StoreError:  # a finding
+            continue
+    for path in state_dir.glob("*.db"):
+        with suppress(sqlite3.Error):  # a finding too
+            connect(path).close()
 
 
 def _examined(lake: Lake, state_dir: Path, clock: Clock, *, deep: bool) -> DoctorReport:

@@ -23,6 +23,7 @@ from polars.exceptions import ComputeError, PanicException
 
 from pipeline.errors import LeaseLostError, StoreError
 from pipeline.schemas import TABLES, Forecasts, Readings, TableSchema
+from pipeline.store.formats import DESCRIPTION, described, require_known
 from pipeline.store.upkeep import EVERY, HOOKS, recorded, tidy
 
 T = TypeVar("T")
@@ -116,10 +117,11 @@ class Lake:
             version: the table version to see; None for the newest.
 
         Raises:
+            FormatError: when a later tidecast wrote it.
             StoreError: when the table is missing, its log is damaged, or it has no such version any more.
         """
         try:
-            return DeltaTable(self.table_uri(schema), version=version, storage_options=self.storage_options)
+            handle = DeltaTable(self.table_uri(schema), version=version, storage_options=self.storage_options)
         except TableNotFoundError as error:
             if version is not None and self._has(schema):  # the commits that it rests on were cut from the log
                 raise StoreError(
@@ -135,6 +137,8 @@ class Lake:
                 f"The table {schema.name} requires a readable log for {wanted}; got {_first_line(error)}. "
                 "Run `tidecast doctor`: it says what is damaged, and with --repair mends it."
             ) from error
+        require_known(f"The table {schema.name}", described(handle.metadata().description))
+        return handle
 
     def version(self, schema: type[TableSchema]) -> int:
         """Return the newest version of one table; 0 is the empty table that was created."""
@@ -236,6 +240,7 @@ class Lake:
                 schema=schema.polars(),
                 mode="error",
                 name=schema.name,
+                description=DESCRIPTION,
                 partition_by=[schema.partition_by],
                 configuration=_properties(schema),
                 storage_options=self.storage_options,

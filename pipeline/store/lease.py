@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.errors import LeaseLostError
 from pipeline.schemas import EPOCH, MICROSECOND
-from pipeline.store.state_files import connect, reported
+from pipeline.store.state_files import connect, name_format, reported
 
 FILE_NAME = "leases.db"
 SCHEMA = "CREATE TABLE IF NOT EXISTS leases (name TEXT PRIMARY KEY, token INTEGER NOT NULL, holder TEXT NOT NULL, ends_us INTEGER NOT NULL)"
@@ -114,6 +114,7 @@ class Leases:
                 connection.execute("BEGIN IMMEDIATE")
                 with connection:
                     connection.execute(SCHEMA)
+                    name_format(connection)
                     yield connection
 
 
