@@ -15,7 +15,7 @@ PACKED_BYTES = 200_000  # of one lake: it stays in the history of the repository
 
 @pytest.mark.parametrize("place", PACKED, ids=lambda place: place.name)
 def test_a_lake_of_a_release_gives_the_answers_that_it_gave_then(place: Path, tmp_path: Path) -> None:
-    """Shown to fail by a drain that begins anew, by forgetting the snapshot's ladder, and by a column left out of the scores."""
+    """Shown to fail by another name for the fence of the inbox: the drain takes everything once more."""
     recorded = unpack(place, tmp_path)
     assert all(recorded.values())  # each question has an answer that could be another
     assert examine(settings_of(tmp_path), SystemClock(), deep=True).is_healthy
