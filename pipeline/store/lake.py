@@ -22,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from polars.exceptions import ComputeError, PanicException
 
 from pipeline.errors import LeaseLostError, StoreError
+from pipeline.failpoints import failpoint
 from pipeline.schemas import TABLES, Forecasts, Readings, TableSchema
 from pipeline.store.formats import DESCRIPTION, described, require_known
 from pipeline.store.upkeep import EVERY, HOOKS, recorded, tidy
@@ -268,6 +269,7 @@ def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq:
     Raises:
         CommitFailedError: on a conflict; `Lake.commit` catches it and tries again.
     """
+    failpoint("lake.before_write")
     records = [Transaction(app_id, seq), *([] if fence is None else [Transaction(fence.app_id, fence.token)])]
     write_deltalake(
         handle,
