@@ -15,6 +15,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
+from flows.quiet import hush
 from pipeline.failpoints import VARIABLE
 from pipeline.listen.inbox import Inbox
 from pipeline.payloads.message import Message
@@ -36,7 +37,8 @@ AT_THE_WRITE = "lake.before_write:1:stop"
 
 @pytest.fixture(scope="module")
 def prefect_server() -> Iterator[str]:
-    """Start one Prefect server for all runs."""
+    """Start one Prefect server for all runs, and let it phone nobody."""
+    hush()
     with prefect_test_harness(server_startup_timeout=120):
         yield PREFECT_API_URL.value()
     gc.collect()  # here, where what Prefect left open is excused
