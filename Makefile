@@ -33,6 +33,7 @@ test: setup  ## Run every test
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 faults: setup  ## Kill, fuzz and disorder everything at full size: half an hour, for the table of docs/reliability.md
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.upgrade
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.run
 
 check: setup  ## Hold format, lint, types, documents and packaging to the rules

@@ -14,7 +14,7 @@ COPY pipeline pipeline
 COPY flows flows
 RUN pip install --no-deps --no-build-isolation . && pip check
 # A named volume takes the owner of the folder it covers.
-RUN useradd --uid 10001 --home-dir /tmp --no-create-home tidecast && install -d -o 10001 -g 10001 /lake /state
+RUN useradd --uid 10001 --home-dir /tmp --no-create-home tidecast && install -d -o 10001 -g 10001 /lake /state && install -d -o 1883 -g 1883 /certificates
 
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001

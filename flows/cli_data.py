@@ -2,15 +2,11 @@
 
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from flows.cli_options import AsJson, Lake, NoOrchestrator, SettingsFile, duration_option, instant_option, read_settings
-
-if TYPE_CHECKING:
-    from pipeline.doctor.hashes import HashReport
-    from pipeline.store.maintenance import MaintenanceReport
 
 data_app = typer.Typer(help="Known public data sets: list them, fetch one.", no_args_is_help=True)
 
@@ -97,17 +93,12 @@ def maintain(
     no_orchestrator: NoOrchestrator = False,  # noqa: ARG001 (never uses Prefect)
 ) -> None:
     """Merge the lake's small files, delete those that nothing refers to any more, and record content hashes for `doctor --deep`."""
+    from flows import direct
     from flows.console import busy, stdout, table, write_json
-    from pipeline.doctor.hashes import record_hashes
-    from pipeline.store.lake import Lake as OpenLake
-    from pipeline.store.maintenance import compact, vacuum
 
     settings = read_settings(settings_file, lake)
-    opened = OpenLake(settings.lake)
     with busy("compacting, vacuuming and hashing"):
-        done: dict[str, MaintenanceReport | HashReport] = {"compacted": compact(opened), "vacuumed": vacuum(opened)}
-        if not settings.is_remote:  # an object store checks its objects itself
-            done["hashed"] = record_hashes(opened, settings.state_dir)
+        done = direct.maintain(settings)
     if as_json:
         write_json({step: report.to_dict() for step, report in done.items()})
         return

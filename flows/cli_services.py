@@ -64,7 +64,7 @@ def serve(
     as_json: AsJson = False,
     no_orchestrator: NoOrchestrator = False,
 ) -> None:
-    """Run the flows on their schedules: ingest and forecast every tick, train daily, backtest weekly."""
+    """Run the flows on their schedules: ingest and forecast every tick, maintain and train daily, backtest weekly."""
     from pipeline.errors import SettingsError
 
     if no_orchestrator:

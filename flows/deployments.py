@@ -1,7 +1,7 @@
 """The schedules: what runs when, with `tidecast serve`, against a standing Prefect server.
 
-Ticks and ingests never queue up: a run that finds one going on is cancelled, because the next does its work too. Trainings and backtests
-wait for each other. Correctness rests on the fences in the store, not on these limits.
+Ticks, ingests and maintenance never queue up: a run that finds one of its kind going on is cancelled, because the next does its work too.
+Trainings and backtests queue. Correctness rests on the fences in the store, not on these limits.
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,15 @@ from pipeline.errors import SettingsError
 from pipeline.settings import Settings
 
 DEFAULT_TICK = timedelta(minutes=5)  # where the settings leave the sample interval to be inferred
-DAILY, WEEKLY = "30 2 * * *", "30 3 * * 0"  # UTC, when a site is quiet
+# UTC, when a site is quiet; the tables are tidied before a training reads them
+TIDY, DAILY, WEEKLY = "30 1 * * *", "30 2 * * *", "30 3 * * 0"
 
 DROP = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 QUEUE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 
 
 def deployments(settings: Settings, landing: Path) -> list[RunnerDeployment]:
-    """Return the four flows with their schedules.
+    """Return the flows with their schedules.
 
     Args:
         settings: every run works with these; only what differs from the defaults is stored with Prefect. Keep passwords out of
@@ -38,6 +39,7 @@ def deployments(settings: Settings, landing: Path) -> list[RunnerDeployment]:
     from flows.backtest import backtest
     from flows.forecast import forecast
     from flows.ingest import ingest_landing
+    from flows.maintain import maintain
     from flows.train import train  # here, because Lightning comes with it: `require_server` refuses before that
 
     tick = settings.prepare.sample_interval or DEFAULT_TICK
@@ -45,6 +47,7 @@ def deployments(settings: Settings, landing: Path) -> list[RunnerDeployment]:
     return [
         _deployment(ingest_landing, Interval(tick, slug="landing"), DROP, {**given, "folder": str(landing.resolve())}),
         _deployment(forecast, Interval(tick, slug="tick"), DROP, given),
+        _deployment(maintain, Cron(TIDY, timezone="UTC", slug="tidy"), DROP, given),
         _deployment(train, Cron(DAILY, timezone="UTC", slug="daily"), QUEUE, given),
         _deployment(backtest, Cron(WEEKLY, timezone="UTC", slug="weekly"), QUEUE, given),
     ]

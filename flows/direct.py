@@ -12,11 +12,13 @@ from flows.console import report_epoch, report_step
 from pipeline.clock import SystemClock
 
 if TYPE_CHECKING:
+    from pipeline.doctor.hashes import HashReport
     from pipeline.evaluate.backtest import BacktestReport, BacktestRequest
     from pipeline.forecast.rolling import ForecastReport
     from pipeline.ingest.ingest import IngestOptions, IngestReport
     from pipeline.prepare.regularise import RegulariseReport
     from pipeline.settings import Settings
+    from pipeline.store.maintenance import MaintenanceReport
     from pipeline.study.depth_report import DepthReport
     from pipeline.study.plan import DepthRequest
     from pipeline.study.tune import TuneReport, TuneRequest
@@ -72,6 +74,19 @@ def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestRepor
     from pipeline.evaluate.backtest import backtest as score_past_origins
 
     return score_past_origins(settings, request, SystemClock())
+
+
+def maintain(settings: "Settings") -> "dict[str, MaintenanceReport | HashReport]":
+    """Merge the lake's small files, delete those that nothing refers to any more, and record content hashes; a report for each step."""
+    from pipeline.doctor.hashes import record_hashes
+    from pipeline.store.lake import Lake
+    from pipeline.store.maintenance import compact, vacuum
+
+    lake = Lake(settings.lake)
+    done: dict[str, MaintenanceReport | HashReport] = {"compacted": compact(lake), "vacuumed": vacuum(lake)}
+    if not settings.is_remote:  # an object store checks its objects itself
+        done["hashed"] = record_hashes(lake, settings.state_dir)
+    return done
 
 
 def tune(request: "TuneRequest", settings: "Settings") -> "TuneReport":

@@ -1,6 +1,7 @@
 """The stages and studies as Prefect flow runs, called from the command line; `flows.direct` offers the same functions without Prefect.
 
-Without PREFECT_API_URL, Prefect starts a server for the length of the process (some 15 s), with the database that `tidecast ui` shows.
+Without PREFECT_API_URL, Prefect starts a server for the length of the process (some 15 s), with the database that `tidecast ui` shows. So
+what a moment's look shows to be impossible is refused before.
 """
 
 import asyncio
@@ -29,8 +30,18 @@ def _keep_prefect_off_the_terminal() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def _require_observations(settings: "Settings") -> None:
+    from pipeline.schemas import Observations
+    from pipeline.store.lake import Lake
+
+    Lake(settings.lake).open(Observations)
+
+
 def ingest(paths: list[Path], options: "IngestOptions", settings: "Settings") -> IngestOutcome:
     """Ingest files and folders, then bring the observations up to them."""
+    from pipeline.ingest.ingest import plan_paths
+
+    plan_paths(paths, options)
     from flows.ingest import ingest as flow
 
     _keep_prefect_off_the_terminal()
@@ -39,6 +50,7 @@ def ingest(paths: list[Path], options: "IngestOptions", settings: "Settings") ->
 
 def train(request: "TrainRequest", settings: "Settings") -> "TrainReport":
     """Train a model on the lake's observations."""
+    _require_observations(settings)
     from flows.train import train as flow
 
     _keep_prefect_off_the_terminal()
@@ -47,6 +59,9 @@ def train(request: "TrainRequest", settings: "Settings") -> "TrainReport":
 
 def forecast(origins: int, settings: "Settings") -> "ForecastReport":
     """Forecast from the newest closed ticks."""
+    from pipeline.tracking.registry import require_champion
+
+    require_champion(settings)
     from flows.forecast import forecast as flow
 
     _keep_prefect_off_the_terminal()
@@ -55,6 +70,9 @@ def forecast(origins: int, settings: "Settings") -> "ForecastReport":
 
 def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestReport":
     """Backtest the champion."""
+    from pipeline.tracking.registry import require_champion
+
+    require_champion(settings)
     from flows.backtest import backtest as flow
 
     _keep_prefect_off_the_terminal()
@@ -63,6 +81,7 @@ def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestRepor
 
 def tune(request: "TuneRequest", settings: "Settings") -> "TuneReport":
     """Search for good settings."""
+    _require_observations(settings)
     from flows.tune import tune as flow
 
     _keep_prefect_off_the_terminal()
@@ -71,6 +90,7 @@ def tune(request: "TuneRequest", settings: "Settings") -> "TuneReport":
 
 def study_depth(request: "DepthRequest", settings: "Settings") -> "DepthReport":
     """Compare depths, each tuned on its own."""
+    _require_observations(settings)
     from flows.study import study_depth as flow
 
     _keep_prefect_off_the_terminal()

@@ -5,6 +5,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from pipeline.errors import SettingsError
+
+
+def require_aware(who: str, **instants: datetime | None) -> None:
+    """Refuse an instant without a time zone, before something is started with it that would fail on it much later.
+
+    Args:
+        who: takes the instants, as the subject of a sentence.
+        **instants: by the name they were given under; None passes.
+
+    Raises:
+        SettingsError: naming the first naive one.
+    """
+    for name, instant in instants.items():
+        if instant is not None and instant.tzinfo is None:
+            raise SettingsError(f"{who} requires instants with a time zone; got {name}={instant}. Add one, as in {instant}Z.")
+
 
 class Clock(Protocol):
     """Tells the present instant, UTC-aware."""

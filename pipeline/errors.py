@@ -4,7 +4,8 @@
     ├── SettingsError    the settings, the flags or the environment ask for something impossible
     ├── DataError        the input cannot be used: a missing file, a missing column, too little history
     ├── StoreError       the lake or the state folder is damaged, locked or fenced off
-    │   └── LeaseLostError   another process has taken over what this one was doing
+    │   ├── LeaseLostError   another process has taken over what this one was doing
+    │   └── FormatError      a later tidecast wrote it, in a format that this one does not know
     └── ModelError       a model that cannot be built, loaded or trusted
         └── CausalityError   a forecaster that would read the future
 
@@ -30,6 +31,10 @@ class StoreError(TidecastError):
 
 class LeaseLostError(StoreError):
     """A process that was paused for so long that another one has taken over: it must not write any more."""
+
+
+class FormatError(StoreError):
+    """A lake or a state folder in the format of a later tidecast: it must be neither read nor changed."""
 
 
 class ModelError(TidecastError):

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,14 @@ import jsonschema
 import pytest
 import yaml
 
+from pipeline.clock import SystemClock
+from pipeline.listen.inbox import Inbox
 from pipeline.settings import load_settings
+from pipeline.store.lease import Leases
 
 ROOT = Path(__file__).parents[1]
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY")
+DONE = "service_completed_successfully"
 VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)")  # ${NAME…}, not $${NAME}
 
 # In a process of its own: to import MLflow takes seconds and gives other people's warnings, which are errors here.
@@ -75,20 +80,22 @@ def images_are_pinned(compose: Stack) -> Iterator[str]:
 
 
 def services_are_health_checked(compose: Stack) -> Iterator[str]:
-    """Every service has a complete check, without curl: not every image has it."""
+    """Every service that goes on has a complete check, without curl: not every image has it."""
     for name, service in compose["services"].items():
+        if service["restart"] == "no":
+            continue
         check = service.get("healthcheck", {})
         if not {"test", "interval", "timeout", "retries", "start_period"} <= check.keys() or "curl" in str(check["test"]):
             yield f"{name} requires a complete health check without curl; got {check}"
 
 
 def dependencies_are_healthy_first(compose: Stack) -> Iterator[str]:
-    """What a service waits for exists, and is waited for until it is healthy."""
+    """What a service waits for exists, and is waited for until it is healthy, or done where it runs once."""
     for name, service in compose["services"].items():
-        targets = service.get("depends_on", {})
-        for target in targets:
-            if target not in compose["services"] or dict(targets)[target] != {"condition": "service_healthy"}:
-                yield f"{name} requires a service that is healthy first; got {target}"
+        for target, condition in service.get("depends_on", {}).items():
+            is_done = compose["services"].get(target, {}).get("restart") == "no"
+            if target not in compose["services"] or condition != {"condition": DONE if is_done else "service_healthy"}:
+                yield f"{name} requires a service that is healthy, or done, first; got {target}"
 
 
 def services_are_unprivileged(compose: Stack) -> Iterator[str]:
@@ -187,6 +194,8 @@ BREAKAGES: tuple[tuple[Rule, str, object], ...] = (
     (services_are_health_checked, "services/mlflow/healthcheck/test", ["CMD", "curl", "-f", "http://127.0.0.1:5000/health"]),
     (dependencies_are_healthy_first, "services/worker/depends_on/prefect", {"condition": "service_healthy"}),
     (dependencies_are_healthy_first, "services/worker/depends_on/mlflow/condition", "service_started"),
+    (dependencies_are_healthy_first, "services/worker/depends_on/mlflow/condition", DONE),
+    (dependencies_are_healthy_first, "services/mosquitto/depends_on/certificates/condition", "service_started"),
     (services_are_unprivileged, "services/mlflow/user", "0:0"),
     (services_are_unprivileged, "services/mlflow/user", "root"),
     (services_are_unprivileged, "services/mlflow/cap_add", ["NET_ADMIN"]),
@@ -242,13 +251,37 @@ def test_the_example_holds_no_secret():
     assert set(secrets.values()) == {""}
 
 
-def test_the_worker_is_given_settings_that_exist(monkeypatch, tmp_path):
+@pytest.mark.parametrize("service", ["worker", "listener", "follower"])
+def test_each_process_of_ours_is_given_settings_that_exist(service, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    environment = stack()["services"]["worker"]["environment"] | {"TIDECAST_LAKE": "/lake"}
+    environment = stack()["services"][service]["environment"] | {"TIDECAST_LAKE": "/lake"}
     for name in (name for name in environment if name.startswith("TIDECAST_")):
         monkeypatch.setenv(name, environment[name])
     settings = load_settings()
     assert (settings.lake, str(settings.state_dir), settings.tracking_uri) == ("/lake", "/state", "http://mlflow:5000")
+
+
+def is_healthy(service: str, state_dir: Path) -> bool:
+    """Return what the check of a service says of a state folder."""
+    *_, script = stack()["services"][service]["healthcheck"]["test"]
+    return (
+        subprocess.run([sys.executable, "-c", script.replace("/state", str(state_dir))], capture_output=True, check=False).returncode == 0
+    )
+
+
+def test_the_listener_is_healthy_when_its_inbox_can_be_read(tmp_path):
+    assert not is_healthy("listener", tmp_path)
+    Inbox(tmp_path).close()
+    assert is_healthy("listener", tmp_path)
+
+
+def test_the_follower_is_healthy_while_its_lease_is_renewed(tmp_path):
+    leases, now = Leases(tmp_path), SystemClock().now()
+    assert not is_healthy("follower", tmp_path)
+    token = leases.take("forecast/tidecast/lease", "me", now, timedelta(seconds=60))
+    assert is_healthy("follower", tmp_path)
+    leases.renew("forecast/tidecast/lease", token, now, timedelta(seconds=-1))
+    assert not is_healthy("follower", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["servers", "worker"])

@@ -15,7 +15,7 @@ LEAVES = {"pipeline.errors", "pipeline.clock", "pipeline.failpoints", "pipeline.
 ARROWS = {
     "models": set(),
     "pipeline.errors": set(),
-    "pipeline.clock": set(),
+    "pipeline.clock": {"pipeline.errors"},
     "pipeline.failpoints": {"pipeline.errors"},
     "pipeline.schemas": set(),
     "pipeline.stopping": set(),

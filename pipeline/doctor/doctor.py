@@ -6,6 +6,7 @@ round, because damage hides damage: a table whose log is torn says nothing about
 
 import json
 import logging
+import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -18,7 +19,7 @@ from pipeline.doctor.repair import keep_to_inbox, mend_log, note_lost_messages, 
 from pipeline.doctor.salvage import SIDE_FILES, salvage
 from pipeline.doctor.state import examine_databases, examine_handovers, examine_inbox, examine_snapshots, inbox_numbers
 from pipeline.doctor.tables import TableExamination, examine_table, schema_named
-from pipeline.errors import SettingsError, StoreError
+from pipeline.errors import FormatError, SettingsError, StoreError
 from pipeline.listen.inbox import FILE_NAME as INBOX
 from pipeline.listen.inbox import SCHEMA as INBOX_SCHEMA
 from pipeline.schemas import TABLES, Observations, Readings, Scores
@@ -28,6 +29,7 @@ from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
 from pipeline.store.observations import APP_ID
 from pipeline.store.snapshot_pointers import SnapshotPointers
+from pipeline.store.state_files import connect
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,23 @@ def _local(settings: Settings) -> Lake:
         )
     if not any(Path(settings.lake, schema.name).is_dir() for schema in TABLES):
         raise StoreError(f"tidecast doctor requires a lake; got {settings.lake!r}, which has none. Run `tidecast ingest` first.")
-    return Lake(settings.lake)
+    lake = Lake(settings.lake)
+    _refuse_later_formats(lake, settings.state_dir)
+    return lake
+
+
+def _refuse_later_formats(lake: Lake, state_dir: Path) -> None:
+    """Refuse what a later tidecast wrote: to us it would look damaged."""
+    for schema in TABLES:
+        try:
+            lake.open(schema)
+        except FormatError:
+            raise
+        except StoreError:  # a finding
+            continue
+    for path in state_dir.glob("*.db"):
+        with suppress(sqlite3.Error):  # a finding too
+            connect(path).close()
 
 
 def _examined(lake: Lake, state_dir: Path, clock: Clock, *, deep: bool) -> DoctorReport:

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 
 from pipeline.schemas import TABLES
 from pipeline.store.lake import Lake
-from pipeline.store.state_files import connect, reported
+from pipeline.store.state_files import connect, name_format, reported
 
 logger = logging.getLogger(__name__)
 
@@ -131,4 +131,5 @@ def _database(state_dir: Path) -> Iterator[sqlite3.Connection]:
             with connection:
                 for statement in SCHEMA:
                     connection.execute(statement)
+                name_format(connection)
                 yield connection

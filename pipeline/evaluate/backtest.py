@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.clock import Clock
+from pipeline.clock import Clock, require_aware
 from pipeline.errors import DataError
 from pipeline.evaluate.baselines import MIN_HISTORY, statistical
 from pipeline.evaluate.illustrate import illustrate
@@ -54,11 +54,15 @@ class BacktestRequest:
     budget: timedelta = timedelta(seconds=60)
 
     def __post_init__(self) -> None:
-        """Refuse a stride that goes nowhere.
+        """Refuse a stride that goes nowhere, and instants that are naive or not in order.
 
         Raises:
-            DataError: for a stride below 1.
+            SettingsError: for a naive instant.
+            DataError: for a stride below 1, or an end before the start.
         """
+        require_aware("A backtest", start=self.start, end=self.end)
+        if self.start is not None and self.end is not None and self.end < self.start:
+            raise DataError(f"A backtest requires a start before its end; got {self.start} and {self.end}. Correct them.")
         if self.stride < 1:
             raise DataError(f"A backtest requires a stride of at least 1 tick; got {self.stride}. Give 1 for every origin.")
 

@@ -143,9 +143,12 @@ def score_forecaster(
             for name, quantiles_OHQ in _baselines(inputs.values_TB[:, column], origins_O, board, season_of(config)):
                 board.add(name, actuals_TB[targets_OH, column], quantiles_OHQ, against)
     if not board.num_origins:
+        num_ticks = (period.end - period.start) // truth.interval
+        observed = "" if num_ticks < config.horizon else " without a series that was observed on time"
         raise DataError(
-            f"A backtest requires origins with a horizon of {config.horizon} ticks between {period.start:%Y-%m-%d %H:%M} and "
-            f"{period.end:%Y-%m-%d %H:%M}; got none. Widen the period or ingest more."
+            f"A score requires a period of at least {config.horizon} ticks, the horizon, in which a series was observed; got {num_ticks}"
+            f"{observed}, from {period.start:%Y-%m-%d %H:%M} to {period.end:%Y-%m-%d %H:%M} UTC. "
+            "Widen the period, ingest more, or use a model with a shorter horizon."
         )
     return board
 

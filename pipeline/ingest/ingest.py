@@ -113,9 +113,7 @@ def ingest_paths(settings: Settings, paths: Sequence[Path], options: IngestOptio
         DataError: when a path, a file or a column cannot be used; where its first rows show it, before anything is stored.
         StoreError: when the lake cannot be written.
     """
-    stamps = StampRules(options.time_zone, options.epoch_unit)
-    files, ignored = discover(paths, options.format)
-    plans, others = plan_files(files, options.mapping, stamps)
+    plans, others, ignored = plan_paths(paths, options)
     lake, catalog = Lake(settings.lake), Catalog(settings.state_dir)
     lake.create_all()
     name = _run_name(plans, options)
@@ -128,6 +126,26 @@ def ingest_paths(settings: Settings, paths: Sequence[Path], options: IngestOptio
     catalog.end_ingest(name)
     left_out = [f"{path.name}: left out, its name ends like no format of readings." for path in ignored]
     return run.report(plans, (*(note for plan in plans for note in plan.notes), *others, *left_out, *run.notes()))
+
+
+def plan_paths(paths: Sequence[Path], options: IngestOptions) -> tuple[list[FilePlan], list[str], list[Path]]:
+    """Look at the first rows of every file and decide how it is read; nothing is stored.
+
+    Args:
+        paths: files, folders (with all below them) or glob patterns.
+        options: what the user says about the files.
+
+    Returns:
+        The plans, a sentence for each file without readings, and the files whose names end like no format.
+
+    Raises:
+        SettingsError: when an option is impossible.
+        DataError: when a path, a file or a column cannot be used, as far as its first rows show it.
+    """
+    stamps = StampRules(options.time_zone, options.epoch_unit)
+    files, ignored = discover(paths, options.format)
+    plans, others = plan_files(files, options.mapping, stamps)
+    return plans, others, ignored
 
 
 def _run_name(plans: Sequence[FilePlan], options: IngestOptions) -> str:

@@ -12,11 +12,9 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.clock import Clock
-from pipeline.ingest.formats import discover
-from pipeline.ingest.ingest import IngestOptions, IngestReport
-from pipeline.ingest.plan import FilePlan, plan_files
+from pipeline.ingest.ingest import IngestOptions, IngestReport, plan_paths
+from pipeline.ingest.plan import FilePlan
 from pipeline.ingest.raw import RawBatch
-from pipeline.ingest.timestamps import StampRules
 from pipeline.ingest.validate import Rules, Verdict, quarantined, validate
 from pipeline.schemas import UTC_US, Plans
 from pipeline.settings import Settings
@@ -41,9 +39,7 @@ def ingest_plans(settings: Settings, paths: Sequence[Path], options: IngestOptio
         DataError: when a path, a file or a column cannot be used.
         StoreError: when the lake cannot be written.
     """
-    stamps = StampRules(options.time_zone, options.epoch_unit)
-    files, ignored = discover(paths, options.format)
-    file_plans, others = plan_files(files, options.mapping, stamps)
+    file_plans, others, ignored = plan_paths(paths, options)
     lake = Lake(settings.lake)
     lake.create_all()
     counts, reasons, series = Counter[str](), Counter[str](), set[str]()

@@ -17,7 +17,7 @@ from pipeline.clock import Clock
 from pipeline.failpoints import failpoint
 from pipeline.payloads.message import Message
 from pipeline.schemas import EPOCH, MICROSECOND
-from pipeline.store.state_files import connect, make_in_wal_mode, reported
+from pipeline.store.state_files import connect, make_in_wal_mode, name_format, reported
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class Inbox:
                 make_in_wal_mode(self.path, SCHEMA)
             self._file = _file_of(self.path)
             self._connection = connect(self.path)
+            name_format(self._connection)
             self._connection.execute(NAME_IT, (uuid.uuid4().hex,))
             (self.name,) = self._connection.execute("SELECT name FROM identity").fetchone()
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.schemas import EPOCH, MICROSECOND
-from pipeline.store.state_files import connect, reported
+from pipeline.store.state_files import connect, name_format, reported
 
 FILE_NAME = "landing.db"
 SCHEMA = (
@@ -67,6 +67,7 @@ class LandingLedger:
             self._connection = connect(self._path)
             for statement in SCHEMA:
                 self._connection.execute(statement)
+            name_format(self._connection)
 
     def known(self) -> set[FileVersion]:
         """Return every file that was recorded, as it was then."""

@@ -10,6 +10,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.clock import require_aware
 from pipeline.errors import DataError
 from pipeline.prepare.sequences import Panel
 from pipeline.settings import TrainSettings
@@ -41,6 +42,23 @@ class Split:
     def validation_rows(self, panel: Panel) -> NDArray[np.int64]:
         """Return for each series of a panel how many of its rows train or choose (B,)."""
         return panel.rows_until(self.validation_end)
+
+
+def check_borders(who: str, train_end: datetime | None, validation_end: datetime | None) -> None:
+    """Refuse borders that no panel could be split at, before one is read.
+
+    Args:
+        who: asks for the split.
+        train_end: None where the settings' fractions decide.
+        validation_end: the same.
+
+    Raises:
+        SettingsError: for a naive one.
+        DataError: when they are not in order.
+    """
+    require_aware(who, train_end=train_end, validation_end=validation_end)
+    if train_end is not None and validation_end is not None:
+        Split(train_end, validation_end)
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from pipeline.errors import StoreError
-from pipeline.store.state_files import connect, make_in_wal_mode, reported
+from pipeline.store.state_files import connect, format_of, make_in_wal_mode, reported
 
 FILE_NAME = "catalog.db"
 
-# One tuple of statements for each version of the file; append to it, never edit what was released.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
+# The statements that lead to each format of the file, oldest first; add to them, never edit what was released. Formats after 4 are called
+# `number_of` the release that brings them (`pipeline.store.formats`), so that an older one can say it.
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: (
         """
         CREATE TABLE series (
             series_id TEXT PRIMARY KEY, device_id TEXT NOT NULL, metric TEXT NOT NULL, unit TEXT, aggregation TEXT,
@@ -31,18 +31,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE TABLE positions (source TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT",
     ),
-    (
+    2: (
         "CREATE TABLE units (key TEXT PRIMARY KEY, unit TEXT NOT NULL) STRICT",
         "CREATE TABLE unfinished_ingests (run TEXT PRIMARY KEY, newest TEXT NOT NULL) STRICT",  # newest: JSON, us by series_id
     ),
-    (
+    3: (
         """
         CREATE TABLE device_attributes (
             device_id TEXT, name TEXT, value TEXT NOT NULL, PRIMARY KEY (device_id, name)
         ) STRICT, WITHOUT ROWID
         """,
     ),
-    (
+    4: (
         "ALTER TABLE series ADD COLUMN last_received INTEGER",
         "ALTER TABLE series ADD COLUMN resumed_at INTEGER",
         "ALTER TABLE series ADD COLUMN retired_at INTEGER",
@@ -55,7 +55,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
-)
+}
+NEWEST = max(MIGRATIONS)
 
 
 @contextmanager
@@ -80,21 +81,12 @@ def transaction(state_dir: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file to the newest schema, one transaction for all that is missing."""
-    if _user_version(connection) == len(MIGRATIONS):
+    """Bring the file to the newest format, one transaction for all that is missing."""
+    if format_of(connection) >= NEWEST:
         return
     connection.execute("BEGIN IMMEDIATE")
     with connection:
-        have = _user_version(connection)  # again, now that no other process can be at it
-        if have > len(MIGRATIONS):
-            raise StoreError(
-                f"The catalog requires a file of version {len(MIGRATIONS)} or older; got {have}. Use the tidecast that wrote it."
-            )
-        for statements in MIGRATIONS[have:]:
-            for statement in statements:
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
-
-def _user_version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+        have = format_of(connection)  # again, now that no other process can be at it
+        for statement in (statement for number, statements in MIGRATIONS.items() if number > have for statement in statements):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {max(have, NEWEST)}")

@@ -9,6 +9,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties, write_deltalake
 
 from pipeline.errors import LeaseLostError
+from pipeline.failpoints import failpoint
 from pipeline.schemas import Forecasts
 
 # Rows are sorted by key inside a file, so the statistics of small row groups let a point query skip most of it.
@@ -66,6 +67,7 @@ def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq:
     Raises:
         CommitFailedError: on a conflict; `Lake.commit` catches it and tries again.
     """
+    failpoint("lake.before_write")
     records = [Transaction(app_id, seq), *([] if fence is None else [Transaction(fence.app_id, fence.token)])]
     write_deltalake(
         handle,

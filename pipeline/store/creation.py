@@ -7,6 +7,7 @@ from deltalake.exceptions import DeltaError
 
 from pipeline.errors import StoreError, first_line
 from pipeline.schemas import Readings, TableSchema
+from pipeline.store.formats import DESCRIPTION
 
 UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]=]")  # in a local path: decoded, a panic, taken for a partition
 
@@ -33,6 +34,7 @@ def create_table(table_uri: str, schema: type[TableSchema], storage_options: dic
             schema=schema.polars(),
             mode="error",
             name=schema.name,
+            description=DESCRIPTION,
             partition_by=[schema.partition_by],
             configuration=_properties(schema),
             storage_options=storage_options,

@@ -25,6 +25,7 @@ from pipeline.errors import StoreError, first_line
 from pipeline.schemas import TABLES, TableSchema
 from pipeline.store.commits import append_through
 from pipeline.store.creation import create_table
+from pipeline.store.formats import described, require_known
 from pipeline.store.upkeep import EVERY, tidy
 
 T = TypeVar("T")
@@ -88,10 +89,11 @@ class Lake:
             version: the table version to see; None for the newest.
 
         Raises:
+            FormatError: when a later tidecast wrote it.
             StoreError: when the table is missing, its log is damaged, or it has no such version any more.
         """
         try:
-            return DeltaTable(self.table_uri(schema), version=version, storage_options=self.storage_options)
+            handle = DeltaTable(self.table_uri(schema), version=version, storage_options=self.storage_options)
         except TableNotFoundError as error:
             if version is not None and self._has(schema):  # the commits that it rests on were cut from the log
                 raise StoreError(
@@ -107,6 +109,8 @@ class Lake:
                 f"The table {schema.name} requires a readable log for {wanted}; got {first_line(error)}. "
                 "Run `tidecast doctor`: it says what is damaged, and with --repair mends it."
             ) from error
+        require_known(f"The table {schema.name}", described(handle.metadata().description))
+        return handle
 
     def version(self, schema: type[TableSchema]) -> int:
         """Return the newest version of one table; 0 is the empty table that was created."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import LeaseLostError
-from pipeline.store.state_files import connect, reported
+from pipeline.store.state_files import connect, name_format, reported
 
 FILE_NAME = "leases.db"
 SCHEMA = """
@@ -129,6 +129,7 @@ class Leases:
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(SCHEMA)
+                name_format(connection)
             except BaseException:
                 connection.close()
                 raise

@@ -6,11 +6,12 @@ Called by whoever keeps such a file: the catalog, the leases, the inbox, the led
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.errors import StoreError
+from pipeline.store.formats import FORMAT, number_of, require_known
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -20,10 +21,28 @@ def connect(path: Path) -> sqlite3.Connection:
 
     A statement outside of BEGIN is a transaction of its own. A commit is an fsync, and who finds the file taken waits for
     `BUSY_TIMEOUT_S`. The connection is for one thread at a time, not for the one that made it alone.
+
+    Raises:
+        FormatError: when a later tidecast wrote the file.
     """
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA synchronous = FULL")
+    with ExitStack() as if_refused:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        if_refused.callback(connection.close)
+        connection.execute("PRAGMA synchronous = FULL")
+        require_known(f"The file {path.name}", format_of(connection))
+        if_refused.pop_all()
     return connection
+
+
+def format_of(connection: sqlite3.Connection) -> int:
+    """Return the number of the format that a SQLite file names; 0 where it names none."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def name_format(connection: sqlite3.Connection) -> None:
+    """Write our format into a SQLite file that names none: a new one, or one that is as old as formats are."""
+    if format_of(connection) == 0:
+        connection.execute(f"PRAGMA user_version = {number_of(FORMAT)}")
 
 
 def make_in_wal_mode(path: Path, statements: Sequence[str] = ()) -> None:

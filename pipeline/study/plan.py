@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.errors import SettingsError
+from pipeline.prepare.splits import check_borders
 from pipeline.settings import TrainSettings
 from pipeline.study.cells import DEPTHS, REFERENCE_DEPTH, Cell, matched_cells
 from pipeline.study.held_out import held_out
@@ -54,11 +55,13 @@ class DepthRequest:
     depths: tuple[int, ...] = DEPTHS
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be compared.
+        """Refuse what cannot be compared, and borders that are naive or not in order.
 
         Raises:
-            SettingsError: where there is nothing to compare with.
+            SettingsError: where there is nothing to compare with, and for a naive border.
+            DataError: when the borders are not in order.
         """
+        check_borders("A study of depth", self.train_end, self.validation_end)
         if REFERENCE_DEPTH not in self.depths or not set(self.depths) <= set(DEPTHS):
             raise SettingsError(f"A study of depth requires depths of {DEPTHS} with {REFERENCE_DEPTH} among them; got {self.depths}.")
 

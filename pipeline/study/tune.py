@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.clock import Clock
+from pipeline.prepare.splits import check_borders
 from pipeline.settings import Settings
 from pipeline.study.inputs import Step, StudyInputs
 from pipeline.study.knobs import Choice, Knob, Range, Value, spread, to_toml, value_of, with_knobs
@@ -49,6 +50,15 @@ class TuneRequest:
     trials: int = 20
     minutes: float | None = None
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse borders that are naive or not in order.
+
+        Raises:
+            SettingsError: for a naive one.
+            DataError: when they are not in order.
+        """
+        check_borders("A search", self.train_end, self.validation_end)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,11 +165,11 @@ def champion_version(settings: Settings) -> str | None:
         return _version_of(client, settings.tracking.model_name, CHAMPION)
 
 
-def champion(settings: Settings) -> LoadedModel:
-    """Load the serving model: the alias is resolved to a version once, and that version is what is loaded.
+def require_champion(settings: Settings) -> str:
+    """Return the version of the serving model, without loading it.
 
     Raises:
-        ModelError: when there is no champion, or its files are gone or damaged.
+        ModelError: when there is no champion.
         StoreError: when the registry cannot be read.
     """
     version = champion_version(settings)
@@ -178,7 +178,17 @@ def champion(settings: Settings) -> LoadedModel:
             f"A forecast requires a trained model; got no champion of {settings.tracking.model_name!r} in the registry. "
             "Run `tidecast train` first."
         )
-    return load_version(settings, version)
+    return version
+
+
+def champion(settings: Settings) -> LoadedModel:
+    """Load the serving model: the alias is resolved to a version once, and that version is what is loaded.
+
+    Raises:
+        ModelError: when there is no champion, or its files are gone or damaged.
+        StoreError: when the registry cannot be read.
+    """
+    return load_version(settings, require_champion(settings))
 
 
 def load_version(settings: Settings, version: str) -> LoadedModel:

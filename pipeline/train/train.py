@@ -22,7 +22,7 @@ from pipeline.evaluate.scoring import METRICS, MODEL, Period, Scoreboard, score_
 from pipeline.prepare.join_covariates import chosen_names, join_covariates
 from pipeline.prepare.on_time import known_on_time
 from pipeline.prepare.sequences import Panel, match_series, to_panel
-from pipeline.prepare.splits import Split, split_panel
+from pipeline.prepare.splits import Split, check_borders, split_panel
 from pipeline.schemas import Observations, Readings
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
@@ -55,6 +55,15 @@ class TrainRequest:
     train_end: datetime | None = None
     validation_end: datetime | None = None
     promote: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse borders that are naive or not in order.
+
+        Raises:
+            SettingsError: for a naive one.
+            DataError: when they are not in order.
+        """
+        check_borders("A training", self.train_end, self.validation_end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +99,12 @@ class TrainReport:
     def to_markdown(self) -> str:
         """Return a summary for people."""
         rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in self.metrics.items())
+        scores = f"| metric | value |\n|---|---|\n{rows}" if rows else "Not scored: neither period holds a whole horizon."
         return (
             f"Model version {self.model_version} ({'champion' if self.promoted else 'not promoted'}): {self.series} series, "
             f"{self.num_parameters:,} parameters, the weights of epoch {self.best_epoch + 1} of {self.epochs}.\n\n"
             f"Trained to {self.train_end:%Y-%m-%d %H:%M}, validated to {self.validation_end:%Y-%m-%d %H:%M} UTC.\n\n"
-            f"| metric | value |\n|---|---|\n{rows}\n"
+            f"{scores}\n"
         )
 
 
@@ -200,15 +210,28 @@ def _score(
 ) -> dict[str, tuple[Period, Scoreboard]]:
     """Score the validation period, and the test period where it holds an origin."""
     borders = {"validation": (split.train_end, split.validation_end), "test": (split.validation_end, truth.end)}
-    boards = {}
+    boards, horizon = {}, forecaster.config.horizon
     for name, (start, end) in borders.items():
-        num_origins = ((end - start) // truth.interval - forecaster.config.horizon) * len(truth.series_ids)
+        num_ticks = (end - start) // truth.interval
+        if num_ticks < horizon:
+            logger.warning("%s", _too_short(name, num_ticks, (truth.end - truth.start) // truth.interval, horizon))
+            continue
+        num_origins = (num_ticks - horizon) * len(truth.series_ids)
         period = Period(start=start, end=end, train_end=split.train_end, stride=max(1, num_origins // MAX_SCORED_ORIGINS))
         try:
             boards[name] = period, score_forecaster(forecaster, inputs, truth, period, calibrate=calibrate)
         except DataError as error:
             logger.warning("%s period not scored: %s", name, error)
     return boards
+
+
+def _too_short(period: str, num_ticks: int, num_in_all: int, horizon: int) -> str:
+    """Say what a period that holds no whole horizon would need, at its share of the history."""
+    enough = f", or ingest {-(-horizon * num_in_all // num_ticks):,} in all" if num_ticks else ""
+    return (
+        f"The {period} period requires at least {horizon} ticks, the horizon, to be scored; got {num_ticks} of {num_in_all:,} in all. "
+        f"Lower --horizon, set --train-end and --validation-end earlier{enough}."
+    )
 
 
 def _scalars(board: Scoreboard) -> dict[str, float]:

@@ -24,6 +24,7 @@ def test_ticks_follow_the_sample_interval_and_trainings_the_calendar(planned) ->
     assert {name: cadence(deployment) for name, deployment in planned.items()} == {
         "ingest-landing": "every 0:15:00",
         "forecast": "every 0:15:00",
+        "maintain": "cron 30 1 * * * UTC",
         "train": "cron 30 2 * * * UTC",
         "backtest": "cron 30 3 * * 0 UTC",
     }
@@ -32,7 +33,7 @@ def test_ticks_follow_the_sample_interval_and_trainings_the_calendar(planned) ->
 def test_a_tick_that_meets_another_is_dropped_and_a_training_waits(planned) -> None:
     limits = {name: deployment.concurrency_options.collision_strategy for name, deployment in planned.items()}
     drop, queue = ConcurrencyLimitStrategy.CANCEL_NEW, ConcurrencyLimitStrategy.ENQUEUE
-    assert limits == {"ingest-landing": drop, "forecast": drop, "train": queue, "backtest": queue}
+    assert limits == {"ingest-landing": drop, "forecast": drop, "maintain": drop, "train": queue, "backtest": queue}
     assert {deployment.concurrency_limit for deployment in planned.values()} == {1}
 
 

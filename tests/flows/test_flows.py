@@ -25,8 +25,11 @@ from flows.cli import app
 from flows.deployments import deployments
 from flows.forecast import advance, close, score
 from flows.ingest import ingest_files, ingest_landing, regularise_readings, take_landed
+from flows.maintain import maintain, merge_delete_and_hash
 from flows.tasks import is_transient
 from models.config import NetworkConfig
+from pipeline.clock import SystemClock
+from pipeline.doctor.doctor import examine
 from pipeline.errors import DataError, ModelError
 from pipeline.evaluate.backtest import BacktestReport, BacktestRequest
 from pipeline.forecast.rolling import ForecastReport
@@ -146,6 +149,12 @@ def test_an_empty_landing_folder_is_no_fault(prefect_server: str, tmp_path: Path
     assert ingest_landing(tmp_path, Settings(lake=str(tmp_path / "lake"))) is None
 
 
+def test_the_maintain_flow_records_the_hashes_that_a_deep_examination_needs(plain: River, flowing: River) -> None:
+    """Shown to fail by a flow that hashes nothing."""
+    assert list(maintain(flowing.settings)) == list(direct.maintain(plain.settings)) == ["compacted", "vacuumed", "hashed"]
+    assert examine(flowing.settings, SystemClock(), deep=True).hashed > 0
+
+
 def test_a_landed_file_is_ingested_once_and_a_bad_one_stops_nothing(prefect_server: str, readings: Path, tmp_path: Path) -> None:
     landing = tmp_path / "landing"
     landing.mkdir()
@@ -178,17 +187,20 @@ def test_only_what_may_mend_itself_is_tried_again(fault: Exception, again: bool)
 
 def test_every_stage_that_reads_or_writes_the_lake_alone_is_tried_again() -> None:
     """Shown to fail by a plain task in the flow `forecast`."""
-    for tried in (ingest_files, take_landed, regularise_readings, close, advance, score):
+    for tried in (ingest_files, take_landed, regularise_readings, close, advance, score, merge_delete_and_hash):
         assert (tried.retries, tried.retry_condition_fn, tried.cache_policy) == (3, is_transient, NO_CACHE)
 
 
 def test_a_fault_inside_a_flow_is_one_sentence_and_no_traceback(prefect_server: str, tmp_path: Path) -> None:
     """Shown to fail by leaving the logs of runs on the terminal."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "ingest", "nothing.csv", "--json", "--lake", str(tmp_path)]
+    (tmp_path / "readings.csv").write_text("device_id,ts,flow\nnorth,2026-01-01T00:00Z,1\n")
+    verb = ["ingest", str(tmp_path / "readings.csv"), "--json", "--lake", str(tmp_path / "readings.csv")]
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *verb]
     environment = {**os.environ, "PREFECT_API_URL": prefect_server}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "ingest requires a file, a folder or a pattern that exists; got nothing.csv, which does not. Check the path.\n"
+    assert done.stderr.startswith(f"A lake requires a place that can be written; got '{tmp_path / 'readings.csv'}'")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_tune_flow_finds_what_the_call_finds(plain: River, flowing: River) -> None:

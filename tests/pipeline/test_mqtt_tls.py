@@ -1,16 +1,22 @@
 """MQTT over TLS with a real Mosquitto: who the broker is, is checked always; who the listener is, where the broker asks."""
 
 import logging
+import subprocess
+import sys
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from pipeline.clock import SystemClock
 from pipeline.listen.mqtt import MqttSource
+from pipeline.listen.mqtt_broker import Credentials
 from tests.brokers import ANONYMOUS, Mosquitto, listening, refusal, running
 from tests.certificates import Authority
 from tests.waiting import until
+
+STACK = Path(__file__).parents[2] / "docker" / "mosquitto"
 
 # paho leaves the socket of a handshake that failed to the garbage collector
 left_open = pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
@@ -87,3 +93,19 @@ def test_a_listener_without_a_certificate_is_not_let_in_and_says_so(mutual, auth
     until(lambda: "it may want TLS, a certificate" in caplog.text)
     source.stop()
     assert "subscribed" not in caplog.text
+
+
+def test_the_certificates_of_the_stack_are_made_once_and_let_a_password_through(tmp_path, caplog):
+    """Shown to fail by certificates for the service's name alone."""
+    script = [sys.executable, str(STACK / "certificates.py"), str(tmp_path), "mosquitto"]
+    subprocess.run(script, check=True)
+    made = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    subprocess.run(script, check=True)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == made
+    assert {file.name: file.stat().st_mode & 0o777 for file in made} == {"ca.pem": 0o644, "broker.pem": 0o644, "broker.key": 0o600}
+    lines = (f"certfile {tmp_path}/broker.pem", f"keyfile {tmp_path}/broker.key", "allow_anonymous true")
+    with running(Mosquitto(tmp_path / "broker", *lines)) as broker:
+        settings = broker.settings(tmp_path / "lake", url=f"mqtts://localhost:{broker.port}", ca=tmp_path / "ca.pem")
+        with listening(settings, caplog, Credentials("tidecast", "secret")) as source:
+            broker.publish("a", b"1", ca=tmp_path / "ca.pem")
+            until(lambda: source.counts()["acknowledged"] == 1)

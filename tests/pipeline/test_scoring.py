@@ -62,7 +62,7 @@ def test_units_do_not_change_standardised_scores() -> None:
 def test_a_period_without_an_origin_is_refused(hours: tuple[int, int]) -> None:
     panel = hourly_panel(daily_cycle(NUM_TICKS, 1))
     start, end = (START + timedelta(hours=hour) for hour in hours)
-    with pytest.raises(DataError, match="A backtest requires origins"):
+    with pytest.raises(DataError, match="A score requires a period of at least 6 ticks"):
         score_forecaster(random_weights(), panel, panel, Period(start=start, end=end, train_end=START))
 
 
