@@ -47,7 +47,7 @@ class Readings(TableSchema):
         "source_seq": pl.Int64,  # the device's sequence number, else the position in the source
         "device_id": pl.String,
         "metric": pl.String,
-        "series_id": pl.String,  # device_id/metric
+        "series_id": pl.String,  # device_id/metric, by pipeline.store.identity
         "ts": UTC_US,  # event time, by the device
         "value": pl.Float64,  # canonical unit of the metric
         "unit": pl.String,  # canonical unit, null where none is known

@@ -11,10 +11,10 @@ import polars as pl
 
 from pipeline.schemas import Readings
 from pipeline.store.catalog import UNIT_INTERVALS
+from pipeline.store.identity import GENERIC_METRIC
 from pipeline.store.lake import Lake, read
 
 EVERY_DEVICE = "*"
-GENERIC_METRIC = "value"  # the metric of a series that has none: says nothing about its quantity
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pipeline.listen.inbox import Inbox
 from pipeline.listen.replay import replay_quarantine
 from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.schemas import Quarantine, Readings
-from pipeline.settings import MetricSettings, Settings
+from pipeline.settings import IngestSettings, MetricSettings, Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
 
@@ -112,6 +112,17 @@ def test_the_beginning_of_a_message_is_never_a_reading(site) -> None:
     site.receive(reading(5.0), content_type=CUT_SHORT)
     assert site.table(Quarantine)["error_code"].to_list() == ["too_long"]
     assert site.replay() == (0, 0, 1, {"too_long": 1})
+
+
+def test_series_beyond_the_limit_come_back_when_it_is_raised(site) -> None:
+    """Shown to fail by refusing every reading once the registry is full."""
+    site.settings = site.settings.model_copy(update={"ingest": IngestSettings(max_series=2)})
+    site.receive(reading(1.0), reading(2.0, device_id="e"), reading(3.0, device_id="f"), reading(4.0, days_ago=1))
+    assert site.table()["value"].sort().to_list() == [1.0, 2.0, 4.0]
+    assert site.replay() == (0, 0, 1, {"too_many_series": 1})
+    site.settings = site.settings.model_copy(update={"ingest": IngestSettings(max_series=3)})
+    assert site.replay() == (1, 0, 0, {})
+    assert site.table()["series_id"].unique().sort().to_list() == ["d/t", "e/t", "f/t"]
 
 
 def test_rows_of_files_are_named_and_left(site, tmp_path) -> None:

@@ -112,6 +112,17 @@ def test_a_given_series_id_is_kept_and_taken_apart_at_its_last_slash(given_id, d
     assert found.accepted.select("series_id", "device_id", "metric").row(0) == (given_id.strip(), device_id, metric)
 
 
+def test_two_pairs_of_device_and_metric_are_two_series():
+    found = judge(batch({**GOOD, "device": "a/b", "metric": "c"}, {**GOOD, "device": "a", "metric": "b/c"}), LONG)
+    assert found.accepted["series_id"].to_list() == ["a/b/c", "a/b%2Fc"]
+
+
+def test_letters_that_are_composed_otherwise_are_the_same_name():
+    """Shown to fail by taking names as they come: one device would be two series, which look the same."""
+    found = judge(batch({**GOOD, "device": "Su\u0308d"}, {**GOOD, "device": "S\u00fcd"}), LONG)
+    assert found.accepted["series_id"].to_list() == ["S\u00fcd/m"] * 2
+
+
 def test_a_file_without_ids_is_one_series_named_after_it():
     found = judge(batch({"ts": GOOD["ts"], "value": "1"}), ColumnMapping(ts=("ts",), value=("value",), layout="long"))
     assert found.accepted.select("series_id", "device_id", "metric").row(0) == ("plant", "plant", "value")
