@@ -9,6 +9,9 @@ from pipeline.ingest.mapping import ColumnMapping
 from pipeline.ingest.raw import said
 from pipeline.store.identity import device_and_metric, with_series_id
 
+LONGEST_NAME, LONGEST_UNIT = 256, 64  # bytes of UTF-8: what a person can read, and a column of a table show
+# Controls, marks that turn or hide text, and the two line ends that are no controls: a terminal obeys them, and nobody can type them.
+UNPRINTABLE = r"[\p{C}\p{Zl}\p{Zp}]"
 _NAMES = ("device_id", "metric", "series_id")
 
 
@@ -28,6 +31,11 @@ def identify(rows: pl.DataFrame, mapping: ColumnMapping, device: str) -> pl.Data
     whole = said(mapping.series_id) if mapping.series_id is not None else pl.lit(device)
     named = in_one_spelling(rows.select(number, whole.alias("series_id")))
     return named.select(*device_and_metric("series_id"), "series_id")
+
+
+def is_unusable(name: str, longest: int = LONGEST_NAME) -> pl.Expr:
+    """Whether a text that names something is too long or cannot be shown."""
+    return (pl.col(name).str.len_bytes() > longest) | pl.col(name).str.contains(UNPRINTABLE)
 
 
 def in_one_spelling(frame: pl.DataFrame) -> pl.DataFrame:

@@ -50,8 +50,8 @@ class Roster:
             return replace(self, known=pl.concat([self.known, new])), named, nameless
         is_surplus = pl.col("series_id").is_in(new["series_id"][room:].implode())
         text = pl.format(
-            "A new series requires room in the registry; got {}, with ingest.max_series = {} there. If it shall be one, raise the limit and "
-            "run `tidecast replay-quarantine`, or ingest the file again; else mend the device, which names itself anew.",
+            "A new series requires room in the registry; got {}, with ingest.max_series = {} there. If it shall be one, raise the limit "
+            "and run `tidecast replay-quarantine`, or ingest the file again; else mend the device, which names itself anew.",
             _shown("series_id"),
             pl.lit(self.max_series),
         )

@@ -12,7 +12,7 @@ import polars as pl
 
 from pipeline.errors import SettingsError
 from pipeline.ingest.mapping import ColumnMapping
-from pipeline.ingest.names import identify, in_one_spelling
+from pipeline.ingest.names import LONGEST_NAME, LONGEST_UNIT, UNPRINTABLE, identify, in_one_spelling, is_unusable
 from pipeline.ingest.raw import MISSING_TEXTS, RawBatch, said
 from pipeline.ingest.timestamps import StampRules, compose_stamp, parse_stamps
 from pipeline.schemas import UTC_US, Quarantine
@@ -29,6 +29,7 @@ ACCEPTABLE = ("stale_timestamp",)  # reasons to reject that a person may overrul
 # No sensor measures it, and its square is still finite: FLT_MAX and 1e300 are how devices say that they have no value.
 LARGEST_VALUE = 1e30
 _SHOWN_CHARACTERS = 80  # of an offending value, in its error text
+_PRINTABLE = "{} requires at most {} bytes of text that can be shown"
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def validate(batch: RawBatch, mapping: ColumnMapping, rules: Rules) -> Verdict:
     """
     rows, bad_rows = split(_identify(batch, mapping, rules), _row_checks(rules, is_wide=mapping.layout == "wide"))
     cells, num_empty = _cells(batch, mapping, rows)
-    accepted, bad_cells = split(cells, _cell_checks(is_text=cells.schema["raw_value"] == pl.String))
+    accepted, bad_cells = split(cells, _cell_checks(is_text=cells.schema["raw_value"] == pl.String, is_wide=mapping.layout == "wide"))
     rejected = pl.concat([reject(batch, bad_rows), reject(batch, bad_cells)])
     return Verdict(accepted.select(_ACCEPTED).with_columns(pl.col("quality").fill_null(0)), rejected, num_empty)
 
@@ -156,7 +157,9 @@ def quarantined(rejected: pl.DataFrame, connector: str, now: datetime) -> pl.Dat
 
 
 def _shown(got: pl.Expr) -> pl.Expr:
-    return got.cast(pl.String).str.slice(0, _SHOWN_CHARACTERS).fill_null("nothing")
+    return (
+        got.cast(pl.String).str.slice(0, _SHOWN_CHARACTERS).str.replace_all(UNPRINTABLE, "\N{REPLACEMENT CHARACTER}").fill_null("nothing")
+    )
 
 
 def _identify(batch: RawBatch, mapping: ColumnMapping, rules: Rules) -> pl.DataFrame:
@@ -199,6 +202,9 @@ def _row_checks(rules: Rules, *, is_wide: bool) -> list[Check]:
         Check("future_timestamp", pl.col("ts") > reference + rules.max_future, "A timestamp requires an instant that has been", stamp),
         Check("stale_timestamp", is_stale, f"A timestamp requires an instant at most {max_age} before its arrival", stamp),
         Check("missing_series", is_nameless, "A reading requires a series: a device and a metric", pl.lit("none of them, or only one")),
+        _name_check("device_id"),
+        _name_check("metric"),  # in a wide file null here, and judged with its cell
+        Check("invalid_unit", is_unusable("unit", LONGEST_UNIT), _PRINTABLE.format("unit", LONGEST_UNIT), pl.col("unit")),
         Check(
             "invalid_received_at",
             received_error.is_not_null() & (received_error != "missing_timestamp"),
@@ -218,6 +224,10 @@ def _row_checks(rules: Rules, *, is_wide: bool) -> list[Check]:
             pl.col("raw_quality"),
         ),
     ]
+
+
+def _name_check(name: str) -> Check:
+    return Check("invalid_series", is_unusable(name), _PRINTABLE.format(name, LONGEST_NAME), pl.col(name))
 
 
 def _cells(batch: RawBatch, mapping: ColumnMapping, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
@@ -250,11 +260,12 @@ def _with_number(cells: pl.DataFrame) -> pl.DataFrame:
     return cells.with_columns(text.cast(pl.Float64, strict=False).alias("value"), text.alias("raw_value"))
 
 
-def _cell_checks(*, is_text: bool) -> list[Check]:
+def _cell_checks(*, is_text: bool, is_wide: bool) -> list[Check]:
     raw, number = pl.col("raw_value"), pl.col("value")
     requires = "A value requires a number"
     is_missing = raw.is_null() | (raw.is_in(MISSING_TEXTS) & number.is_null()) if is_text else raw.is_null()
     return [
+        *([_name_check("metric")] if is_wide else []),
         Check("missing_value", is_missing, requires, raw),
         Check("not_a_number", number.is_null(), requires, raw),
         Check("nan_or_infinite", ~number.is_finite(), "A value requires a finite number", raw),
