@@ -54,8 +54,10 @@ class PartitionStore:
 
     def open(self, source: str) -> Partition:
         """Return where a partition stands."""
-        through = self._commits.stored_through(source)
-        return Partition(source, min(self._commits.catalog.position(source) or 0, through), through)
+        through, heard_of = self._commits.stored_through(source), self._commits.catalog.position(source) or 0
+        if heard_of > through:  # the lake lost its tail: what is stored again is as late as it was
+            self._intake = self._commits.new_intake(as_stored=True)
+        return Partition(source, min(heard_of, through), through)
 
     def store(self, partition: Partition) -> bool:
         """Store what waits of a partition, and forget it.
