@@ -42,7 +42,7 @@ class RegulariseReport:
         series: series with at least one row written.
         observations_written: rows that are new or changed, revisions included.
         revised: rows among them that revise an earlier value.
-        waiting_series: series without a grid, because fewer than three distinct stamps leave their interval open.
+        waiting_series: series without a grid, because their few stamps leave their interval open.
         readings_version: Delta version of `readings` that the observations follow now.
     """
 
@@ -193,11 +193,10 @@ def _decided(lake: Lake, known: pl.DataFrame, seen: pl.DataFrame, settings: Sett
     """Return the series whose aggregation or grid was open and can be told now, with both."""
     interval = settings.prepare.sample_interval
     metrics = {name: metric.aggregation for name, metric in settings.metrics.items()}
-    gridless = known.filter(pl.col("sample_interval_us").is_null()).join(seen, on="series_id", how="semi").select("series_id")
+    gridless = known.filter(pl.col("sample_interval_us").is_null()).join(seen, on="series_id", how="semi").select("series_id", "first_ts")
     kept = grids_of(labels_of(stored, gridless["series_id"].to_list()))  # where only the catalog was lost
     new = gridless.join(kept, on="series_id", how="anti")
-    stamps = lake.scan(Readings).select("series_id", "ts").join(new.lazy(), on="series_id", how="semi")
-    grids = pl.concat([kept, infer_grids(read(stamps) if not new.is_empty() else Readings.empty(), interval).drop_nulls()])
+    grids = pl.concat([kept, infer_grids(_stamps_of(lake, new), interval).drop_nulls()])
     undecided = known.filter(pl.col("aggregation").is_null() | pl.col("series_id").is_in(grids["series_id"].to_list()))
     return undecided.select(
         "series_id",
@@ -205,6 +204,14 @@ def _decided(lake: Lake, known: pl.DataFrame, seen: pl.DataFrame, settings: Sett
         "metric",
         aggregation=pl.coalesce("aggregation", pl.col("metric").replace_strict(metrics, default="mean", return_dtype=pl.String)),
     ).join(grids, on="series_id", how="left")
+
+
+def _stamps_of(lake: Lake, series: pl.DataFrame) -> pl.DataFrame:
+    """Return series_id, ts of the readings of a few series; `first_ts` of the oldest lets the files before it be skipped."""
+    if series.is_empty():
+        return Readings.empty()
+    scan = lake.scan(Readings).filter(pl.col("ts") >= series["first_ts"].min())
+    return read(scan.select("series_id", "ts").join(series.lazy(), on="series_id", how="semi"))
 
 
 def _tell_what_is_ignored(known: pl.DataFrame, settings: Settings) -> None:
