@@ -26,7 +26,7 @@ ARROWS = {
     "pipeline.doctor": LEAVES | {"pipeline.listen.inbox", "pipeline.store"},
     "pipeline.prepare": LEAVES | {"pipeline.store", "models.batch"},
     "pipeline.tracking": LEAVES | {"models"},
-    "pipeline.tracking.mlflow_model": {"pipeline.forecast.once", "pipeline.tracking.registry"},  # run by MLflow, imported by nobody
+    "pipeline.tracking.mlflow_model": {"pipeline.forecast.once", "pipeline.tracking.saved_model"},  # run by MLflow, imported by nobody
     "pipeline.forecast": LEAVES | {"pipeline.prepare", "pipeline.store", "pipeline.tracking", "models"},
     "pipeline.evaluate": LEAVES | {"pipeline.forecast", "pipeline.prepare", "pipeline.store", "pipeline.tracking", "models"},
     # the scores and pictures of a training are those of a backtest

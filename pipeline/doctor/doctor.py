@@ -23,6 +23,8 @@ from pipeline.schemas import TABLES, Observations, Readings, Scores
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
+from pipeline.store.observations import APP_ID
+from pipeline.store.snapshot_pointers import SnapshotPointers
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +124,7 @@ def _known_versions(lake: Lake, state_dir: Path) -> dict[str, int]:
         with suppress(StoreError):  # a table that cannot be opened has another finding
             known[schema.name] = recorded_by_id.get(str(lake.open(schema).metadata().id), -1)
     with suppress(StoreError):
-        taken_in = lake.last_seq(Observations, "regularise")
+        taken_in = lake.last_seq(Observations, APP_ID)
         known[Readings.name] = max(known.get(Readings.name, -1), -1 if taken_in is None else taken_in)
     return known
 
@@ -158,7 +160,7 @@ def _mend_one(lake: Lake, state_dir: Path, finding: Finding, ward: Ward) -> None
     elif finding.kind == "lost_snapshot":
         if path.exists():
             ward.take(path)
-        Catalog(state_dir).forget_snapshot(path.name)
+        SnapshotPointers(state_dir).forget(path.name)
         ward.did(f"forgot the pointer to the snapshot {path.name}")
     elif finding.kind == "lost_messages":
         numbers = inbox_numbers(lake, state_dir)

@@ -16,10 +16,12 @@ from pipeline.doctor.findings import Finding
 from pipeline.doctor.log import TableLog
 from pipeline.doctor.tables import SETTLED
 from pipeline.listen.inbox import FILE_NAME as INBOX
+from pipeline.listen.inbox import source_of
 from pipeline.schemas import Observations, Readings
-from pipeline.store.catalog import FILE_NAME as CATALOG
-from pipeline.store.catalog import Catalog
+from pipeline.store.catalog_file import FILE_NAME as CATALOG
 from pipeline.store.lake import Lake
+from pipeline.store.readings import fence
+from pipeline.store.snapshot_pointers import SnapshotPointers
 
 SQLITE_REMEDIES = {
     INBOX: "--repair takes it out and copies every message that can still be read into a new one, under its number.",
@@ -33,19 +35,14 @@ class InboxNumbers:
     """Where an inbox and the lake stand.
 
     Attributes:
-        name: the inbox's identity, which its fence is called after.
+        app_id: the name of the fence in the readings table.
         trimmed: every number up to this one has been forgotten.
         fence: the last number whose message the lake says it has; 0 before the first.
     """
 
-    name: str
+    app_id: str
     trimmed: int
     fence: int
-
-    @property
-    def app_id(self) -> str:
-        """The name of the fence in the readings table."""
-        return f"ingest/inbox/{self.name}"
 
 
 def examine_databases(state_dir: Path) -> Iterator[Finding]:
@@ -66,9 +63,9 @@ def inbox_numbers(lake: Lake, state_dir: Path) -> InboxNumbers | None:
     if row is None:  # salvaged without it: the next listener names it anew
         return None
     name, trimmed = row
-    fences = TableLog(Path(lake.table_uri(Readings), "_delta_log")).records()  # a torn log has them too
-    fence = fences.get(f"ingest/inbox/{name}", 0)
-    return InboxNumbers(name, trimmed, fence)
+    app_id = fence(source_of(name))
+    fences = TableLog.of(lake, Readings).records()  # a torn log has them too
+    return InboxNumbers(app_id, trimmed, fences.get(app_id, 0))
 
 
 def examine_inbox(lake: Lake, state_dir: Path) -> Iterator[Finding]:
@@ -88,18 +85,17 @@ def examine_inbox(lake: Lake, state_dir: Path) -> Iterator[Finding]:
 
 def examine_snapshots(lake: Lake, state_dir: Path, now: datetime) -> Iterator[Finding]:
     """Yield snapshots that are damaged, or of another lake's future, and what interrupted ones left behind."""
-    folder = state_dir / "snapshots"
-    pointers = Catalog(state_dir).snapshot_pointers() if (state_dir / CATALOG).exists() else []
+    pointers = SnapshotPointers(state_dir)
     newest = lake.version(Observations)
-    for pointer in pointers:
-        path = folder / pointer.path.name
-        fault = _snapshot_fault(path, pointer.model_version)
+    for pointer in pointers.all() if (state_dir / CATALOG).exists() else ():
+        path = pointers.folder / pointer.name
+        fault = _snapshot_fault(path, pointer.model)
         if fault is None and pointer.observations_version > newest:
             fault = f"it has read version {pointer.observations_version} of the observations, which have only {newest}"
         if fault is not None:
             remedy = "--repair takes it out; the next forecast rebuilds the state of every series from the observations."
             yield Finding("lost_snapshot", str(path), fault, remedy)
-    for path in sorted(folder.glob("*.tmp")):
+    for path in sorted(pointers.folder.glob("*.tmp")):
         if now.timestamp() - path.stat().st_mtime > SETTLED.total_seconds():
             yield Finding("left_over", str(path), "an interrupted snapshot left it", "--repair takes it out.")
 

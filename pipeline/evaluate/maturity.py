@@ -20,10 +20,11 @@ from pipeline.evaluate.metrics import LOWER, MEDIAN, UPPER
 from pipeline.schemas import UTC_US, Forecasts, Observations, Scores
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
+from pipeline.store.changes import new_keys
 from pipeline.store.forecasts import scan_forecasts
 from pipeline.store.lake import Lake, read
 from pipeline.store.observations import changed_observations, read_observations
-from pipeline.store.scores import append_scores, forecast_days, forecasts_since
+from pipeline.store.scores import append_scores, forecast_days
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def _news(lake: Lake, observations_version: int | None, forecasts_version: int |
     """Return what changed since the marks; None where that cannot be told, so that everything stored is looked at."""
     if observations_version is None or forecasts_version is None:
         return None
-    targets, issued = changed_observations(lake, observations_version), forecasts_since(lake, forecasts_version)
+    targets, issued = changed_observations(lake, observations_version), new_keys(lake, Forecasts, forecasts_version)
     return None if targets is None or issued is None else _News(targets, issued)
 
 

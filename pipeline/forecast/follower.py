@@ -24,7 +24,9 @@ from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
-from pipeline.tracking.registry import LoadedModel, champion, load_version
+from pipeline.store.snapshot_pointers import SnapshotPointers
+from pipeline.tracking.registry import champion, load_version
+from pipeline.tracking.saved_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +213,7 @@ class Follower:
         last = self._handovers.newest()
         if last is None or last.version == self._champion.version():
             return champion(self._settings)
-        if Catalog(self._settings.state_dir).snapshot_pointer(last.model) is None:
+        if SnapshotPointers(self._settings.state_dir).of(last.model) is None:
             return champion(self._settings)
         try:
             return load_version(self._settings, last.version)

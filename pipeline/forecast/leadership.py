@@ -15,8 +15,9 @@ from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.schemas import Forecasts
 from pipeline.settings import Settings
+from pipeline.store.commits import Fence
 from pipeline.store.forecasts import claim_forecasts
-from pipeline.store.lake import Fence, Lake
+from pipeline.store.lake import Lake
 from pipeline.store.lease import Holder, Leases
 
 logger = logging.getLogger(__name__)

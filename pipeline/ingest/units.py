@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from pipeline.schemas import Readings
-from pipeline.store.catalog import UNIT_INTERVALS
 from pipeline.store.identity import GENERIC_METRIC
+from pipeline.store.known_units import UNIT_INTERVALS
 from pipeline.store.lake import Lake, read
 
 EVERY_DEVICE = "*"

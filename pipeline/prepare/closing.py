@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from pipeline.prepare.grid import tick_expr
+from pipeline.prepare.grid import closed_tick_expr, tick_expr
 from pipeline.schemas import EPOCH, MICROSECOND
 
 
@@ -23,7 +23,7 @@ def next_close(fleet: pl.DataFrame, allowed_lateness: timedelta, now: datetime) 
     Returns:
         None where every tick that has readings is closed: then only a new reading brings work.
     """
-    closed = ((now - allowed_lateness - EPOCH) // MICROSECOND - pl.col("grid_offset_us")) // pl.col("sample_interval_us")
+    closed = closed_tick_expr(now, allowed_lateness)
     following_us = (closed + 1) * pl.col("sample_interval_us") + pl.col("grid_offset_us")
     is_open = tick_expr("last_ts") > closed
     label_us = fleet.drop_nulls(["sample_interval_us", "last_ts"]).filter(is_open).select(following_us.min()).item()

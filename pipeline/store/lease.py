@@ -2,7 +2,7 @@
 
 A lease is held for a time and renewed; who finds it expired takes it with a higher token. A holder that was paused past the end of its
 lease (a machine that slept, SIGSTOP) does not know it: so whatever it protects checks the token in the very transaction that writes.
-`Leases.fenced` does so for files of the state folder, `pipeline.store.lake.Fence` for Delta tables. Called by `pipeline.forecast`.
+`Leases.fenced` does so for files of the state folder, `pipeline.store.commits.Fence` for Delta tables. Called by `pipeline.forecast`.
 """
 
 import sqlite3

@@ -20,10 +20,10 @@ from pipeline.ingest.ingest import IngestOptions, ingest_paths
 from pipeline.prepare.regularise import regularise
 from pipeline.schemas import Forecasts, Observations, Scores
 from pipeline.settings import ForecastSettings, Settings
-from pipeline.store.catalog import Catalog
 from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
 from pipeline.store.lease import Leases
+from pipeline.store.snapshot_pointers import SnapshotPointers
 from pipeline.tracking.registry import champion
 from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
 
@@ -117,9 +117,9 @@ def test_a_single_run_beside_a_follower_changes_nothing(tmp_path: Path) -> None:
     regularise(lake.settings, lake.clock)
     renew(lake)
     (model,) = table(lake, Forecasts)["model_version"].unique()
-    pointer = Catalog(lake.settings.state_dir).snapshot_pointer(model)
+    pointer = SnapshotPointers(lake.settings.state_dir).of(model)
     assert forecast(lake.settings, lake.clock).rows_written == 3
-    assert Catalog(lake.settings.state_dir).snapshot_pointer(model) == pointer
+    assert SnapshotPointers(lake.settings.state_dir).of(model) == pointer
     done = follower.tick().forecast
     assert (done.ticks, done.rows_written) == (3, 0)
 
@@ -150,7 +150,7 @@ def test_a_replaced_process_neither_moves_the_snapshot_nor_commits_a_forecast(tm
     follow(lake)
     with pytest.raises(LeaseLostError, match="requires the lease"):
         zombie.snapshot()
-    assert Catalog(lake.settings.state_dir).snapshot_pointer(model.identity) is None
+    assert SnapshotPointers(lake.settings.state_dir).of(model.identity) is None
     arrive(lake, INSTANTS[1])
     regularise(lake.settings, lake.clock)
     with pytest.raises(LeaseLostError, match="got token 1, and the table has 2"):
@@ -180,7 +180,7 @@ def test_a_follower_whose_tick_fails_goes_back_to_its_snapshot(tmp_path: Path) -
     follow_through(lake, failures)
     assert not failures
     assert table(lake, Forecasts).height == 3
-    assert Catalog(lake.settings.state_dir).snapshot_pointer(table(lake, Forecasts)["model_version"][0]) is not None
+    assert SnapshotPointers(lake.settings.state_dir).of(table(lake, Forecasts)["model_version"][0]) is not None
 
 
 def test_no_full_disk_ends_a_follower(tmp_path: Path) -> None:

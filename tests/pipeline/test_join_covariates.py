@@ -23,7 +23,8 @@ from pipeline.store.forecasts import scan_forecasts
 from pipeline.store.lake import Lake, read
 from pipeline.store.plans import append_plans
 from pipeline.tracking.mlflow_store import bound
-from pipeline.tracking.registry import LoadedModel, champion
+from pipeline.tracking.registry import champion
+from pipeline.tracking.saved_model import LoadedModel
 from pipeline.train.fit import forecaster_config
 from pipeline.train.train import load_panel
 from tests.lakes import CONFIG, HOUR, START, TestLake, hourly_readings, random_weights

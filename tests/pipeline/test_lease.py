@@ -7,8 +7,9 @@ import pytest
 
 from pipeline.errors import LeaseLostError
 from pipeline.schemas import Forecasts
+from pipeline.store.commits import Fence
 from pipeline.store.forecasts import append_forecasts, claim_forecasts
-from pipeline.store.lake import Fence, Lake
+from pipeline.store.lake import Lake
 from pipeline.store.lease import Leases
 from tests.pipeline.test_forecasts_store import forecasts
 

@@ -17,6 +17,7 @@ from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.schemas import Quarantine, Readings
 from pipeline.settings import IngestSettings, MetricSettings, Settings
 from pipeline.store.catalog import Catalog
+from pipeline.store.known_units import KnownUnits
 from pipeline.store.lake import Lake
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -99,7 +100,7 @@ def test_a_dry_run_writes_nothing(site) -> None:
     assert site.replay(is_dry_run=True, accept=("stale_timestamp",))[0] == 2
     assert [lake.version(schema) for schema in (Readings, Quarantine)] == before
     assert Catalog(site.settings.state_dir).series().equals(series)
-    assert Catalog(site.settings.state_dir).settle_units({"power": "kW"}) == {"power": "kW"}
+    assert KnownUnits(site.settings.state_dir).settle({"power": "kW"}) == {"power": "kW"}
 
 
 def test_connectors_are_chosen_by_pattern(site) -> None:
