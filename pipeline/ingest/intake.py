@@ -141,7 +141,8 @@ class Intake:
         """
         seen = spans_of(readings)
         named = pl.col("metric").replace_strict(dict(self.aggregations), default=None, return_dtype=pl.String)
-        said = seen.select(*_IDENTITY, "unit", named.alias("aggregation"))
+        canonical = self.units.with_canonical(seen)["canonical"]  # of a device that never names its unit, too
+        said = seen.select(*_IDENTITY, canonical.alias("unit"), named.alias("aggregation"))
         is_other_unit = pl.col("unit").is_not_null() & pl.col("unit").ne_missing(pl.col("unit_known"))
         is_other_aggregation = (pl.col("aggregation") != pl.col("aggregation_known")).fill_null(value=False)
         news = said.join(self.registered, on="series_id", how="left", suffix="_known").filter(

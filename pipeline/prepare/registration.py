@@ -14,12 +14,13 @@ from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.labels import labels_of
 from pipeline.store.lake import Lake, read
+from pipeline.store.unit_conversion import canonical_name
 
 logger = logging.getLogger(__name__)
 
 
 def register_series(lake: Lake, catalog: Catalog, changed: pl.DataFrame, settings: Settings, stored: DeltaTable) -> pl.DataFrame:
-    """Return the catalog's series, with what the changed readings add to it: spans, aggregations, and grids where they can be told.
+    """Return the catalog's series, with what the changed readings add to it: spans, aggregations, units, and grids where they can be told.
 
     An aggregation or a grid that is stored stays: half a history on another grid would be no series.
 
@@ -27,7 +28,7 @@ def register_series(lake: Lake, catalog: Catalog, changed: pl.DataFrame, setting
         lake: whose readings tell the grid of a series that has none yet.
         catalog: learns it.
         changed: series_id, device_id, metric, unit, ts of readings that are new, or not taken in by this catalog.
-        settings: aggregations of metrics, and the sample interval where it is set.
+        settings: aggregations and units of metrics, and the sample interval where it is set.
         stored: the observations: the grid of a series that they hold is theirs.
 
     Returns:
@@ -45,6 +46,10 @@ def register_series(lake: Lake, catalog: Catalog, changed: pl.DataFrame, setting
     decided = _decided(lake, known, seen, settings, stored)
     if not decided.is_empty():
         catalog.upsert_series(decided)
+        known = catalog.series()
+    declared = _declared_otherwise(known, settings)
+    if not declared.is_empty():
+        catalog.upsert_series(declared)
         known = catalog.series()
     _tell_what_is_ignored(known, settings)
     return known
@@ -65,6 +70,18 @@ def _decided(lake: Lake, known: pl.DataFrame, seen: pl.DataFrame, settings: Sett
         "metric",
         aggregation=pl.coalesce("aggregation", pl.col("metric").replace_strict(metrics, default="mean", return_dtype=pl.String)),
     ).join(grids, on="series_id", how="left")
+
+
+def _declared_otherwise(known: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+    """Return the series for whose metric the settings declare another unit than they have, with that."""
+    units = {name: canonical_name(metric.unit) for name, metric in settings.metrics.items() if metric.unit is not None}
+    unit = pl.col("metric").replace_strict(units, default=None, return_dtype=pl.String)
+    return (
+        known.select("series_id", "device_id", "metric", unit=unit, had="unit")
+        .filter(pl.col("unit").ne_missing("had"))
+        .drop("had")
+        .drop_nulls()
+    )
 
 
 def _stamps_of(lake: Lake, series: pl.DataFrame) -> pl.DataFrame:
