@@ -7,7 +7,7 @@ Called by `kafka.py`.
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.clock import Clock
 from pipeline.ingest.intake import Intake
@@ -51,12 +51,13 @@ class PartitionStore:
         self.counts = Counter(messages=0, read=0, accepted=0, duplicate=0, late=0, quarantined=0)
         self._commits = RangeCommits.open(settings, clock)
         self._intake: Intake | None = None  # what is known of series and units; None where that must be read first
+        self._lost_a_tail = False  # whether the catalog was ahead of the lake in a partition
 
     def open(self, source: str) -> Partition:
-        """Return where a partition stands."""
+        """Return where a partition stands; who had it before may have met series that we know nothing of."""
         through, heard_of = self._commits.stored_through(source), self._commits.catalog.position(source) or 0
-        if heard_of > through:  # the lake lost its tail: what is stored again is as late as it was
-            self._intake = self._commits.new_intake(as_stored=True)
+        self._intake = None
+        self._lost_a_tail |= heard_of > through  # what the lake stores again is as late as it was
         return Partition(source, min(heard_of, through), through)
 
     def store(self, partition: Partition) -> bool:
@@ -78,7 +79,9 @@ class PartitionStore:
     def _append(self, partition: Partition, news: Sequence[Stored]) -> bool:
         intake = self._known_so_far()
         end = news[-1].seq + 1
-        if not self._commits.commit(news, intake, source=partition.source, seq=end, after=partition.through):
+        now = self._commits.clock.now()  # received when stored, as in the inbox: ticks may have closed since it was read
+        received = [Stored(one.seq, replace(one.message, received_at=now)) for one in news]
+        if not self._commits.commit(received, intake, source=partition.source, seq=end, after=partition.through):
             self._intake = None  # it has counted what another process stores
             logger.warning("fenced off source=%s from=%d: another process has stored it", partition.source, partition.through)
             return False
@@ -89,5 +92,5 @@ class PartitionStore:
         return True
 
     def _known_so_far(self) -> Intake:
-        self._intake = self._intake or self._commits.new_intake()
+        self._intake = self._intake or self._commits.new_intake(as_stored=self._lost_a_tail)
         return self._intake

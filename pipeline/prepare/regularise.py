@@ -15,11 +15,12 @@ from pipeline.clock import Clock
 from pipeline.errors import SettingsError, StoreError
 from pipeline.failpoints import failpoint
 from pipeline.prepare.aggregate import observe
+from pipeline.prepare.closing import closed_through
 from pipeline.prepare.due_ticks import due_ticks, readings_of, stale_spans
 from pipeline.prepare.grid import FINEST
 from pipeline.prepare.made_with import made_otherwise, record_ways, recorded_ways, ways
 from pipeline.prepare.registration import register_series
-from pipeline.schemas import Observations, Readings
+from pipeline.schemas import EPOCH, Observations, Readings
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake, read
@@ -99,9 +100,8 @@ def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime) -> Reg
     readings = readings_of(lake, spans)
     ticks = due_ticks(stored, spans, changed, readings)
     observations = observe(readings, fleet, ticks, allowed_lateness=lateness, closed_until=closed_until)
-    written = write_observations(
-        lake, observations, readings_version=readings_version, closed_until=closed_until, allowed_lateness=lateness
-    )
+    closed = max(closed_through(fleet, lateness, now), EPOCH if recorded is None else recorded.closed_until)
+    written = write_observations(lake, observations, readings_version=readings_version, closed_until=closed, allowed_lateness=lateness)
     if written is None:
         return None
     failpoint("regularise.after_commit")

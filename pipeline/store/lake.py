@@ -8,6 +8,7 @@ its own. And a torn Parquet file panics in Rust, past any `except Exception`: `r
 
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -178,9 +179,9 @@ class Lake:
             except CommitFailedError as error:
                 conflict = error
                 time.sleep(random.uniform(0.5, 1.0) * FIRST_BACK_OFF_S * 2**number)  # noqa: S311 (spreads rivals, guards nothing)
-            except DeltaError as error:
+            except (DeltaError, OSError) as error:
                 raise StoreError(
-                    f"The table {schema.name} requires a commit that succeeds; got {first_line(error)}. Nothing was written."
+                    f"The table {schema.name} requires a commit that succeeds; got {_in_one_line(error)}. Nothing was written."
                 ) from error
         else:
             raise StoreError(
@@ -225,3 +226,8 @@ def read(scan: pl.LazyFrame) -> pl.DataFrame:
             f"A read of the lake requires whole Parquet files; got {first_line(error)}. "
             "A file was damaged or removed under the table: `tidecast doctor` says which, and with --repair mends it."
         ) from error
+
+
+def _in_one_line(error: BaseException) -> str:
+    """Return what delta-rs says on many lines, with colours: the first names the kind of error, the last what the system said."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|↳", " ", str(error)).split())

@@ -126,6 +126,16 @@ def test_conflicts_without_end_are_told(lake: Lake, monkeypatch: pytest.MonkeyPa
     assert "mine" not in stored(lake)
 
 
+def test_what_the_file_system_refuses_is_told_in_one_line(lake: Lake) -> None:
+    """Shown to fail by passing it on: for a folder that is read-only, delta-rs 1.6 raises an `OSError` of many lines with colours."""
+
+    def refused(_: DeltaTable) -> None:
+        raise OSError("Generic LocalFileSystem error\n  \x1b[31m↳\x1b[0m Permission denied (os error 13)\n")
+
+    with pytest.raises(StoreError, match=r"got Generic LocalFileSystem error Permission denied \(os error 13\)\. Nothing was written"):
+        lake.commit(Quarantine, refused)
+
+
 def test_rows_of_a_file_are_sorted_by_key(lake: Lake) -> None:
     lake.append(Quarantine, payloads("c", "a", "b"), app_id="s", seq=1)
     (file,) = data_files(lake)

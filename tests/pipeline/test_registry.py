@@ -10,13 +10,14 @@ import mlflow
 import polars as pl
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file, save_file
 
 from pipeline.clock import ReplayClock
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, StoreError
 from pipeline.forecast.once import forecast_frame
-from pipeline.settings import Settings
-from pipeline.tracking.mlflow_store import connect
+from pipeline.settings import Settings, TrackingSettings
+from pipeline.tracking.mlflow_store import connect, store_errors
 from pipeline.tracking.registry import champion, promote_version, register
 from pipeline.tracking.saved_model import WEIGHTS, load_model, save_model
 from tests.lakes import empty_mlflow_store
@@ -64,6 +65,14 @@ def test_every_promotion_is_written_down_and_can_be_taken_back(settings, saved):
     noon, one, two = (f"champion.2026-01-01T{hour}:00:00.000000Z" for hour in (12, 13, 14))
     assert model.tags == {noon: "1", one: "2", two: "1"}
     assert connect(settings).get_model_version("tidecast", "1").tags["promoted_from"] == "2"
+
+
+def test_a_password_of_the_store_is_not_repeated_with_what_went_wrong(settings):
+    """Shown to fail by the sentence of MLflow as it is: it names the address that it asked, whole."""
+    secret = settings.model_copy(update={"tracking": TrackingSettings(uri="http://joe:s3cret-enough@127.0.0.1:9")})
+    with pytest.raises(StoreError, match="got MlflowException: API request to http://joe:") as told, store_errors(secret):
+        raise MlflowException("API request to http://joe:s3cret-enough@127.0.0.1:9/api failed")
+    assert "s3cret-enough" not in str(told.value)
 
 
 def test_a_version_that_does_not_exist_is_refused(settings):

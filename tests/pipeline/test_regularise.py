@@ -1,6 +1,7 @@
 """Regularising a real lake: what each run writes, and that runs may stop, repeat and race."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import polars as pl
 import pytest
@@ -13,6 +14,8 @@ from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
 from pipeline.store.observations import read_progress
 from tests.arrivals import LATENESS, MINUTE, START, arrive, minutes, new_lake, regularised, stored, with_grid
+
+SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
@@ -125,23 +128,31 @@ def _finished(settings):
     return stored(settings)
 
 
-def test_progress_is_the_readings_version_and_the_clock(settings):
+def test_progress_is_the_readings_version_and_the_last_close(settings):
     arrive(settings, minutes(0, 5))
     report = regularised(settings, START + 60 * MINUTE)
     progress = read_progress(Lake(settings.lake).open(Observations))
     assert progress.readings_version == report.readings_version == Lake(settings.lake).version(Readings)
-    assert progress.closed_until == START + 60 * MINUTE
+    assert progress.closed_until == START + 4 * MINUTE + LATENESS
+
+
+def test_a_clock_of_ours_that_was_ahead_closes_no_tick_early_once_it_is_right(settings):
+    """Shown to fail by going on from what the clock said: until it got there, each tick closed with its first reading."""
+    arrive(settings, minutes(0, 5))
+    regularised(settings, START + 500 * MINUTE)
+    for minute in range(5, 10):
+        arrive(settings, minutes(minute, minute + 1))
+        regularised(settings, START + minute * MINUTE + SECOND)
+    assert stored(settings)["ts"].max() == START + (9 - LATENESS // MINUTE) * MINUTE
 
 
 def test_ticks_that_a_wrong_clock_has_closed_ahead_are_told(settings, caplog):
-    """Shown to fail by leaving out the warning; ticks close with their first reading until the clock has got there."""
-    arrive(settings, minutes(0, 5))
-    regularised(settings, START + 500 * MINUTE)
-    arrive(settings, minutes(5, 10))
-    regularised(settings, START + 496 * MINUTE)
+    """Shown to fail by leaving out the warning; it takes a device whose clock is ahead as far as ours was."""
+    arrive(settings, [*minutes(0, 5), *minutes(500, 501)])
+    regularised(settings, START + 504 * MINUTE)
+    regularised(settings, START + 498 * MINUTE)
     assert "when a clock was wrong" not in caplog.text
-    arrive(settings, minutes(10, 15))
-    regularised(settings, START + 60 * MINUTE)
+    regularised(settings, START + 490 * MINUTE)
     assert "when a clock was wrong" in caplog.text
 
 
