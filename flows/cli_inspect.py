@@ -95,11 +95,10 @@ def quarantine(
 
 
 def _print_table(rows: Iterable[Mapping[str, object]]) -> None:
-    """Draw rows whose texts come from devices: nothing in them is markup, and nothing moves the cursor."""
+    """Draw rows whose texts come from devices: nothing in them is markup."""
     from rich.markup import escape
 
     from flows.console import stdout, table
-    from pipeline.query.quarantined import printable
 
-    safe = [{name: escape(printable(value)) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
+    safe = [{name: escape(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows]
     stdout().print(table(safe))

@@ -42,7 +42,7 @@ def _print(report: "ReplayReport") -> None:
     from rich.markup import escape
 
     from flows.console import note, stdout, table
-    from pipeline.query.quarantined import printable
+    from pipeline.query.printable import printable
 
     out = stdout()
     stored = "would be stored" if report.is_dry_run else "are stored"

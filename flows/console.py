@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pipeline.query.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -43,8 +45,15 @@ def _word(value: object) -> float | str:
 
 def write_json(document: object) -> None:
     """Write one JSON document and a line end to stdout, at once: `ui` and `serve` go on after it."""
-    sys.stdout.write(json.dumps(jsonable(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    sys.stdout.write(_shown(json.dumps(jsonable(document), indent=2, allow_nan=False, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
+
+
+def _shown(document: str) -> str:
+    """Escape in a JSON text what a terminal might obey and `json` leaves as it is: the second set of controls, marks that turn text."""
+    if document.replace("\n", "").isprintable():
+        return document
+    return "".join(letter if letter == "\n" or letter.isprintable() else json.dumps(letter)[1:-1] for letter in document)
 
 
 def stderr() -> "Console":
@@ -65,14 +74,25 @@ def note(sentence: str) -> None:
     """Write a remark for a person to stderr."""
     from rich.text import Text
 
-    stderr().print(Text(sentence, style="dim"), soft_wrap=True)
+    stderr().print(Text(printable_lines(sentence), style="dim"), soft_wrap=True)
 
 
 def log_to_stderr() -> None:
     """Write what our modules log, from facts to faults, to stderr: for the verbs that run as a service."""
     import logging
 
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    class Printable(logging.Formatter):
+        """Keeps what devices call themselves from being obeyed, and from making lines of its own."""
+
+        def formatMessage(self, record: logging.LogRecord) -> str:
+            return printable(super().formatMessage(record))
+
+        def formatException(self, ei: Any) -> str:  # noqa: ANN401 (as logging declares it)
+            return printable_lines(super().formatException(ei))
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Printable("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("pipeline").setLevel(logging.INFO)
 
 
@@ -92,7 +112,7 @@ def fail(sentence: str) -> None:
     """Write an error to stderr: one line, red on a terminal."""
     from rich.text import Text
 
-    stderr().print(Text(sentence, style="red"), soft_wrap=True)
+    stderr().print(Text(printable_lines(sentence), style="red"), soft_wrap=True)
 
 
 def table(rows: Sequence[Mapping[str, object]], *, title: str | None = None) -> "RenderableType":
@@ -116,7 +136,7 @@ def cell(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
+        return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else printable(str(value))
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"

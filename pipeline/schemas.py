@@ -49,10 +49,10 @@ class Readings(TableSchema):
         "source_seq": pl.Int64,  # the device's sequence number, else the position in the source
         "device_id": pl.String,
         "metric": pl.String,
-        "series_id": pl.String,  # device_id/metric
+        "series_id": pl.String,  # device_id/metric, by pipeline.store.identity
         "ts": UTC_US,  # event time, by the device
-        "value": pl.Float64,  # canonical unit of the metric
-        "unit": pl.String,  # canonical unit, null where none is known
+        "value": pl.Float64,  # in the canonical unit that the metric had then
+        "unit": pl.String,  # what `value` is in, null where neither the reading nor the registry said
         "quality": pl.Int16,  # 0 good; else the device's own code
         "received_at": UTC_US,  # when we could first see it
         "ingested_at": UTC_US,  # when it was committed here

@@ -53,6 +53,8 @@ class IngestSettings(Section):
     max_future: timedelta = Field(default=timedelta(minutes=5), ge=timedelta(0), le=timedelta(days=3650))
     earliest_year: int = Field(default=2001, ge=1, le=9998)  # 1970 and 2000 are what a device without a clock battery sends
     batch_rows: int = Field(default=500_000, ge=1)  # rows per Delta commit
+    # a device that names itself anew with each message would fill the registry without end; what one machine is built for
+    max_series: int = Field(default=1_000_000, ge=1)
 
 
 class MqttSettings(Section):

@@ -22,7 +22,7 @@ ARROWS = {
     "pipeline.settings": {"pipeline.errors", "pipeline.failpoints", "models.config"},
     "pipeline.store": LEAVES,
     "pipeline.ingest": LEAVES | {"pipeline.store"},
-    "pipeline.payloads": LEAVES | {"pipeline.ingest"},
+    "pipeline.payloads": LEAVES | {"pipeline.ingest", "pipeline.store.identity"},
     "pipeline.listen": LEAVES | {"pipeline.ingest", "pipeline.payloads", "pipeline.store"},
     "pipeline.doctor": LEAVES | {"pipeline.listen.inbox", "pipeline.store"},
     "pipeline.prepare": LEAVES | {"pipeline.store", "models.batch"},

@@ -12,6 +12,7 @@ from datetime import datetime
 import polars as pl
 
 from pipeline.ingest.raw import RawBatch
+from pipeline.ingest.roster import Roster
 from pipeline.ingest.timestamps import StampRules
 from pipeline.ingest.units import UnitRegistry, stored_units
 from pipeline.ingest.validate import Rules, Verdict, reject
@@ -49,6 +50,7 @@ class Intake:
         aggregations: what the user has declared, by metric.
         units: canonical units; grows.
         watermarks: how far each series has come; moves on with each batch.
+        roster: which series there are, and how many more there may be; grows.
         registered: unit and aggregation of each series that the catalog has, as `series_id, unit, aggregation`.
         spans: first and last event time of each series met.
         counts: readings by what became of them: read, accepted, duplicate, late, quarantined; and empty cells.
@@ -61,6 +63,7 @@ class Intake:
     aggregations: Mapping[str, str]
     units: UnitRegistry
     watermarks: Watermarks
+    roster: Roster
     registered: pl.DataFrame
     spans: pl.DataFrame
     counts: Counter[str] = field(default_factory=Counter)
@@ -83,27 +86,30 @@ class Intake:
             {name: metric.aggregation for name, metric in settings.metrics.items()} | dict(aggregations or {}),
             UnitRegistry.of(declared, known, KnownUnits(settings.state_dir).intervals()),
             Watermarks.resume(known, settings.ingest.allowed_lateness, settings.ingest.idle_timeout),
+            Roster.of(known, settings.ingest.max_series),
             known.select("series_id", "unit", "aggregation"),
             spans_of(Readings.empty()),
         )
 
     def convert(self, batch: RawBatch, verdict: Verdict) -> Verdict:
-        """Bring judged readings into canonical units.
+        """Bring judged readings under the names of their series and into canonical units.
 
         Args:
             batch: where they came from.
             verdict: as `validate` gives it.
 
         Returns:
-            The verdict with converted values, and with what could not be converted, or not even be read as a row, among the rejected.
+            The verdict with converted values, and with what has no series, no unit that converts, or was not even a row among the rejected.
 
         Raises:
             StoreError: when units cannot be agreed on.
         """
-        accepted = self.units.resolve(verdict.accepted)
+        self.roster, admitted, refused = self.roster.admit(verdict.accepted)
+        accepted = self.units.resolve(admitted)
         self.units = self.units.learn(accepted, self._settle)
         converted, unknown = self.units.convert(accepted)
-        return Verdict(converted, pl.concat([batch.broken, verdict.rejected, reject(batch, unknown)]), verdict.num_empty)
+        rejected = pl.concat([batch.broken, verdict.rejected, reject(batch, refused), reject(batch, unknown)])
+        return Verdict(converted, rejected, verdict.num_empty)
 
     def _settle(self, proposed: dict[str, str]) -> dict[str, str]:
         """Agree with all other runs on the unit of metrics that the catalog knows none of; what is already stored comes first."""
@@ -135,7 +141,8 @@ class Intake:
         """
         seen = spans_of(readings)
         named = pl.col("metric").replace_strict(dict(self.aggregations), default=None, return_dtype=pl.String)
-        said = seen.select(*_IDENTITY, "unit", named.alias("aggregation"))
+        canonical = self.units.with_canonical(seen)["canonical"]  # of a device that never names its unit, too
+        said = seen.select(*_IDENTITY, canonical.alias("unit"), named.alias("aggregation"))
         is_other_unit = pl.col("unit").is_not_null() & pl.col("unit").ne_missing(pl.col("unit_known"))
         is_other_aggregation = (pl.col("aggregation") != pl.col("aggregation_known")).fill_null(value=False)
         news = said.join(self.registered, on="series_id", how="left", suffix="_known").filter(

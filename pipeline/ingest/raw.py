@@ -61,6 +61,14 @@ def position(source: str) -> pl.Expr:
     return pl.concat_str(pl.lit(f"{source}:"), "line", pl.format("[{}]", "item").fill_null("")).alias("position")
 
 
+def said(name: str | None) -> pl.Expr:
+    """Read a column as text, with what stands for nothing as null, and so a column that is not there."""
+    if name is None:
+        return pl.lit(None, pl.String)
+    text = pl.col(name).cast(pl.String).str.strip_chars()
+    return pl.when(~text.is_in(MISSING_TEXTS)).then(text)
+
+
 class Source(Protocol):
     """An open input file, whatever its format."""
 

@@ -15,10 +15,10 @@ from pipeline.errors import DataError
 from pipeline.ingest.formats import InputFile, discover
 from pipeline.ingest.small_tables import device_column, read_table
 from pipeline.ingest.timestamps import StampRules, parse_stamps
-from pipeline.ingest.units import canonical_name
 from pipeline.schemas import UTC_US
 from pipeline.settings import Settings
 from pipeline.store.known_units import UNIT_INTERVALS, KnownUnits
+from pipeline.store.unit_conversion import canonical_name
 
 ALWAYS = datetime(1, 1, 1, tzinfo=UTC)  # the start of an interval that names none
 _REQUIRED = ("metric", "unit")

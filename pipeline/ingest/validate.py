@@ -12,10 +12,11 @@ import polars as pl
 
 from pipeline.errors import SettingsError
 from pipeline.ingest.mapping import ColumnMapping
-from pipeline.ingest.raw import MISSING_TEXTS, RawBatch
+from pipeline.ingest.names import LONGEST_NAME, LONGEST_UNIT, UNPRINTABLE, identify, in_one_spelling, is_unusable
+from pipeline.ingest.raw import MISSING_TEXTS, RawBatch, said
 from pipeline.ingest.timestamps import StampRules, compose_stamp, parse_stamps
-from pipeline.ingest.units import GENERIC_METRIC
 from pipeline.schemas import UTC_US, Quarantine
+from pipeline.store.identity import with_series_id
 
 STAMP_REQUIRES = {
     "missing_timestamp": "A reading requires a timestamp",
@@ -29,7 +30,7 @@ ACCEPTABLE = ("stale_timestamp", "future_timestamp")
 # No sensor measures it, and its square is still finite: FLT_MAX and 1e300 are how devices say that they have no value.
 LARGEST_VALUE = 1e30
 _SHOWN_CHARACTERS = 80  # of an offending value, in its error text
-_WHOLE_ID = r"^(.+)/([^/]+)$"
+_PRINTABLE = "{} requires at most {} bytes of text that can be shown"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def validate(batch: RawBatch, mapping: ColumnMapping, rules: Rules) -> Verdict:
     """
     rows, bad_rows = split(_identify(batch, mapping, rules), _row_checks(rules, is_wide=mapping.layout == "wide"))
     cells, num_empty = _cells(batch, mapping, rows)
-    accepted, bad_cells = split(cells, _cell_checks(is_text=cells.schema["raw_value"] == pl.String))
+    accepted, bad_cells = split(cells, _cell_checks(is_text=cells.schema["raw_value"] == pl.String, is_wide=mapping.layout == "wide"))
     rejected = pl.concat([reject(batch, bad_rows), reject(batch, bad_cells)])
     return Verdict(accepted.select(_ACCEPTED).with_columns(pl.col("quality").fill_null(0)), rejected, num_empty)
 
@@ -157,15 +158,9 @@ def quarantined(rejected: pl.DataFrame, connector: str, now: datetime) -> pl.Dat
 
 
 def _shown(got: pl.Expr) -> pl.Expr:
-    return got.cast(pl.String).str.slice(0, _SHOWN_CHARACTERS).fill_null("nothing")
-
-
-def _text(name: str | None) -> pl.Expr:
-    """Read a column as text, with what stands for nothing as null."""
-    if name is None:
-        return pl.lit(None, pl.String)
-    text = pl.col(name).cast(pl.String).str.strip_chars()
-    return pl.when(~text.is_in(MISSING_TEXTS)).then(text)
+    return (
+        got.cast(pl.String).str.slice(0, _SHOWN_CHARACTERS).str.replace_all(UNPRINTABLE, "\N{REPLACEMENT CHARACTER}").fill_null("nothing")
+    )
 
 
 def _identify(batch: RawBatch, mapping: ColumnMapping, rules: Rules) -> pl.DataFrame:
@@ -178,33 +173,21 @@ def _identify(batch: RawBatch, mapping: ColumnMapping, rules: Rules) -> pl.DataF
         received, received_error = parse_stamps(rows[mapping.received_at], rules.stamps).get_columns()
     fields = rows.select(
         pl.int_range(pl.len()).alias("row"),
-        _text(mapping.unit).alias("unit"),
-        _text(mapping.quality).alias("raw_quality"),
-        _text(mapping.seq).alias("raw_seq"),
-        _text(mapping.received_at).alias("raw_received"),
+        said(mapping.unit).alias("unit"),
+        said(mapping.quality).alias("raw_quality"),
+        said(mapping.seq).alias("raw_seq"),
+        said(mapping.received_at).alias("raw_received"),
         pl.lit(None, pl.String).alias("cell"),
-        *_series(mapping, rules.device),
     )
     return (
         pl.DataFrame({"ts_text": raw_stamp.cast(pl.String), "received_at": received, "received_error": received_error})
         .hstack(parse_stamps(raw_stamp, rules.stamps).rename({"stamp": "ts"}))
-        .hstack([*fields.get_columns(), batch.origins["line"]])
+        .hstack([*fields.get_columns(), *identify(rows, mapping, rules.device).get_columns(), batch.origins["line"]])
         .with_columns(
             pl.col("raw_quality").cast(pl.Int16, strict=False).alias("quality"),
             pl.col("raw_seq").cast(pl.Int64, strict=False).fill_null(pl.when(pl.col("raw_seq").is_null()).then("line")).alias("source_seq"),
         )
     )
-
-
-def _series(mapping: ColumnMapping, device: str) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
-    """Return device_id, metric and series_id; a part that is missing is null, and for a wide file the metric comes later."""
-    if mapping.layout == "wide" or mapping.metric is not None:
-        device_id = _text(mapping.device_id) if mapping.device_id is not None else pl.lit(device)
-        metric = _text(mapping.metric)
-        return device_id.alias("device_id"), metric.alias("metric"), pl.concat_str(device_id, metric, separator="/").alias("series_id")
-    whole = _text(mapping.series_id) if mapping.series_id is not None else pl.lit(device)
-    metric = pl.when(whole.is_not_null()).then(whole.str.extract(_WHOLE_ID, 2).fill_null(GENERIC_METRIC))
-    return whole.str.extract(_WHOLE_ID, 1).fill_null(whole).alias("device_id"), metric.alias("metric"), whole.alias("series_id")
 
 
 def _row_checks(rules: Rules, *, is_wide: bool) -> list[Check]:
@@ -221,6 +204,9 @@ def _row_checks(rules: Rules, *, is_wide: bool) -> list[Check]:
         Check("future_timestamp", pl.col("ts") > reference + rules.max_future, "A timestamp requires an instant that has been", stamp),
         Check("stale_timestamp", is_stale, f"A timestamp requires an instant at most {max_age} before its arrival", stamp),
         Check("missing_series", is_nameless, "A reading requires a series: a device and a metric", pl.lit("none of them, or only one")),
+        _name_check("device_id"),
+        _name_check("metric"),  # in a wide file null here, and judged with its cell
+        Check("invalid_unit", is_unusable("unit", LONGEST_UNIT), _PRINTABLE.format("unit", LONGEST_UNIT), pl.col("unit")),
         Check(
             "invalid_received_at",
             received_error.is_not_null() & (received_error != "missing_timestamp"),
@@ -242,6 +228,10 @@ def _row_checks(rules: Rules, *, is_wide: bool) -> list[Check]:
     ]
 
 
+def _name_check(name: str) -> Check:
+    return Check("invalid_series", is_unusable(name), _PRINTABLE.format(name, LONGEST_NAME), pl.col(name))
+
+
 def _cells(batch: RawBatch, mapping: ColumnMapping, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """Return one row for each value, with what is known of its row, and the number of empty cells of a wide file."""
     values = batch.rows[rows["row"]].select(mapping.value)
@@ -251,11 +241,10 @@ def _cells(batch: RawBatch, mapping: ColumnMapping, rows: pl.DataFrame) -> tuple
         values = values.cast(pl.String)
     numbers = pl.Series("number", np.tile(np.arange(len(rows)), len(mapping.value)))
     melted = values.unpivot(variable_name="cell", value_name="raw_value").with_columns(numbers)
-    said = melted.filter(~_is_empty(melted.schema["raw_value"]))
-    known = rows[said["number"]].drop("cell", "metric")
-    cells = known.hstack(said.select("cell", "raw_value")).with_columns(pl.col("cell").str.strip_chars().alias("metric"))
-    cells = cells.with_columns(pl.concat_str("device_id", "metric", separator="/").alias("series_id"))
-    return _with_number(cells), len(melted) - len(said)
+    filled = melted.filter(~_is_empty(melted.schema["raw_value"]))
+    known = rows[filled["number"]].drop("cell", "metric")
+    cells = known.hstack(filled.select("cell", "raw_value")).with_columns(pl.col("cell").str.strip_chars().alias("metric"))
+    return _with_number(with_series_id(in_one_spelling(cells))), len(melted) - len(filled)
 
 
 def _is_empty(dtype: pl.DataType) -> pl.Expr:
@@ -273,11 +262,12 @@ def _with_number(cells: pl.DataFrame) -> pl.DataFrame:
     return cells.with_columns(text.cast(pl.Float64, strict=False).alias("value"), text.alias("raw_value"))
 
 
-def _cell_checks(*, is_text: bool) -> list[Check]:
+def _cell_checks(*, is_text: bool, is_wide: bool) -> list[Check]:
     raw, number = pl.col("raw_value"), pl.col("value")
     requires = "A value requires a number"
     is_missing = raw.is_null() | (raw.is_in(MISSING_TEXTS) & number.is_null()) if is_text else raw.is_null()
     return [
+        *([_name_check("metric")] if is_wide else []),
         Check("missing_value", is_missing, requires, raw),
         Check("not_a_number", number.is_null(), requires, raw),
         Check("nan_or_infinite", ~number.is_finite(), "A value requires a finite number", raw),

@@ -156,11 +156,13 @@ class _Drain:
         """Begin where the catalog stands, once it stands where the lake does.
 
         A drain that died behind its commit has told nobody how far its series came. Without that, what is late in the next range would
-        depend on the death; so the messages in between are judged again, and their spans registered.
+        depend on the death; so the messages in between are judged again, and their spans registered. Where the catalog is ahead, because
+        the lake lost its tail, what the lake still has says how far they had come: the lost messages are as late as they were.
         """
         at = self._heard_of()
         if at > self.through:
             logger.warning("the lake lost its tail: messages %d to %d are stored again", self.through + 1, at)
+            return replace(self.commits.new_intake(as_stored=True), counts=self.counts, reasons=self.reasons)
         while at < self.through and (missed := [one for one in self._read(at) if one.seq <= self.through]):
             self.commits.catch_up(missed, self.commits.new_intake(), self._births(missed))
             at = missed[-1].seq

@@ -51,12 +51,14 @@ class PartitionStore:
         self.counts = Counter(messages=0, read=0, accepted=0, duplicate=0, late=0, quarantined=0)
         self._commits = RangeCommits.open(settings, clock)
         self._intake: Intake | None = None  # what is known of series and units; None where that must be read first
+        self._lost_a_tail = False  # whether the catalog was ahead of the lake in a partition
 
     def open(self, source: str) -> Partition:
         """Return where a partition stands; who had it before may have met series that we know nothing of."""
+        through, heard_of = self._commits.stored_through(source), self._commits.catalog.position(source) or 0
         self._intake = None
-        through = self._commits.stored_through(source)
-        return Partition(source, min(self._commits.catalog.position(source) or 0, through), through)
+        self._lost_a_tail |= heard_of > through  # what the lake stores again is as late as it was
+        return Partition(source, min(heard_of, through), through)
 
     def store(self, partition: Partition) -> bool:
         """Store what waits of a partition, and forget it.
@@ -90,5 +92,5 @@ class PartitionStore:
         return True
 
     def _known_so_far(self) -> Intake:
-        self._intake = self._intake or self._commits.new_intake()
+        self._intake = self._intake or self._commits.new_intake(as_stored=self._lost_a_tail)
         return self._intake

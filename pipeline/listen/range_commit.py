@@ -20,7 +20,7 @@ from pipeline.schemas import Readings
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
-from pipeline.store.readings import append_readings, fence, split_duplicates, store_quarantine
+from pipeline.store.readings import append_readings, fence, split_duplicates, store_quarantine, with_stored_arrivals
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,14 @@ class RangeCommits:
         """Return the number of a source's last commit; 0 before the first."""
         return self.lake.last_seq(Readings, fence(source)) or 0
 
-    def new_intake(self) -> Intake:
-        """Return what is known of series and units, as the catalog has it."""
-        return Intake.start(self.settings, self.catalog.series())
+    def new_intake(self, *, as_stored: bool = False) -> Intake:
+        """Return what is known of series and units, as the catalog has it.
+
+        Args:
+            as_stored: how far series have come is read from the lake, whose readings are behind the catalog.
+        """
+        series = self.catalog.series()
+        return Intake.start(self.settings, with_stored_arrivals(self.lake, series) if as_stored else series)
 
     def commit(
         self, stored: Sequence[Stored], intake: Intake, *, source: str, seq: int, after: int, births: Sequence[Message] = ()

@@ -23,6 +23,7 @@ from pipeline.prepare.covariates import PanelCovariates
 from pipeline.prepare.join_covariates import values_beside
 from pipeline.prepare.sequences import Panel, to_panel
 from pipeline.schemas import EPOCH, MICROSECOND, UTC_US
+from pipeline.store.identity import device_and_metric
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def panel_with_companions(observations: pl.DataFrame, grids: pl.DataFrame, compa
     """
     if not companions:
         return to_panel(observations, grids)
-    metric = pl.col("series_id").str.split("/").list.last()
+    _device_id, metric = device_and_metric("series_id")
     panel = to_panel(observations.filter(~metric.is_in(companions)), grids.filter(~metric.is_in(companions)))
     devices = [series_id.rpartition("/")[0] for series_id in panel.series_ids]
     past_TBP = values_beside(panel, devices, companions, observations, len(panel.values_TB))

@@ -9,6 +9,7 @@ from pipeline.offline.fill import FillSettings, fill_history
 from pipeline.prepare.sequences import match_series
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
+from pipeline.store.identity import series_id_of
 from pipeline.store.lake import Lake
 from pipeline.store.observations import read_observations
 
@@ -40,7 +41,7 @@ def read_history(settings: Settings, patterns: Sequence[str] | None, companions:
     """
     catalog = Catalog(settings.state_dir).series()
     wanted = match_series(catalog, patterns, companions)
-    beside = [f"{device}/{metric}" for device in wanted["device_id"].unique() for metric in companions]
+    beside = [series_id_of(device, metric) for device in wanted["device_id"].unique() for metric in companions]
     found = catalog.filter(pl.col("series_id").is_in(beside), pl.col("sample_interval_us").is_not_null())
     absent = sorted(set(companions) - set(found["metric"]))
     if absent:

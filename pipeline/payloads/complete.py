@@ -9,9 +9,9 @@ import polars as pl
 
 from pipeline.ingest.raw import ORIGIN_SCHEMA, RawBatch, position
 from pipeline.ingest.timestamps import EpochUnit, read_epochs
-from pipeline.ingest.units import GENERIC_METRIC
 from pipeline.payloads.rows import Decoded
 from pipeline.schemas import UTC_US
+from pipeline.store.identity import device_and_metric
 
 COLUMNS = ("ts", "device_id", "metric", "value", "unit", "quality", "seq", "received_at")
 SOURCE = "message"  # what positions begin with: "message:17[3]" is reading 3 of message 17
@@ -19,7 +19,6 @@ ENVELOPES_SCHEMA = pl.Schema(
     {"received_at": UTC_US, "device_id": pl.String(), "metric": pl.String(), "ts": pl.String(), "seq": pl.String()}
 )
 _NO_READING = ("no_reading", "A message requires at least one reading; got none.")
-_WHOLE_ID = r"^(.+)/([^/]+)$"
 _ISO = "%Y-%m-%dT%H:%M:%S%.6fZ"
 
 
@@ -120,10 +119,8 @@ def _or(rows: pl.DataFrame, around: pl.DataFrame, name: str) -> pl.Series:
 
 def _parts_of_series(series_id: pl.Series, said: pl.DataFrame) -> list[pl.Series]:
     """Read device and metric out of the whole identity of a series, where there is one: as `validate` does for files."""
-    whole = series_id.to_frame("whole")
-    device = whole.select(pl.col("whole").str.extract(_WHOLE_ID, 1).fill_null(pl.col("whole")).alias("device_id")).to_series()
-    metric = whole.select(pl.col("whole").str.extract(_WHOLE_ID, 2).fill_null(GENERIC_METRIC).alias("metric")).to_series()
-    return [part.zip_with(series_id.is_not_null(), said[part.name]) for part in (device, metric)]
+    parts = series_id.to_frame("whole").select(device_and_metric("whole"))
+    return [part.zip_with(series_id.is_not_null(), said[part.name]) for part in parts]
 
 
 def _filled(stamps: pl.Series, others: pl.Series) -> pl.Series:

@@ -5,12 +5,12 @@ Objects of few shapes are parsed in bulk, all others one by one, to the same res
 
 import polars as pl
 
-from pipeline.ingest.units import GENERIC_METRIC
 from pipeline.payloads.json_values import NOT_JSON, JsonValue, NotJsonError, as_text, look_up, parse, parse_items
 from pipeline.payloads.layout import Rule, lay_out, shape_of
 from pipeline.payloads.rows import BROKEN_SCHEMA, FIELDS, Decoded, Found, Place, combine
 from pipeline.payloads.uniform import Uniform, cut_arrays, parse_uniform
 from pipeline.settings import Route
+from pipeline.store.identity import GENERIC_METRIC
 
 NO_OBJECT = ("unparseable_message", "A JSON reading requires an object; got something else.")
 NO_QUANTITY = ("no_reading", "A JSON reading requires at least one metric that is a number; got an object without.")

@@ -10,11 +10,11 @@ from datetime import datetime
 
 import polars as pl
 
-from pipeline.ingest.units import GENERIC_METRIC
 from pipeline.payloads.json_values import NOT_JSON, JsonValue, NotJsonError, as_text, parse_items
 from pipeline.payloads.rows import ROWS_SCHEMA, Decoded, Found, Place
 from pipeline.payloads.uniform import cut_arrays
 from pipeline.schemas import EPOCH, MICROSECOND
+from pipeline.store.identity import GENERIC_METRIC
 
 VERSION = 10  # of RFC 8428
 _ABSOLUTE_FROM_S = 2**28  # section 4.5.3: a smaller time is relative to now

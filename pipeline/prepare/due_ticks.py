@@ -3,6 +3,7 @@
 Called by `pipeline.prepare.regularise`.
 """
 
+import logging
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -13,6 +14,9 @@ from pipeline.schemas import MICROSECOND, UTC_US, Readings
 from pipeline.store.labels import labels_of, stored_labels, stored_spans
 from pipeline.store.lake import Lake, read
 from pipeline.store.observations import Progress
+from pipeline.store.unit_conversion import to_unit
+
+logger = logging.getLogger(__name__)
 
 KEY = ("series_id", "tick")
 RECENT = timedelta(days=1)  # stored labels looked at before a series is read whole
@@ -68,9 +72,10 @@ def _recent(closed: datetime, fleet: pl.DataFrame) -> list[datetime]:
 def readings_of(lake: Lake, spans: pl.DataFrame) -> pl.DataFrame:
     """Read the readings that are new or were open, and for counters those of the tick before; more may come with them.
 
+    What was stored while its series had another unit comes in the one that it has now.
     Series with a reading that came long after its time are read on their own: the others need not be read as far back.
     """
-    columns = ("series_id", "ts", "value", "received_at", "source_seq")
+    columns = ("series_id", "ts", "value", "unit", "received_at", "source_seq")
     if spans.is_empty():
         return Readings.empty().select(columns)
     news = pl.min_horizontal("changed_from", pl.coalesce("stored_last", "first_ts"))
@@ -79,12 +84,19 @@ def readings_of(lake: Lake, spans: pl.DataFrame) -> pl.DataFrame:
     is_old = pl.col("since") < since.select(pl.col("since").max() - RECENT).item()
     scan = lake.scan(Readings).select(columns)
     parts = [part for part in (since.filter(~is_old), since.filter(is_old)) if not part.is_empty()]
-    return pl.concat(
+    found = pl.concat(
         [
             read(scan.filter(pl.col("ts") > part["since"].min()).join(part.lazy().select("series_id"), on="series_id", how="semi"))
             for part in parts
         ]
     )
+    units = spans.select("series_id", pl.col("unit").alias("unit_now"))
+    readings, useless = to_unit(found.join(units, on="series_id", how="left", maintain_order="left"), "unit_now")
+    if len(useless):
+        logger.warning(
+            "left out num_readings=%d in units that do not convert, as %s of %s", len(useless), *useless.select("unit", "series_id").row(0)
+        )
+    return readings.select(columns)
 
 
 def due_ticks(stored: DeltaTable, spans: pl.DataFrame, changed: pl.DataFrame, readings: pl.DataFrame) -> pl.DataFrame:

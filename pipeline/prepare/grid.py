@@ -23,6 +23,10 @@ NICE_INTERVALS: tuple[timedelta, ...] = (
 SNAP_TOLERANCE = 0.10  # a clock that drifts or jitters by more than a tenth of its interval is not taken to mean the round number
 OFFSET_SHARE = 0.90  # of the distinct stamps must agree on a residue before labels follow it
 MIN_STAMPS = 3  # two stamps have one spacing, which may be a gap
+# A grid stays, so a few odd stamps must not make it. More than half of the spacings are the median, over a minute in all (what a device
+# sends when it starts comes quicker) or among ten stamps; stamps that have no common spacing after twenty have none.
+BURST, MANY_STAMPS = timedelta(minutes=1), 10
+STAMPS_OF_ANY_SPACING = 20
 FLOOR = timedelta(seconds=1)  # nothing finer is inferred: stamps closer than that are bursts as often as they are a spacing
 FINEST = timedelta(milliseconds=1)  # nor asked for
 MAX_GAP = 100_000  # ticks; a day of seconds, ten weeks of minutes: a longer hole is a lost clock or another life, and costs no rows
@@ -87,15 +91,16 @@ def infer_grids(readings: pl.DataFrame, sample_interval: timedelta | None = None
     """Find each series' grid from the stamps of its readings.
 
     The interval is the median spacing of the distinct stamps, which neither gaps nor duplicates nor jitter move, taken to the nearest
-    round interval where that is within 10 %. The offset is the residue that at least 90 % of the stamps share, else 0.
+    round interval where that is within 10 %. It is told once more than half of the spacings lie within 10 % of the median,
+    over a minute or ten stamps; where they do not, after twenty. The offset is the residue that at least 90 % of the stamps share, else 0.
 
     Args:
         readings: series_id, ts (UTC µs); any order, duplicates allowed.
         sample_interval: the spacing of every series where the user has set it; a series then need not wait for three stamps.
 
     Returns:
-        series_id, sample_interval_us, grid_offset_us (Int64), one row for each series, sorted; both are null where fewer than three
-        distinct stamps leave the spacing open.
+        series_id, sample_interval_us, grid_offset_us (Int64), one row for each series, sorted; both are null where the stamps leave the
+        spacing open, as fewer than three always do.
     """
     stamps = readings.select("series_id", us=pl.col("ts").dt.timestamp("us")).unique().sort("series_id", "us")
     spacing = pl.col("us").diff()
@@ -103,9 +108,9 @@ def infer_grids(readings: pl.DataFrame, sample_interval: timedelta | None = None
         num_stamps=pl.len(), median_us=spacing.median().round().cast(pl.Int64)
     )
     if sample_interval is None:
-        intervals = _snapped(intervals).with_columns(
-            sample_interval_us=pl.when(pl.col("num_stamps") >= MIN_STAMPS).then(pl.col("sample_interval_us"))
-        )
+        intervals = _snapped(intervals)
+        intervals = intervals.join(_agreement(stamps, intervals), on="series_id", how="left", maintain_order="left")
+        intervals = intervals.with_columns(sample_interval_us=pl.when(_is_told()).then(pl.col("sample_interval_us")))
     else:
         intervals = intervals.with_columns(sample_interval_us=pl.lit(Grid(sample_interval).interval // MICROSECOND, pl.Int64))
     return intervals.join(_offsets(stamps, intervals), on="series_id", how="left", maintain_order="left").select(
@@ -135,6 +140,26 @@ def _snapped(intervals: pl.DataFrame) -> pl.DataFrame:
     close = [pl.when((median - candidate).abs() <= SNAP_TOLERANCE * candidate).then(candidate) for candidate in candidates]
     nearest = intervals.sort("median_us").join_asof(nice, left_on="median_us", right_on="nice_us", strategy="nearest")
     return nearest.with_columns(sample_interval_us=pl.max_horizontal(pl.coalesce(*close, median), FLOOR // MICROSECOND)).sort("series_id")
+
+
+def _agreement(stamps: pl.DataFrame, intervals: pl.DataFrame) -> pl.DataFrame:
+    """Return series_id, and of the spacings that are the median, as nearly as for a round interval: `agreeing`, how many, and their sum."""
+    spacing, median = pl.col("spacing"), pl.col("median_us")
+    return (
+        stamps.with_columns(spacing=pl.col("us").diff().over("series_id"))
+        .join(intervals.select("series_id", "median_us"), on="series_id")
+        .filter((spacing - median).abs() <= SNAP_TOLERANCE * median)
+        .group_by("series_id")
+        .agg(agreeing=pl.len(), agreeing_us=spacing.sum())
+    )
+
+
+def _is_told() -> pl.Expr:
+    """Whether the stamps have told an interval; nothing agrees where `agreeing` is null."""
+    stamps, spacings = pl.col("num_stamps"), pl.col("num_stamps") - 1
+    is_no_burst = (stamps >= MANY_STAMPS) | (pl.col("agreeing_us") >= BURST // MICROSECOND)
+    agrees = (stamps >= MIN_STAMPS) & is_no_burst & (2 * pl.col("agreeing") > spacings)
+    return agrees.fill_null(value=False) | (stamps >= STAMPS_OF_ANY_SPACING)
 
 
 def _offsets(stamps: pl.DataFrame, intervals: pl.DataFrame) -> pl.DataFrame:

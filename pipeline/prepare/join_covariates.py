@@ -22,6 +22,7 @@ from pipeline.prepare.grid import label_expr, tick_expr
 from pipeline.prepare.sequences import Panel
 from pipeline.schemas import Plans
 from pipeline.store.catalog import Catalog
+from pipeline.store.identity import series_id, series_id_of
 from pipeline.store.lake import Lake
 from pipeline.store.observations import read_observations
 from pipeline.store.plans import read_plans
@@ -61,7 +62,7 @@ def join_covariates(
     num_ticks = len(panel.values_TB)
     start = (start or panel.start) - panel.interval
     end = max(panel.label(b, num_ticks + horizon) for b in range(len(devices)))
-    past, future = ([f"{device}/{metric}" for device in devices for metric in metrics] for metrics in (names.past, names.future))
+    past, future = ([series_id_of(device, metric) for device in devices for metric in metrics] for metrics in (names.past, names.future))
     measured = read_observations(lake, series=past, start=start, end=end, on_time=allowed_lateness)
     announced = read_plans(lake, series=future, start=start, end=end) if names.future else Plans.empty()
     known_ahead = announced_in_time(_on_ticks(announced, panel, devices, names.future), panel.interval, horizon)
@@ -86,10 +87,8 @@ def covariates_of_frame(panel: Panel, names: CovariateNames, history: pl.DataFra
     devices = list(panel.series_ids)
 
     def arranged(metrics: tuple[str, ...], num_rows: int) -> NDArray[np.float64]:
-        id_of = pl.concat_str("series_id", pl.col("metric"), separator="/")
-        rows = history.unpivot(metrics, index=("series_id", "ts"), variable_name="metric").with_columns(
-            id_of.alias("series_id"), pl.col("value").cast(pl.Float64).fill_nan(None)
-        )
+        rows = history.rename({"series_id": "device_id"}).unpivot(metrics, index=("device_id", "ts"), variable_name="metric")
+        rows = rows.with_columns(series_id(), pl.col("value").cast(pl.Float64).fill_nan(None))
         return values_beside(panel, devices, metrics, rows, num_rows)
 
     last = history.group_by("series_id").agg(pl.col(name).drop_nulls().last().cast(pl.String) for name in names.attributes)
@@ -145,7 +144,7 @@ def series_beside(targets: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame
         metrics: of what lies beside the targets.
     """
     names = pl.DataFrame({"covariate": range(len(metrics)), "metric": metrics}, schema={"covariate": pl.Int64, "metric": pl.String})
-    return targets.join(names, how="cross").with_columns(series_id=pl.concat_str("device_id", "metric", separator="/"))
+    return targets.join(names, how="cross").with_columns(series_id())
 
 
 def announced_in_time(announced: pl.DataFrame, interval: timedelta, horizon: int) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""What each series' observations were made with: a small JSON file of the state folder. Called by `regularise.py`."""
+"""What each series' observations were made with, aggregation and unit: a small JSON file of the state folder. Called by `regularise.py`."""
 
 import json
 import logging
@@ -6,6 +6,8 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+
+import polars as pl
 
 from pipeline.errors import StoreError
 from pipeline.store.state_files import sync
@@ -15,8 +17,35 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "aggregations.json"
 
 
-def recorded_aggregations(state_dir: Path) -> dict[str, str]:
-    """Return the aggregation by series; empty where there is no record, or it cannot be read and must be made anew."""
+def ways(fleet: pl.DataFrame) -> dict[str, str]:
+    """Return by series what its observations are made with: "mean", or "mean degC" where it has a unit.
+
+    Args:
+        fleet: series_id, aggregation and unit; a series without an aggregation has no observations.
+    """
+    way = pl.concat_str("aggregation", "unit", separator=" ", ignore_nulls=True)
+    return dict(fleet.drop_nulls("aggregation").select("series_id", way).iter_rows())
+
+
+def made_otherwise(fleet: pl.DataFrame, recorded: Mapping[str, str]) -> list[str]:
+    """Return the series whose observations were made with another aggregation or another unit than they have now.
+
+    Values that were made without a unit were in the one that is known now.
+
+    Args:
+        fleet: series_id, aggregation and unit.
+        recorded: as `ways`.
+    """
+    made = pl.DataFrame(list(recorded.items()), schema={"series_id": pl.String, "way": pl.String}, orient="row")
+    before = made.select("series_id", pl.col("way").str.splitn(" ", 2).struct.rename_fields(["aggregation_then", "unit_then"])).unnest(
+        "way"
+    )
+    is_other = (pl.col("aggregation") != pl.col("aggregation_then")) | (pl.col("unit") != pl.col("unit_then")).fill_null(value=False)
+    return fleet.join(before, on="series_id").filter(is_other)["series_id"].to_list()
+
+
+def recorded_ways(state_dir: Path) -> dict[str, str]:
+    """Return what was recorded, as `ways`; empty where there is no record, or it cannot be read and must be made anew."""
     path = state_dir / FILE_NAME
     try:
         found = json.loads(path.read_bytes())
@@ -28,14 +57,14 @@ def recorded_aggregations(state_dir: Path) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def record_aggregations(state_dir: Path, made_with: Mapping[str, str]) -> None:
-    """Record the aggregation by series, on disk when this returns.
+def record_ways(state_dir: Path, made_with: Mapping[str, str]) -> None:
+    """Record by series what its observations were made with, on disk when this returns.
 
     Raises:
         StoreError: when the state folder cannot be written.
     """
     path = state_dir / FILE_NAME
-    if path.exists() and recorded_aggregations(state_dir) == made_with:
+    if path.exists() and recorded_ways(state_dir) == made_with:
         return
     partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")  # runs may race, in threads too
     try:

@@ -14,12 +14,13 @@ from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.labels import labels_of
 from pipeline.store.lake import Lake, read
+from pipeline.store.unit_conversion import canonical_name
 
 logger = logging.getLogger(__name__)
 
 
 def register_series(lake: Lake, catalog: Catalog, changed: pl.DataFrame, settings: Settings, stored: DeltaTable) -> pl.DataFrame:
-    """Return the catalog's series, with what the changed readings add to it: spans, aggregations, and grids where they can be told.
+    """Return the catalog's series, with what the changed readings add to it: spans, aggregations, units, and grids where they can be told.
 
     An aggregation or a grid that is stored stays: half a history on another grid would be no series.
 
@@ -27,7 +28,7 @@ def register_series(lake: Lake, catalog: Catalog, changed: pl.DataFrame, setting
         lake: whose readings tell the grid of a series that has none yet.
         catalog: learns it.
         changed: series_id, device_id, metric, unit, ts of readings that are new, or not taken in by this catalog.
-        settings: aggregations of metrics, and the sample interval where it is set.
+        settings: aggregations and units of metrics, and the sample interval where it is set.
         stored: the observations: the grid of a series that they hold is theirs.
 
     Returns:
@@ -46,6 +47,10 @@ def register_series(lake: Lake, catalog: Catalog, changed: pl.DataFrame, setting
     if not decided.is_empty():
         catalog.upsert_series(decided)
         known = catalog.series()
+    declared = _declared_otherwise(known, settings)
+    if not declared.is_empty():
+        catalog.upsert_series(declared)
+        known = catalog.series()
     _tell_what_is_ignored(known, settings)
     return known
 
@@ -54,11 +59,10 @@ def _decided(lake: Lake, known: pl.DataFrame, seen: pl.DataFrame, settings: Sett
     """Return the series whose aggregation or grid was open and can be told now, with both."""
     interval = settings.prepare.sample_interval
     metrics = {name: metric.aggregation for name, metric in settings.metrics.items()}
-    gridless = known.filter(pl.col("sample_interval_us").is_null()).join(seen, on="series_id", how="semi").select("series_id")
+    gridless = known.filter(pl.col("sample_interval_us").is_null()).join(seen, on="series_id", how="semi").select("series_id", "first_ts")
     kept = grids_of(labels_of(stored, gridless["series_id"].to_list()))  # where only the catalog was lost
     new = gridless.join(kept, on="series_id", how="anti")
-    stamps = lake.scan(Readings).select("series_id", "ts").join(new.lazy(), on="series_id", how="semi")
-    grids = pl.concat([kept, infer_grids(read(stamps) if not new.is_empty() else Readings.empty(), interval).drop_nulls()])
+    grids = pl.concat([kept, infer_grids(_stamps_of(lake, new), interval).drop_nulls()])
     undecided = known.filter(pl.col("aggregation").is_null() | pl.col("series_id").is_in(grids["series_id"].to_list()))
     return undecided.select(
         "series_id",
@@ -66,6 +70,26 @@ def _decided(lake: Lake, known: pl.DataFrame, seen: pl.DataFrame, settings: Sett
         "metric",
         aggregation=pl.coalesce("aggregation", pl.col("metric").replace_strict(metrics, default="mean", return_dtype=pl.String)),
     ).join(grids, on="series_id", how="left")
+
+
+def _declared_otherwise(known: pl.DataFrame, settings: Settings) -> pl.DataFrame:
+    """Return the series for whose metric the settings declare another unit than they have, with that."""
+    units = {name: canonical_name(metric.unit) for name, metric in settings.metrics.items() if metric.unit is not None}
+    unit = pl.col("metric").replace_strict(units, default=None, return_dtype=pl.String)
+    return (
+        known.select("series_id", "device_id", "metric", unit=unit, had="unit")
+        .filter(pl.col("unit").ne_missing("had"))
+        .drop("had")
+        .drop_nulls()
+    )
+
+
+def _stamps_of(lake: Lake, series: pl.DataFrame) -> pl.DataFrame:
+    """Return series_id, ts of the readings of a few series; `first_ts` of the oldest lets the files before it be skipped."""
+    if series.is_empty():
+        return Readings.empty()
+    scan = lake.scan(Readings).filter(pl.col("ts") >= series["first_ts"].min())
+    return read(scan.select("series_id", "ts").join(series.lazy(), on="series_id", how="semi"))
 
 
 def _tell_what_is_ignored(known: pl.DataFrame, settings: Settings) -> None:

@@ -18,7 +18,7 @@ from pipeline.prepare.aggregate import observe
 from pipeline.prepare.closing import closed_through
 from pipeline.prepare.due_ticks import due_ticks, readings_of, stale_spans
 from pipeline.prepare.grid import FINEST
-from pipeline.prepare.made_with import record_aggregations, recorded_aggregations
+from pipeline.prepare.made_with import made_otherwise, record_ways, recorded_ways, ways
 from pipeline.prepare.registration import register_series
 from pipeline.schemas import EPOCH, Observations, Readings
 from pipeline.settings import Settings
@@ -42,7 +42,7 @@ class RegulariseReport:
         series: series with at least one row written.
         observations_written: rows that are new or changed, revisions included.
         revised: rows among them that revise an earlier value.
-        waiting_series: series without a grid, because fewer than three distinct stamps leave their interval open.
+        waiting_series: series without a grid, because their few stamps leave their interval open.
         readings_version: Delta version of `readings` that the observations follow now.
     """
 
@@ -61,7 +61,7 @@ def regularise(settings: Settings, clock: Clock) -> RegulariseReport:
     """Bring the observations up to the readings and to the present.
 
     A tick that has not closed by `clock.now()` is not written; the first run after it has closed writes it, new readings or not.
-    A series whose aggregation was changed is computed anew, and all are under another allowed lateness.
+    A series whose aggregation or unit was changed is computed anew, and all are under another allowed lateness.
 
     Args:
         settings: `lake`, `ingest.allowed_lateness`, `metrics` and `prepare`.
@@ -143,12 +143,10 @@ def _changed_readings(lake: Lake, progress: Progress | None, taken_in: int | Non
 
 
 def _made_otherwise(lake: Lake, settings: Settings, fleet: pl.DataFrame) -> pl.DataFrame:
-    """Return the readings, as `_changed_readings`, of the series whose observations were made with another aggregation."""
-    recorded = recorded_aggregations(settings.state_dir)
-    made = pl.DataFrame(list(recorded.items()), schema={"series_id": pl.String, "made_with": pl.String}, orient="row")
-    other = fleet.join(made, on="series_id").filter(pl.col("aggregation") != pl.col("made_with"))["series_id"].to_list()
+    """Return the readings, as `_changed_readings`, of the series whose observations were made with another aggregation or unit."""
+    other = made_otherwise(fleet, recorded_ways(settings.state_dir))
     if other:
-        logger.warning("recomputing num_series=%d whose aggregation has changed, as %s", len(other), other[0])
+        logger.warning("recomputing num_series=%d whose aggregation or unit has changed, as %s", len(other), other[0])
     scan = lake.scan(Readings).filter(pl.col("series_id").is_in(other))
     empty = Readings.empty().lazy()
     return read((scan if other else empty).select(CHANGED))
@@ -156,6 +154,6 @@ def _made_otherwise(lake: Lake, settings: Settings, fleet: pl.DataFrame) -> pl.D
 
 def _remember(catalog: Catalog, settings: Settings, fleet: pl.DataFrame, readings_version: int) -> None:
     """Record, after the commit, what it was made of; a run that dies before does it again."""
-    record_aggregations(settings.state_dir, dict(fleet.drop_nulls("aggregation").select("series_id", "aggregation").iter_rows()))
+    record_ways(settings.state_dir, ways(fleet))
     if catalog.position(TAKEN_IN) != readings_version:
         catalog.set_position(TAKEN_IN, readings_version)

@@ -12,6 +12,7 @@ import polars as pl
 import polars.selectors as cs
 
 from pipeline.errors import DataError, SettingsError
+from pipeline.query.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,7 +111,7 @@ def to_table(frame: pl.DataFrame, *, max_rows: int = 48, provenance: bool = Fals
         is_number = name in (*values, "step", "input_version")
         table.add_column(titles.get(name, name), justify="right" if is_number else "left", style="bold" if name == MEDIAN else "")
     for row in shown.iter_rows(named=True):
-        table.add_row(*(escape(_cell(row[name])) for name in columns))
+        table.add_row(*(escape(printable(_cell(row[name]))) for name in columns))
     return table
 
 
@@ -130,7 +131,7 @@ def to_inputs_table(frame: pl.DataFrame, *, max_rows: int = 48) -> "Table":
     for name, title in {"series_id": titles.pop("series_id"), "origin": "origin", **titles}.items():
         table.add_column(title, justify="right" if name in ("value", "revision") else "left")
     for row in frame.tail(max_rows).iter_rows(named=True):
-        table.add_row(*(escape(_cell(row[name])) for name in ("series_id", "origin", *titles)))
+        table.add_row(*(escape(printable(_cell(row[name]))) for name in ("series_id", "origin", *titles)))
     return table
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from pipeline.query.printable import printable
 from pipeline.schemas import Quarantine
 from pipeline.store.lake import Lake, read
 from pipeline.store.patterns import matches
@@ -73,8 +74,3 @@ def shown(payload: bytes) -> str:
     text = payload[: 4 * SHOWN_CHARACTERS].decode("utf-8", errors="backslashreplace")
     safe = printable(text)
     return safe if len(safe) <= SHOWN_CHARACTERS and len(payload) <= 4 * SHOWN_CHARACTERS else safe[:SHOWN_CHARACTERS] + "…"
-
-
-def printable(text: str) -> str:
-    """Return a text with all that a terminal might obey or hide written out: controls, and marks that turn or blank text."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

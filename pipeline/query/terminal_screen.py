@@ -12,6 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from pipeline.query.exports import short_number
+from pipeline.query.printable import printable
 from pipeline.query.terminal_chart import MIN_WIDTH, draw_chart, draw_spark
 from pipeline.query.watch import Fan, Look, SeriesView
 
@@ -58,7 +59,7 @@ class Screen:
 
     def _foot(self, num_shown: int) -> Text:
         if self.problem is not None:
-            return Text(self.problem, "red")
+            return Text(printable(self.problem), "red")
         left_out = self.look.num_series - num_shown
         return Text(f"{self.now:%Y-%m-%d %H:%M:%S} UTC" + (f" · {left_out:,} more series than fit" if left_out else ""), "dim")
 
@@ -76,10 +77,10 @@ def plot_rows(num_series: int, height: int) -> int | None:
 
 def _panel(view: SeriesView, screen: Screen, width: int, rows: int, unicode: bool) -> list[Text]:
     """Return the chart of a series with its words."""
-    value = " ".join(part for part in (_newest(view), view.unit) if part)
+    value = " ".join(part for part in (_newest(view), printable(view.unit or "")) if part)
     age = Text(f"  {_age(view, screen.now)}", _age_style(view, screen.now))
     room = max(1, width - len(value) - len(age) - 1)
-    name = Text(view.series_id, "bold")
+    name = Text(printable(view.series_id), "bold")
     name.truncate(room, overflow="ellipsis", pad=True)
     return [
         name.append(" ").append(value, "bold cyan").append_text(age),
@@ -122,7 +123,7 @@ def _table(views: tuple[SeriesView, ...], now: datetime, width: int, unicode: bo
     room = max(1, width - sum(columns.values()))
 
     def line(name: str, cells: dict[str, Text]) -> Text:
-        begin = Text(name)
+        begin = Text(printable(name))
         begin.truncate(room, overflow="ellipsis", pad=True)
         for column, cell_width in columns.items():
             cell = cells[column]

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 STAMP = ("series_id", "ts")
 ARRIVAL = ("received_at", "source_seq", "value")
+IDENTITY = ("source", "source_seq", "value")  # of a reading at its stamp, however often it is delivered
 MAX_ROUNDS = 10
 CHANGED_COLUMNS = ("series_id", "device_id", "metric", "ts")
 
@@ -103,14 +104,16 @@ def split_duplicates(lake: Lake, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.
 
     A reading is a duplicate when its value is the one that counted for its stamp just before it arrived, by the order
     (received_at, source_seq, value). So the same event again is a duplicate, whenever and however often it comes; another value is a
-    correction; and the first value again, received after a correction, corrects it back.
+    correction; and the first value again, received after a correction, corrects it back, unless it is a stored reading itself that was
+    delivered once more: the same source, sequence number, stamp and value. Who takes a correction back gives that a number of its own.
 
     An arrival time that was only assumed (equal to `ts` for imported history, to `ingested_at` for the rest) cannot tell a correction
     back from an old file read again. Such a reading is a duplicate of any stored one with its stamp and value, unless its own source
     has given it a greater `source_seq` than all that is stored from there for that stamp.
 
     Assumes: a repeated value is not overtaken by an older correction (A at 1, A at 3, and only then B at 2): the repetition was taken
-    for a duplicate when it came, so B would count; reading the source of A once more mends it.
+    for a duplicate when it came, so B would count; reading the source of A once more mends it. And what was a duplicate leaves no
+    trace: where a source says A by two numbers, the second is not known again after a correction.
 
     Args:
         lake: the lake; only the stamps of the frame are read.
@@ -129,6 +132,7 @@ def split_duplicates(lake: Lake, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.
     arrivals = (
         pl.concat([stored.with_columns(row=pl.lit(None, pl.UInt32)), candidates.select(*stored.columns, "row")])
         .sort(*STAMP, *ARRIVAL, "row")  # of two equal ones the stored one, whose row is null, comes first
+        .filter(pl.col("row").is_null() | pl.struct(*STAMP, *IDENTITY).is_first_distinct())  # the first delivery is the reading
         .filter(~same_as_previous(*STAMP, "value"))
     )
     repeated = contested.join(arrivals.select("row"), on="row", how="anti").select("row")
@@ -163,6 +167,28 @@ def changed_since(lake: Lake, readings_version: int) -> pl.DataFrame:
         logger.warning("readings changes unknown, taking all since_version=%d reason=%s", readings_version, first_line(error))
         changes = read(lake.scan(Readings))
     return changes.select(CHANGED_COLUMNS).unique().sort(STAMP)
+
+
+def with_stored_arrivals(lake: Lake, series: pl.DataFrame) -> pl.DataFrame:
+    """Return series of the catalog with how far their stored readings have come, for a catalog that is ahead of its lake.
+
+    Args:
+        lake: the lake; all of its readings are looked at.
+        series: series_id, last_ts, last_received, resumed_at, and any other columns.
+
+    Returns:
+        The same rows. An end of a silence that the stored readings do not reach is forgotten, and the one before it is not known.
+
+    Raises:
+        StoreError: when the table cannot be read.
+    """
+    spans = read(lake.scan(Readings).group_by("series_id").agg(last_ts=pl.col("ts").max(), last_received=pl.col("received_at").max()))
+    is_stored = pl.col("resumed_at") <= pl.col("last_received")
+    return (
+        series.drop("last_ts", "last_received")
+        .join(spans, on="series_id", how="left", maintain_order="left")
+        .with_columns(pl.when(is_stored).then("resumed_at").alias("resumed_at"))
+    )
 
 
 def _stored_at_stamps(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """What the command line writes, and how it reads durations and instants."""
 
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.cli_options import parse_duration, parse_instant
-from flows.console import fail, jsonable, report_epoch, watch_training, write_json
+from flows.console import fail, jsonable, log_to_stderr, note, report_epoch, stdout, table, watch_training, write_json
 
 
 @given(
@@ -26,6 +27,28 @@ def test_json_is_one_document_on_stdout(capsys: pytest.CaptureFixture[str]) -> N
     written = capsys.readouterr()
     assert json.loads(written.out) == {"at": "2026-01-01T00:00:00+00:00", "took": 3.0, "picture": "fan.png", "mase": None}
     assert not written.err
+
+
+def test_nothing_that_a_device_calls_itself_reaches_the_terminal_as_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """Shown to fail by leaving out any of the four; 0x9b opens an escape sequence of its own, and json leaves it as it is."""
+    name = "d\x1b[2J\x9b1m\u202e"
+    fail(name)
+    note(name)
+    stdout().print(table([{"series": name}]))
+    write_json({"series": name})
+    out, err = capsys.readouterr()
+    assert (out + err).replace("\n", "").isprintable()
+    assert json.loads(out[out.index("{") :]) == {"series": name}
+
+
+def test_a_line_of_the_log_is_one_line_whatever_a_topic_is_called(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shown to fail by the formatter of logging: the topic would write a line that looks like ours."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    log_to_stderr()
+    logging.getLogger("pipeline.listen").warning("undecodable source=%s", "mqtt:a\nERROR all is lost\x1b[2J")
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_an_error_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -249,6 +249,22 @@ def test_a_lake_that_lost_its_tail_is_filled_from_the_inbox(site, caplog) -> Non
     assert "lost its tail: messages 2 to 3" in caplog.text
 
 
+def test_what_a_lost_tail_brings_again_is_as_late_as_it_was(site) -> None:
+    """Shown to fail by judging it by the catalog, which has seen the newest of it: all else of the tail is then late."""
+    site.receive(reading(1, 1.0))
+    site.drain()
+    shutil.copytree(f"{site.settings.lake}/readings", f"{site.settings.lake}-before")
+    site.receive(reading(2, 2.0), at=NOON + 11 * MINUTE)
+    site.receive(reading(8, 3.0), reading(2.5, 4.0), at=NOON + 12 * MINUTE)  # the second is late
+    site.receive(reading(9, 5.0), at=NOON + 200 * MINUTE)  # after a silence: late too
+    site.drain()
+    whole = site.rows()
+    shutil.rmtree(f"{site.settings.lake}/readings")
+    shutil.copytree(f"{site.settings.lake}-before", f"{site.settings.lake}/readings")
+    assert site.drain()[4] == 2
+    assert site.rows().equals(whole)
+
+
 def test_messages_that_neither_has_any_more_are_told_loudly(tmp_path, caplog) -> None:
     site = Site(tmp_path / "lake", state=str(tmp_path / "state"), listen={"keep_messages": 0})
     site.receive(reading(1, 1.0), reading(2, 2.0))

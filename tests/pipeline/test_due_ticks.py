@@ -63,7 +63,7 @@ def test_a_counter_is_the_same_tick_by_tick_as_at_once(tmp_path):
 
 
 def test_stray_stamps_cost_no_rows(settings):
-    burst = [("s", START + us * MICROSECOND, 1.0, START) for us in range(3)]
+    burst = [("s", START + us * MICROSECOND, 1.0, START) for us in range(10)]
     long_ago = datetime(2001, 1, 2, tzinfo=UTC)
     lost_clock = [("t", long_ago, 1.0, long_ago), *(("t", START + s * SECOND, 1.0, START) for s in range(1, 10))]
     arrive(settings, [*burst, ("s", START + 300 * MINUTE, 1.0, START), *lost_clock])

@@ -74,6 +74,26 @@ def test_jitter_does_not_move_the_interval_and_leaves_no_offset(jitter_ms):
     assert inferred(stamps) == (MINUTE, timedelta(0))
 
 
+def seconds(*after):
+    return [START + timedelta(seconds=second) for second in after]
+
+
+@pytest.mark.parametrize("odd", [(0, 1, 2), (0, 7, 300), (0, 0.2, 0.4, 0.6), (0, 300, 1100)])
+def test_a_few_odd_stamps_do_not_make_a_grid(odd):
+    """What a device sends when it starts, a stray stamp, a gap. Shown to fail by taking the median of the first three stamps."""
+    stamps = seconds(*odd)
+    assert inferred(stamps) is None
+    found = [inferred(stamps + seconds(*range(1200, 1200 + 300 * more, 300))) for more in range(1, 9)]
+    assert found[-1] is not None
+    assert {grid[0] for grid in found if grid is not None} == {5 * MINUTE}
+
+
+def test_stamps_without_a_common_spacing_have_their_median_after_twenty():
+    irregular = seconds(*(300 * k + 120 * (k * k % 7) / 7 * (-1) ** k for k in range(20)))
+    assert inferred(irregular[:19]) is None
+    assert inferred(irregular) is not None
+
+
 def test_one_stamp_in_ten_may_be_off_the_shared_residue():
     stamps = [START + k * 5 * MINUTE for k in range(20)]
     off = [stamps[5] + timedelta(seconds=7), stamps[9] + timedelta(seconds=9)]
@@ -93,7 +113,7 @@ def test_one_stamp_in_ten_may_be_off_the_shared_residue():
     ],
 )
 def test_an_odd_spacing_is_rounded_by_less_than_a_tenth_and_up_to_a_second(median, interval):
-    assert inferred([START + k * median for k in range(9)])[0] == interval
+    assert inferred([START + k * median for k in range(10)])[0] == interval
 
 
 def test_a_series_with_fewer_than_three_stamps_waits():

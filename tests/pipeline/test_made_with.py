@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.prepare.made_with import record_aggregations, recorded_aggregations
+from pipeline.prepare.made_with import record_ways, recorded_ways
 from tests.arrivals import arrive, minutes, new_lake, regularised
 
 
@@ -17,15 +17,15 @@ def test_a_record_of_aggregations_that_a_power_failure_emptied_is_made_anew(sett
     """Shown to fail by reading it as it is: no lake with such a file was ever regularised again."""
     arrive(settings, minutes(0, 30))
     regularised(settings)
-    made_with = recorded_aggregations(settings.state_dir)
+    made_with = recorded_ways(settings.state_dir)
     (settings.state_dir / "aggregations.json").write_bytes(left)
     arrive(settings, minutes(30, 40))
     assert regularised(settings).observations_written == 10
-    assert recorded_aggregations(settings.state_dir) == made_with == {"s": "mean"}
+    assert recorded_ways(settings.state_dir) == made_with == {"s": "mean"}
 
 
 def test_a_state_folder_that_is_full_is_told_as_such(settings):
     """Shown to fail by passing the OSError on: a follower takes a `StoreError` for what passes, and dies of all else."""
     (settings.state_dir / "aggregations.json").mkdir(parents=True)
     with pytest.raises(StoreError, match="requires a state folder that can be written"):
-        record_aggregations(settings.state_dir, {"s": "mean"})
+        record_ways(settings.state_dir, {"s": "mean"})

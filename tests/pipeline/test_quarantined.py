@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.query.quarantined import SHOWN_CHARACTERS, printable, read_quarantine, shown
+from pipeline.query.printable import printable
+from pipeline.query.quarantined import SHOWN_CHARACTERS, read_quarantine, shown
 from pipeline.schemas import Quarantine
 from pipeline.store.lake import Lake
 from pipeline.store.readings import append_quarantine

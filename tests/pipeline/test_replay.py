@@ -20,7 +20,7 @@ from pipeline.listen.inbox import Inbox
 from pipeline.listen.replay import replay_quarantine
 from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.schemas import Quarantine, Readings
-from pipeline.settings import ListenSettings, MetricSettings, Route, Settings
+from pipeline.settings import IngestSettings, ListenSettings, MetricSettings, Route, Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.known_units import KnownUnits
 from pipeline.store.lake import Lake
@@ -197,6 +197,17 @@ def test_a_missing_birth_is_made_up_for_by_a_later_one_on_a_persons_word_alone(s
     assert site.replay()[:2] == (0, 0)
     assert site.replay(accept=("missing_birth",)) == (1, 0, 2, {"no_reading": 2})  # the birth, and the text
     assert site.table().filter(metric="t")["value"].to_list() == [5.0]
+
+
+def test_series_beyond_the_limit_come_back_when_it_is_raised(site) -> None:
+    """Shown to fail by refusing every reading once the registry is full."""
+    site.settings = site.settings.model_copy(update={"ingest": IngestSettings(max_series=2)})
+    site.receive(reading(1.0), reading(2.0, device_id="e"), reading(3.0, device_id="f"), reading(4.0, days_ago=1))
+    assert site.table()["value"].sort().to_list() == [1.0, 2.0, 4.0]
+    assert site.replay() == (0, 0, 1, {"too_many_series": 1})
+    site.settings = site.settings.model_copy(update={"ingest": IngestSettings(max_series=3)})
+    assert site.replay() == (1, 0, 0, {})
+    assert site.table()["series_id"].unique().sort().to_list() == ["d/t", "e/t", "f/t"]
 
 
 def test_rows_of_files_are_named_and_left(site, tmp_path) -> None:

@@ -40,6 +40,13 @@ def drawn(look: Look, width: int, height: int, *, unicode: bool = True, now: dat
     return [line.plain.rstrip() for line in Screen(look, now).lines(width, height, unicode=unicode)]
 
 
+@pytest.mark.parametrize("height", [3, 30])
+def test_no_name_or_unit_moves_the_cursor(height: int) -> None:
+    """A lake of before such names were refused has them. Shown to fail by drawing names as they are."""
+    look = Look((replace(wave(), series_id="a\x1b[2J/\u202eb", unit="\x9b1m"),), 1, NOW)
+    assert "".join(drawn(look, 100, height)).isprintable()
+
+
 def look_at(*views: SeriesView) -> Look:
     return Look(views, len(views), START + 24 * HOUR)
 

@@ -1,5 +1,6 @@
 """Every row becomes a reading or a rejected one with its reason; none is dropped, none is both."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -110,6 +111,42 @@ def test_a_given_series_id_is_kept_and_taken_apart_at_its_last_slash(given_id, d
         batch({"id": given_id, "ts": GOOD["ts"], "value": "1"}), ColumnMapping(ts=("ts",), value=("value",), series_id="id", layout="long")
     )
     assert found.accepted.select("series_id", "device_id", "metric").row(0) == (given_id.strip(), device_id, metric)
+
+
+def test_two_pairs_of_device_and_metric_are_two_series():
+    found = judge(batch({**GOOD, "device": "a/b", "metric": "c"}, {**GOOD, "device": "a", "metric": "b/c"}), LONG)
+    assert found.accepted["series_id"].to_list() == ["a/b/c", "a/b%2Fc"]
+
+
+@pytest.mark.parametrize("role", ["device", "metric", "unit"])
+@pytest.mark.parametrize(
+    "name", ["a\x1b[2Jb", "a\nb", "a\x9bb", "a\u202eb", "a\u200bb", "a\u2028b", "a\x00b", "x" * 2**20, "\U0001f321" * 65]
+)
+def test_what_no_terminal_should_show_is_no_name(role, name):
+    """Shown to fail by looking for the controls of ASCII alone, and by counting letters instead of bytes."""
+    raw = batch({**GOOD, "unit": "degC", role: name})
+    found = judge(raw, replace(LONG, unit="unit"))
+    assert (len(found.accepted), found.rejected["payload"].to_list()) == (0, [b"line 1"])
+    assert found.rejected["error_code"][0] == ("invalid_unit" if role == "unit" else "invalid_series")
+    assert found.rejected["error_text"][0].isprintable()
+    assert len(found.rejected["error_text"][0]) < 160
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "S\u00fcd / \u5317 (m\u00b3/h)", "\u03a9"])
+def test_what_can_be_shown_is_a_name(name):
+    assert len(verdict(device=name, metric=name).accepted) == 1
+
+
+def test_a_column_that_is_no_name_costs_its_cells_alone():
+    found = judge(batch({"ts": GOOD["ts"], "a": "1", "b\x1b": "2"}), replace(WIDE, value=("a", "b\x1b")))
+    assert found.accepted["series_id"].to_list() == ["plant/a"]
+    assert found.rejected["error_code"].to_list() == ["invalid_series"]
+
+
+def test_letters_that_are_composed_otherwise_are_the_same_name():
+    """Shown to fail by taking names as they come: one device would be two series, which look the same."""
+    found = judge(batch({**GOOD, "device": "Su\u0308d"}, {**GOOD, "device": "S\u00fcd"}), LONG)
+    assert found.accepted["series_id"].to_list() == ["S\u00fcd/m"] * 2
 
 
 def test_a_file_without_ids_is_one_series_named_after_it():
