@@ -20,6 +20,7 @@ from typing import Self
 
 from models.config import ForecasterConfig, NetworkConfig
 from pipeline.listen.inbox import Inbox
+from pipeline.schemas import Forecasts, Observations, Quarantine, Readings
 from pipeline.settings import ForecastSettings, IngestSettings, ListenSettings, PrepareSettings, Settings
 from pipeline.store.lake import Lake
 from tests.brokers import Mosquitto
@@ -28,13 +29,15 @@ from tests.lakes import TestLake, random_weights
 
 ROOT = Path(__file__).parents[2]
 TIDECAST = [sys.executable, "-c", "from flows.cli import main; main()"]
-PATIENCE_S = 120.0  # on a machine with much else to do: a follower alone starts in five seconds
+PATIENCE_S = 120.0  # without any movement, on a machine with much else to do: a follower alone starts in five seconds
 LOOK_S = 0.05
+LOOK_FOR_MOVES_S = 1.0
+MOVING = (Readings, Quarantine, Observations, Forecasts)
 LEAD_S = 3.0  # from the making of a crew to the first reading of its fleet
 
 
 class DidNotRecoverError(AssertionError):
-    """A process that was started ended by itself, or did nothing for `PATIENCE_S`."""
+    """A process that was started ended by itself, or nothing moved for `PATIENCE_S`."""
 
 
 @dataclass(eq=False)
@@ -47,6 +50,7 @@ class Member:
         environment: of the command.
         folder: of its output, `<name>.out` and `<name>.err`, of all its lives.
         committed: a number that rises with everything it commits.
+        moves: something that changes for as long as anybody of its crew gets on.
         recoveries_s: of each life after a kill that committed something: seconds from the start of the process to that.
         kills: by signal 9.
     """
@@ -56,6 +60,7 @@ class Member:
     environment: dict[str, str]
     folder: Path
     committed: Callable[[], int]
+    moves: Callable[[], object]
     recoveries_s: list[float] = field(default_factory=list)
     kills: int = 0
 
@@ -85,13 +90,18 @@ class Member:
 
     def recover(self) -> None:
         """Wait until it has committed something."""
-        wait(self.has_recovered)
+        wait(self.has_recovered, self.moves)
 
     def kill(self) -> None:
         """End it as a power failure would."""
         self._process.kill()
         self._process.wait()
         self.kills += 1
+
+    def keep_running(self) -> None:
+        """Start it again if it has ended, as a service manager does."""
+        if not self.is_running():
+            self.start()
 
     def died(self, code: int) -> None:
         """Count a death that it was started to die.
@@ -114,13 +124,13 @@ class Member:
 
     def first_word(self) -> str:
         """Wait until this life of it says something, and return that."""
-        wait(lambda: len(self.said("err")) > self._said)
+        wait(lambda: len(self.said("err")) > self._said, self.moves)
         return self.said("err")[self._said :]
 
     def subscribe(self, **environment: str) -> Self:
         """Start a listener and wait until the broker keeps messages for it: what is published before is nobody's."""
         self.start(**environment)
-        wait(lambda: "subscribed" in self.said("err"))
+        wait(lambda: "subscribed" in self.said("err")[self._said :], self.moves)
         return self
 
     def is_running(self) -> bool:
@@ -133,7 +143,8 @@ class Member:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def _must_end_with(self, code: int) -> None:
-        if self._process.wait(PATIENCE_S) != code:
+        wait(lambda: self._process.poll() is not None, self.moves)  # a last drain may be of a million readings
+        if self._process.returncode != code:
             raise DidNotRecoverError(f"{self.name} was to end with {code}; got {self._process.returncode}\n{self.said('err')[-3000:]}")
 
 
@@ -148,8 +159,17 @@ class Crew:
         members: every process but the broker.
     """
 
-    def __init__(self, folder: Path, *, num_devices: int, interval_s: int, seed: int = 0) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, num_devices: int, interval_s: int, seed: int = 0, **settings: object) -> None:
+        """Make the lake.
+
+        Args:
+            folder: of everything.
+            num_devices: of the fleet.
+            interval_s: spacing of its readings, and of the ticks.
+            seed: of the fleet's values and of the model.
+            **settings: fields of `Settings` that differ from those of all crews.
+        """
+        self.folder = folder
         self.lake = TestLake.at(folder)
         self.lake.register(random_weights(seed, champion_of(interval_s)))
         Lake(self.lake.settings.lake).create_all()  # a follower does not wait for a lake
@@ -158,14 +178,15 @@ class Crew:
         self.fleet = Fleet(num_devices, datetime.fromtimestamp(start, UTC).isoformat(), interval_s, seed)
         self.ledger = folder / "ledger"
         self.members: list[Member] = []
-        self.settings = Settings(
-            lake=self.lake.settings.lake,
-            tracking=self.lake.settings.tracking,
-            ingest=IngestSettings(allowed_lateness="PT1S"),
-            prepare=PrepareSettings(sample_interval=f"PT{interval_s}S"),
-            listen=ListenSettings(drain_interval="PT1S"),
-            forecast=ForecastSettings(snapshot_interval="PT0S"),
-        )
+        common = {
+            "lake": self.lake.settings.lake,
+            "tracking": self.lake.settings.tracking,
+            "ingest": IngestSettings(allowed_lateness="PT1S"),
+            "prepare": PrepareSettings(sample_interval=f"PT{interval_s}S"),
+            "listen": ListenSettings(drain_interval="PT1S"),
+            "forecast": ForecastSettings(snapshot_interval="PT0S"),
+        }
+        self.settings = Settings(**{**common, **settings})
 
     def __enter__(self) -> Self:
         """Start the broker."""
@@ -173,11 +194,13 @@ class Crew:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End everything that still runs."""
-        for member in self.members:
-            if member.is_running():
-                member.kill()
-        self.broker.stop()
+        """End everything that still runs, the broker too when an interrupt comes meanwhile."""
+        try:
+            for member in self.members:
+                if member.is_running():
+                    member.kill()
+        finally:
+            self.broker.stop()
 
     def producer(self, faults: float = 0.0) -> Member:
         """Return a producer of the fleet's readings; one that is killed goes on behind its ledger."""
@@ -201,11 +224,18 @@ class Crew:
         with closing(Inbox(self.settings.state_dir)) as inbox:
             return inbox.last_seq()
 
+    def moves(self) -> tuple[int, ...]:
+        """Return how far everybody is: bytes of the ledger, messages in the inbox, commits of each table."""
+        ledger = self.ledger.stat().st_size if self.ledger.exists() else 0
+        logs = [Path(self.settings.lake, table.name, "_delta_log") for table in MOVING]
+        commits = [max(int(file.stem) for file in log.glob("*.json") if file.stem.isdecimal()) for log in logs]
+        return (ledger, self.num_received(), *commits)
+
     def _member(self, name: str, command: list[object], committed: Callable[[], int]) -> Member:
         sections = {"ingest", "prepare", "listen", "forecast"}
         ours = {f"TIDECAST_{one.upper()}": getattr(self.settings, one).model_dump_json(exclude_unset=True) for one in sections}
-        environment = {**self.lake.environment(), **ours}
-        self.members.append(Member(name, [str(part) for part in command], environment, self._folder, committed))
+        environment = {**self.lake.environment(), **ours, "TIDECAST_STATE": str(self.settings.state_dir)}
+        self.members.append(Member(name, [str(part) for part in command], environment, self.folder, committed, self.moves))
         return self.members[-1]
 
 
@@ -215,14 +245,23 @@ def champion_of(interval_s: int) -> ForecasterConfig:
     return ForecasterConfig(sample_interval_s=interval_s, horizon=6, context_length=12, seasons=(6,), network=network)
 
 
-def wait(is_so: Callable[[], bool], pause_s: float = LOOK_S) -> None:
-    """Wait for something that other processes do.
+def wait(is_so: Callable[[], bool], moves: Callable[[], object], pause_s: float = LOOK_S) -> None:
+    """Wait for something that other processes do, however long it takes, while they get on at all.
+
+    Args:
+        is_so: whether it has come.
+        moves: something that changes while they get on.
+        pause_s: between two looks.
 
     Raises:
-        DidNotRecoverError: when it does not come.
+        DidNotRecoverError: when nothing has moved for `PATIENCE_S`.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    seen, moved_at, looked_at = moves(), time.monotonic(), time.monotonic()
     while not is_so():
-        if time.monotonic() > deadline:
-            raise DidNotRecoverError(f"waited in vain for {PATIENCE_S:.0f} s")
+        now = time.monotonic()
+        if now > looked_at + LOOK_FOR_MOVES_S:
+            looked_at, found = now, moves()
+            seen, moved_at = found, (moved_at if found == seen else now)
+        if now > moved_at + PATIENCE_S:
+            raise DidNotRecoverError(f"waited in vain; for {PATIENCE_S:.0f} s nothing has moved from {seen}")
         time.sleep(pause_s)

@@ -75,7 +75,7 @@ def crash_everywhere(crew: Crew) -> Outcome:
     follower.start(**{VARIABLE: f"{FOLLOWERS_POINTS[0]}:1"})
     producer = crew.producer().start()
     while any(left.values()):
-        wait(lambda: any(points and not member.is_running() for member, points in left.items()))
+        wait(lambda: any(points and not member.is_running() for member, points in left.items()), crew.moves)
         for member, points in left.items():
             if points and not member.is_running():
                 member.died(KILLED)
@@ -211,7 +211,7 @@ def finish(crew: Crew, outcome: Outcome, members: Sequence[Member]) -> Outcome:
     producer, *others = members
     producer.stop()
     take_in_all(crew)
-    wait(lambda: is_forecast_through(crew), pause_s=1.0)
+    wait(lambda: is_forecast_through(crew), crew.moves, pause_s=1.0)
     for member in others:
         member.stop()
     lake = crew.settings.lake
@@ -228,7 +228,7 @@ def finish(crew: Crew, outcome: Outcome, members: Sequence[Member]) -> Outcome:
 def take_in_all(crew: Crew) -> None:
     """Wait until the inbox has a last message, and so all before it: a broker delivers in order."""
     crew.broker.publish(LAST, b"")
-    wait(lambda: has_received_last(crew))
+    wait(lambda: has_received_last(crew), crew.moves)
 
 
 def has_received_last(crew: Crew) -> bool:
