@@ -86,9 +86,14 @@ class MqttConnection:
         self._num_short = 0
         self._pause_s = FIRST_PAUSE_S
 
-    def start(self, ended: threading.Event) -> None:
-        """Connect, and again, for as long as that may help; set `ended` when it does not."""
-        self._ended = ended
+    def start(self, ended: threading.Event, *, has_listened: bool) -> None:
+        """Connect, and again, for as long as that may help; set `ended` when it does not.
+
+        Args:
+            ended: set when another connection would be in vain.
+            has_listened: whether somebody has taken messages for this inbox before, perhaps under this client id.
+        """
+        self._ended, self._has_listened = ended, has_listened
         self._thread.start()
 
     def wake(self) -> None:
@@ -222,6 +227,12 @@ class MqttConnection:
         logger.info("connected broker=%s:%d session=%s", self._address.host, self._address.port, "kept" if flags.session_present else "new")
         if self._was_connected and not flags.session_present:
             logger.warning("the broker has forgotten the session: what was published while there was no connection is lost")
+        elif self._has_listened and not flags.session_present:
+            logger.warning(
+                "the broker has no session of client_id=%s, and the inbox holds messages: if it has listened before, its session has expired, "
+                "and what was published since it left is lost",
+                self._settings.client_id,
+            )
         asked_s = int(self._settings.session_expiry.total_seconds())
         if (granted_s := getattr(granted, "SessionExpiryInterval", asked_s)) < asked_s:
             logger.warning("the broker keeps the session for a shorter time granted_s=%d asked_s=%d", granted_s, asked_s)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from models.config import ForecasterConfig, NetworkConfig
+from pipeline.errors import StoreError
 from pipeline.listen.inbox import Inbox
 from pipeline.schemas import Forecasts, Observations, Quarantine, Readings
 from pipeline.settings import ForecastSettings, IngestSettings, ListenSettings, PrepareSettings, Settings
@@ -53,6 +54,7 @@ class Member:
         moves: something that changes for as long as anybody of its crew gets on.
         recoveries_s: of each life after a kill that committed something: seconds from the start of the process to that.
         kills: by signal 9.
+        num_lives: how often it was started.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Member:
     moves: Callable[[], object]
     recoveries_s: list[float] = field(default_factory=list)
     kills: int = 0
+    num_lives: int = 0
 
     def start(self, **environment: str) -> Self:
         """Start it, with variables that hold for this life alone."""
@@ -71,6 +74,7 @@ class Member:
         with (self.folder / f"{self.name}.out").open("ab") as out, (self.folder / f"{self.name}.err").open("ab") as err:
             variables = {**os.environ, **self.environment, **environment}
             self._process = subprocess.Popen(self.command, env=variables, stdout=out, stderr=err, cwd=ROOT)
+        self.num_lives += 1
         return self
 
     def has_recovered(self) -> bool:
@@ -178,6 +182,7 @@ class Crew:
         self.fleet = Fleet(num_devices, datetime.fromtimestamp(start, UTC).isoformat(), interval_s, seed)
         self.ledger = folder / "ledger"
         self.members: list[Member] = []
+        self._num_received = 0
         common = {
             "lake": self.lake.settings.lake,
             "tracking": self.lake.settings.tracking,
@@ -220,9 +225,10 @@ class Crew:
         return member
 
     def num_received(self) -> int:
-        """Return the number of the last message in the inbox."""
-        with closing(Inbox(self.settings.state_dir)) as inbox:
-            return inbox.last_seq()
+        """Return the number of the last message in the inbox, or the last one that could be read."""
+        with suppress(StoreError), closing(Inbox(self.settings.state_dir)) as inbox:  # on a full disk it may not open
+            self._num_received = inbox.last_seq()
+        return self._num_received
 
     def moves(self) -> tuple[int, ...]:
         """Return how far everybody is: bytes of the ledger, messages in the inbox, commits of each table."""
