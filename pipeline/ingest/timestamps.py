@@ -212,7 +212,7 @@ def _is_epoch(text: pl.Expr, *, is_declared: bool) -> pl.Expr:
 
 
 def _in_usual_form(text: pl.Series) -> pl.Series | None:
-    """Read stamps in ISO 8601 and UTC, as most devices write them, in a seventh of the time, others as null; None where the first is none."""
+    """Read stamps in ISO 8601 and UTC, as most devices write them, in a seventh of the time; others are null. None if the first is one."""
     first = text.drop_nulls().head(1)
     if first.is_empty():
         return pl.Series("usual", [None], dtype=UTC_US).new_from_index(0, len(text))

@@ -229,8 +229,8 @@ class MqttConnection:
             logger.warning("the broker has forgotten the session: what was published while there was no connection is lost")
         elif self._has_listened and not flags.session_present:
             logger.warning(
-                "the broker has no session of client_id=%s, and the inbox holds messages: if it has listened before, its session has expired, "
-                "and what was published since it left is lost",
+                "the broker has no session of client_id=%s, and the inbox holds messages: where that client has listened before, "
+                "its session has expired, and what was published since it left is lost",
                 self._settings.client_id,
             )
         asked_s = int(self._settings.session_expiry.total_seconds())

@@ -230,12 +230,17 @@ class Crew:
             self._num_received = inbox.last_seq()
         return self._num_received
 
-    def moves(self) -> tuple[int, ...]:
+    def moves(self) -> dict[str, int]:
         """Return how far everybody is: bytes of the ledger, messages in the inbox, commits of each table."""
-        ledger = self.ledger.stat().st_size if self.ledger.exists() else 0
-        logs = [Path(self.settings.lake, table.name, "_delta_log") for table in MOVING]
-        commits = [max(int(file.stem) for file in log.glob("*.json") if file.stem.isdecimal()) for log in logs]
-        return (ledger, self.num_received(), *commits)
+        facts = {"ledger_bytes": self.ledger.stat().st_size if self.ledger.exists() else 0, "received": self.num_received()}
+        for table in MOVING:
+            log = Path(self.settings.lake, table.name, "_delta_log")
+            facts[table.name] = max(int(file.stem) for file in log.glob("*.json") if file.stem.isdecimal())
+        return facts
+
+    def progress(self) -> str:
+        """Return the same, for people."""
+        return " ".join(f"{name}={number}" for name, number in self.moves().items())
 
     def _member(self, name: str, command: list[object], committed: Callable[[], int]) -> Member:
         sections = {"ingest", "prepare", "listen", "forecast"}

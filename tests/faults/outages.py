@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.listen.inbox import Inbox
 from pipeline.settings import ListenSettings, MqttSettings
-from tests.faults.crew import Crew, wait
+from tests.faults.crew import Crew, Member, wait
 from tests.faults.fleet import Fleet
 from tests.faults.losses import judged
 from tests.faults.oracle import account
@@ -31,22 +31,22 @@ NO_SESSION = "the broker has no session of client_id=listener"
 DEVICES = 10
 
 
-def outage(crew: Crew, *, seconds: float) -> Outcome:
-    """Stop the broker for a time, under a stream; listener, follower and producer stay and find it again."""
-    listener, follower = crew.listener().subscribe(), crew.follower().start()
-    producer = crew.producer().start()
-    follower.recover()
+def outage(crew: Crew, *, seconds: float, is_followed: bool = True) -> Outcome:
+    """Stop the broker for a time, under a stream; producer, listener and, if there is one, follower stay and find it again."""
+    members = _started(crew, is_followed=is_followed)
+    for member in members:
+        member.recover()
     crew.broker.stop()
     time.sleep(seconds)
     crew.broker.start()
     wait(lambda: has_caught_up(crew), crew.moves)
-    return finish(crew, Outcome(f"the broker is away for {seconds:.0f} s", restarts=1), [producer, listener, follower])
+    return finish(crew, Outcome(f"the broker is away for {seconds:.0f} s", restarts=1), members)
 
 
-def killed_broker(crew: Crew, *, kills: int) -> Outcome:
+def killed_broker(crew: Crew, *, kills: int, is_followed: bool = True) -> Outcome:
     """Kill the broker again and again, under a stream; at every second time the listener is away and comes back after it."""
-    listener, follower = crew.listener().subscribe(), crew.follower().start()
-    producer = crew.producer().start()
+    members = _started(crew, is_followed=is_followed)
+    producer, listener = members[:2]
     for number in range(kills):
         _grow(crew, crew.num_received)
         if number % 2:
@@ -58,7 +58,7 @@ def killed_broker(crew: Crew, *, kills: int) -> Outcome:
             listener.start()
         wait(lambda number=number: listener.said("err").count("subscribed") > number + 1, crew.moves)  # type: ignore[misc]
     _grow(crew, crew.num_received)
-    outcome = finish(crew, Outcome("the broker is killed", restarts=kills), [producer, listener, follower])
+    outcome = finish(crew, Outcome("the broker is killed", restarts=kills), members)
     found = of_delivered(crew, outcome, crew.fleet)
     said = sum(listener.said("err").count(words) for words in (FORGOTTEN, NO_SESSION))
     unsaid = "" if said == kills else f"a listener warned of {said} of {kills} sessions that were lost"
@@ -106,6 +106,12 @@ def has_caught_up(crew: Crew) -> bool:
     """Return whether the ledger holds every reading that is due."""
     due = int((time.time() - crew.fleet.reading(0, 0).ts.timestamp()) / crew.fleet.interval_s)
     return len(crew.ledger.read_text().splitlines()) >= due * crew.fleet.num_devices
+
+
+def _started(crew: Crew, *, is_followed: bool) -> list[Member]:
+    """Return a producer, a listener and perhaps a follower, all started."""
+    listener, producer = crew.listener().subscribe(), crew.producer().start()
+    return [producer, listener, *([crew.follower().start()] if is_followed else [])]
 
 
 def _grow(crew: Crew, number: Callable[[], int]) -> None:
