@@ -233,14 +233,7 @@ class Crew:
     def moves(self) -> dict[str, int]:
         """Return how far everybody is: bytes of the ledger, messages in the inbox, commits of each table."""
         facts = {"ledger_bytes": self.ledger.stat().st_size if self.ledger.exists() else 0, "received": self.num_received()}
-        for table in MOVING:
-            log = Path(self.settings.lake, table.name, "_delta_log")
-            facts[table.name] = max(int(file.stem) for file in log.glob("*.json") if file.stem.isdecimal())
-        return facts
-
-    def progress(self) -> str:
-        """Return the same, for people."""
-        return " ".join(f"{name}={number}" for name, number in self.moves().items())
+        return facts | {table.name: newest_commit(Path(self.settings.lake, table.name, "_delta_log")) for table in MOVING}
 
     def _member(self, name: str, command: list[object], committed: Callable[[], int]) -> Member:
         sections = {"ingest", "prepare", "listen", "forecast"}
@@ -254,6 +247,11 @@ def champion_of(interval_s: int) -> ForecasterConfig:
     """Return a small model of a grid that faults can be awaited on."""
     network = NetworkConfig(hidden_size=8, num_layers=2)
     return ForecasterConfig(sample_interval_s=interval_s, horizon=6, context_length=12, seasons=(6,), network=network)
+
+
+def newest_commit(log: Path) -> int:
+    """Return the greatest version that a folder of commits holds."""
+    return max((int(file.stem) for file in log.glob("*.json") if file.stem.isdecimal()), default=0)
 
 
 def wait(is_so: Callable[[], bool], moves: Callable[[], object], pause_s: float = LOOK_S) -> None:

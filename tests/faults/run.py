@@ -4,7 +4,8 @@
     python -m tests.faults.run --only disks,outage
 
 Each scenario has a folder of its own. One that fails keeps it and says what is lost or repeated, and the run goes on to the next. Every
-15 seconds a line says how far it is. Ctrl-C, SIGTERM and any failure end every process that was started.
+15 seconds a line says how far it is: bytes of the ledger, newest commit of each table. Ctrl-C, SIGTERM and any failure end every process
+that was started.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tests.faults.crew import Crew
+from tests.faults.crew import Crew, newest_commit
 from tests.faults.deliveries import deliveries
 from tests.faults.full_disk import full_disks
 from tests.faults.fuzzing import garbage
@@ -34,7 +35,7 @@ from tests.faults.scenarios import crash_everywhere, kill_at_random, pairs
 
 INTERVAL_S = 2
 SAY_EVERY_S = 15.0
-QUICK_KILLS, QUICK_S, QUICK_PACE_S = 50, 60.0, 1.0  # what recovery times are asked of
+QUICK_KILLS, QUICK_S, QUICK_PACES_S = 50, 60.0, (0.7, 0.7)  # what recovery times are asked of
 
 Scenario = Callable[[Path], Outcome]
 
@@ -48,7 +49,7 @@ def scenarios_of(chosen: argparse.Namespace) -> dict[str, Scenario]:
     quick = min(chosen.kills, QUICK_KILLS)
     return {
         "steps": crew(crash_everywhere),
-        "minute": crew(lambda one: _timed_kills(one, kills=quick)),
+        "minute": crew(lambda one: _timed_kills(one, kills=quick), chosen.devices // 4),
         "kills": crew(lambda one: kill_at_random(one, kills=chosen.kills, seconds=chosen.seconds, faults=0.05, restarts=chosen.restarts)),
         "pairs": crew(lambda one: pairs(one, rounds=max(1, chosen.kills // 20))),
         "deliveries": crew(lambda one: deliveries(one, readings=chosen.payloads // 2)),
@@ -95,7 +96,8 @@ def _run(name: str, scenario: Scenario, title: str) -> Outcome:
     folder, begun = Path(tempfile.mkdtemp(prefix=f"tidecast-faults-{name}-")), time.monotonic()
     _say(f"{title}: begins in {folder}")
     try:
-        outcome = scenario(folder)
+        with _followed(folder):
+            outcome = scenario(folder)
     except Exception as error:  # noqa: BLE001 (the run's edge: the other scenarios are run all the same)
         traceback.print_exc()
         outcome = Outcome(name, failure=f"{type(error).__name__}: {error}")
@@ -108,25 +110,24 @@ def _run(name: str, scenario: Scenario, title: str) -> Outcome:
 
 
 def _with_crew(folder: Path, *, run: Callable[[Crew], Outcome], num_devices: int, seed: int, **settings: object) -> Outcome:
-    with Crew(folder, num_devices=num_devices, interval_s=INTERVAL_S, seed=seed, **settings) as crew, _followed(crew):
+    with Crew(folder, num_devices=num_devices, interval_s=INTERVAL_S, seed=seed, **settings) as crew:
         return run(crew)
 
 
 def _timed_kills(crew: Crew, *, kills: int) -> Outcome:
     """Kill as many in a minute as the recovery times are asked of."""
-    outcome = kill_at_random(crew, kills=kills, seconds=QUICK_S, faults=0.05, pace_s=QUICK_PACE_S)
+    outcome = kill_at_random(crew, kills=kills, seconds=QUICK_S, faults=0.05, paces_s=QUICK_PACES_S)
     return replace(outcome, facts=recovery(outcome))
 
 
 @contextmanager
-def _followed(crew: Crew) -> Iterator[None]:
-    """Say now and then how far a crew is."""
+def _followed(folder: Path) -> Iterator[None]:
+    """Say now and then how far a scenario is, from what it leaves in its folder."""
     ended = threading.Event()
 
     def follow() -> None:
         while not ended.wait(SAY_EVERY_S):
-            kills = sum(member.kills for member in crew.members)
-            _say(f"    kills={kills} {crew.progress()}")
+            _say(f"    {_progress(folder)}")
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -135,6 +136,14 @@ def _followed(crew: Crew) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def _progress(folder: Path) -> str:
+    """Return the size of the ledger, the newest commit of each table, and the last line of the tests' log, of what there is."""
+    sizes = {ledger.name: ledger.stat().st_size for ledger in folder.glob("ledger*")}
+    newest = {log.parent.name: newest_commit(log) for log in sorted(folder.glob("lake/*/_delta_log"))}
+    facts = [f"{name}={number}" for name, number in {**sizes, **newest}.items() if number]
+    return " ".join([*facts, *(log.read_text().splitlines()[-1] for log in folder.glob("pytest.log") if log.stat().st_size)])
 
 
 def _say(line: str) -> None:

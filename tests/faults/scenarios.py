@@ -23,8 +23,7 @@ from tests.faults.outcome import Outcome
 
 FOLLOWERS_POINTS = tuple(point for point in get_args(Failpoint) if point.startswith(("regularise.", "forecast.")))
 LISTENERS_POINTS = tuple(point for point in get_args(Failpoint) if point not in FOLLOWERS_POINTS)
-PACE_S = 3.0  # within which a process dies, on average half of it
-PRODUCERS_PACE = 3  # times that: it starts in no time, and would take most of the kills
+PACES_S = (9.0, 3.0)  # within which a producer and the others die, on average half of it; a producer starts in no time
 LAST = "end-of-stream"
 
 
@@ -47,7 +46,9 @@ def crash_everywhere(crew: Crew) -> Outcome:
     return finish(crew, Outcome("a death at each failpoint"), [producer, *left])
 
 
-def kill_at_random(crew: Crew, *, kills: int, seconds: float, faults: float, restarts: int = 0, pace_s: float = PACE_S) -> Outcome:
+def kill_at_random(
+    crew: Crew, *, kills: int, seconds: float, faults: float, restarts: int = 0, paces_s: tuple[float, float] = PACES_S
+) -> Outcome:
     """Kill listener, follower and producer at random, under a stream with duplicates, disorder and garbage.
 
     Args:
@@ -56,13 +57,13 @@ def kill_at_random(crew: Crew, *, kills: int, seconds: float, faults: float, res
         seconds: that it takes at the most.
         faults: share of the readings that come twice, of those that come late, and of garbage beside them.
         restarts: of the broker, spread over the stream; graceful, since Mosquitto loses what it has confirmed when it is killed.
-        pace_s: within which a process dies that has committed something.
+        paces_s: within which the producer, and each other process, dies that has committed something.
     """
     listener, follower = crew.listener().subscribe(), crew.follower().start()
     members = [crew.producer(faults).start(), listener, follower]
     begun = time.monotonic()
     restart_at = [begun + seconds * (number + 1) / (restarts + 1) for number in range(restarts)]
-    executioner = Executioner(random.Random(crew.fleet.seed), {members[0]: PRODUCERS_PACE * pace_s, listener: pace_s, follower: pace_s})
+    executioner = Executioner(random.Random(crew.fleet.seed), dict(zip(members, (*paces_s, paces_s[1]), strict=True)))
     while executioner.kills < kills and time.monotonic() < begun + seconds:
         if restart_at and time.monotonic() > restart_at[0]:
             restart_at.pop(0)
