@@ -77,16 +77,20 @@ class Member:
         self.num_lives += 1
         return self
 
+    def note_recovery(self) -> None:
+        """Take down how long this life took to its first commit, when that is there; whoever measures looks often."""
+        if self._is_recovering and self.committed() > self._before:
+            self._is_recovering = False
+            if self.kills:
+                self.recoveries_s.append(time.monotonic() - self.started_at)
+
     def has_recovered(self) -> bool:
         """Return whether this life has committed anything.
 
         Raises:
             DidNotRecoverError: with its last words, when it has ended or takes too long.
         """
-        if self._is_recovering and self.committed() > self._before:
-            self._is_recovering = False
-            if self.kills:
-                self.recoveries_s.append(time.monotonic() - self.started_at)
+        self.note_recovery()
         ended = self._process.poll() is not None
         if ended or (self._is_recovering and time.monotonic() > self.started_at + PATIENCE_S):
             raise DidNotRecoverError(f"{self.name} ended={ended}\n{self.said('err')[-3000:]}")

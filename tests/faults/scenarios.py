@@ -34,8 +34,14 @@ def crash_everywhere(crew: Crew) -> Outcome:
     listener.subscribe(**{VARIABLE: f"{LISTENERS_POINTS[0]}:1"})
     follower.start(**{VARIABLE: f"{FOLLOWERS_POINTS[0]}:1"})
     producer = crew.producer().start()
+
+    def somebody_died() -> bool:
+        for member in left:
+            member.note_recovery()
+        return any(points and not member.is_running() for member, points in left.items())
+
     while any(left.values()):
-        wait(lambda: any(points and not member.is_running() for member, points in left.items()), crew.moves)
+        wait(somebody_died, crew.moves)
         for member, points in left.items():
             if points and not member.is_running():
                 member.died(KILLED)
@@ -61,12 +67,12 @@ def kill_at_random(
     """
     listener, follower = crew.listener().subscribe(), crew.follower().start()
     members = [crew.producer(faults).start(), listener, follower]
-    begun = time.monotonic()
-    restart_at = [begun + seconds * (number + 1) / (restarts + 1) for number in range(restarts)]
+    begun, num_restarts = time.monotonic(), 0
     executioner = Executioner(random.Random(crew.fleet.seed), dict(zip(members, (*paces_s, paces_s[1]), strict=True)))
     while executioner.kills < kills and time.monotonic() < begun + seconds:
-        if restart_at and time.monotonic() > restart_at[0]:
-            restart_at.pop(0)
+        done = max(executioner.kills / kills, (time.monotonic() - begun) / seconds)
+        if done > (num_restarts + 1) / (restarts + 1):
+            num_restarts += 1
             crew.broker.stop()
             crew.broker.start()
         for member in members:
@@ -75,7 +81,7 @@ def kill_at_random(
     took_s = time.monotonic() - begun
     num_faults = int(3 * faults * crew.fleet.num_devices * took_s / crew.fleet.interval_s)
     name = f"kills at random ({executioner.kills} in {took_s:.0f} s), duplicates, disorder, garbage"
-    return finish(crew, Outcome(name, faults=num_faults, restarts=restarts - len(restart_at)), members)
+    return finish(crew, Outcome(name, faults=num_faults, restarts=num_restarts), members)
 
 
 class Executioner:
