@@ -12,7 +12,7 @@ from typing import Any
 import pipeline.store.lake
 from tests.faults.small_disk import FOLDERS, MARK, folders_in
 
-DISKS = folders_in(os.environ[FOLDERS])
+DISKS = folders_in(os.environ.get(FOLDERS, ""))
 CHANGES = ("INSERT", "UPDATE", "DELETE", "CREATE")
 write_deltalake, connect = pipeline.store.lake.write_deltalake, sqlite3.connect
 
@@ -56,5 +56,6 @@ def refusing_write(handle: Any, *arguments: Any, **options: Any) -> None:
     write_deltalake(handle, *arguments, **options)
 
 
-sqlite3.connect = refusing_connect  # type: ignore[assignment]
-pipeline.store.lake.write_deltalake = refusing_write
+if DISKS:
+    sqlite3.connect = refusing_connect  # type: ignore[assignment]
+    pipeline.store.lake.write_deltalake = refusing_write

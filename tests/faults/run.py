@@ -127,7 +127,7 @@ def _followed(folder: Path) -> Iterator[None]:
 
     def follow() -> None:
         while not ended.wait(SAY_EVERY_S):
-            _say(f"    {_progress(folder)}")
+            _say(f"    {_progress(folder) or 'at work'}")
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
