@@ -31,6 +31,8 @@ from tests.lakes import TestLake, random_weights
 ROOT = Path(__file__).parents[2]
 TIDECAST = [sys.executable, "-c", "from flows.cli import main; main()"]
 PATIENCE_S = 120.0  # without any movement, on a machine with much else to do: a follower alone starts in five seconds
+RECOVERY_S = 300.0  # to the first commit of a life, with everything it has to catch up on
+LONGEST_S = 1_200.0  # for anything at all: a stream that goes on would hide one who does nothing
 LOOK_S = 0.05
 LOOK_FOR_MOVES_S = 1.0
 MOVING = (Readings, Quarantine, Observations, Forecasts)
@@ -78,11 +80,17 @@ class Member:
         return self
 
     def note_recovery(self) -> None:
-        """Take down how long this life took to its first commit, when that is there; whoever measures looks often."""
+        """Take down how long this life took to its first commit, when that is there; whoever measures looks often.
+
+        Raises:
+            DidNotRecoverError: with its last words, when it takes longer than `RECOVERY_S`.
+        """
         if self._is_recovering and self.committed() > self._before:
             self._is_recovering = False
             if self.kills:
                 self.recoveries_s.append(time.monotonic() - self.started_at)
+        if self._is_recovering and time.monotonic() > self.started_at + RECOVERY_S:
+            raise DidNotRecoverError(f"{self.name} has committed nothing in {RECOVERY_S:.0f} s\n{self.said('err')[-3000:]}")
 
     def has_recovered(self) -> bool:
         """Return whether this life has committed anything.
@@ -91,9 +99,8 @@ class Member:
             DidNotRecoverError: with its last words, when it has ended or takes too long.
         """
         self.note_recovery()
-        ended = self._process.poll() is not None
-        if ended or (self._is_recovering and time.monotonic() > self.started_at + PATIENCE_S):
-            raise DidNotRecoverError(f"{self.name} ended={ended}\n{self.said('err')[-3000:]}")
+        if self._process.poll() is not None:
+            raise DidNotRecoverError(f"{self.name} ended with {self._process.returncode}\n{self.said('err')[-3000:]}")
         return not self._is_recovering
 
     def recover(self) -> None:
@@ -259,7 +266,7 @@ def newest_commit(log: Path) -> int:
 
 
 def wait(is_so: Callable[[], bool], moves: Callable[[], object], pause_s: float = LOOK_S) -> None:
-    """Wait for something that other processes do, however long it takes, while they get on at all.
+    """Wait for something that other processes do, for as long as they get on at all.
 
     Args:
         is_so: whether it has come.
@@ -267,14 +274,15 @@ def wait(is_so: Callable[[], bool], moves: Callable[[], object], pause_s: float 
         pause_s: between two looks.
 
     Raises:
-        DidNotRecoverError: when nothing has moved for `PATIENCE_S`.
+        DidNotRecoverError: when nothing has moved for `PATIENCE_S`, or it has not come in `LONGEST_S`.
     """
-    seen, moved_at, looked_at = moves(), time.monotonic(), time.monotonic()
+    begun = moved_at = looked_at = time.monotonic()
+    seen = moves()
     while not is_so():
         now = time.monotonic()
         if now > looked_at + LOOK_FOR_MOVES_S:
             looked_at, found = now, moves()
             seen, moved_at = found, (moved_at if found == seen else now)
-        if now > moved_at + PATIENCE_S:
-            raise DidNotRecoverError(f"waited in vain; for {PATIENCE_S:.0f} s nothing has moved from {seen}")
+        if now > min(moved_at + PATIENCE_S, begun + LONGEST_S):
+            raise DidNotRecoverError(f"waited in vain; for {now - moved_at:.0f} s nothing has moved from {seen}")
         time.sleep(pause_s)
