@@ -34,7 +34,8 @@ from pipeline.store.lake import Lake
 from pipeline.store.readings import append_readings
 from pipeline.tracking.model_card import ModelCard, TrainedSeries
 from pipeline.tracking.provenance import SourceRevision
-from pipeline.tracking.registry import register, save_model
+from pipeline.tracking.registry import register
+from pipeline.tracking.saved_model import save_model
 
 START, HOUR = datetime(2026, 3, 2, tzinfo=UTC), timedelta(hours=1)
 HORIZON = 24

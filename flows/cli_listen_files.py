@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli_ingest_options import takes_ingest_options
+from flows.cli_listen import run_and_report
 from flows.cli_options import AsJson, Lake, NoOrchestrator, SettingsFile, read_settings
 
 if TYPE_CHECKING:
@@ -23,19 +24,16 @@ def listen_files(
     as_json: AsJson = False,
     no_orchestrator: NoOrchestrator = False,  # noqa: ARG001 (never uses Prefect)
 ) -> None:
-    """Take each file that lands in a folder, once, when it has stood still; the options are those of `tidecast ingest`.
+    """Take the files that land in a folder, each once, when it has stood still.
 
-    Names that end in .tmp or .part or begin with a dot are left alone. Ctrl-C or SIGTERM finishes the file under way and ends.
+    The options that say how files are read are those of `tidecast ingest`. Names that end in .tmp or .part or begin with a dot are left
+    alone. Ctrl-C or SIGTERM finishes the file under way and ends.
     """
-    from flows.console import log_to_stderr, show_counts, write_json
+    from flows.console import log_to_stderr
     from pipeline.clock import SystemClock
     from pipeline.listen.landing import LandingSource
-    from pipeline.listen.service import run_listener
 
     settings, clock, stop = read_settings(settings_file, lake), SystemClock(), threading.Event()
     log_to_stderr()
-    report = run_listener(settings, clock, LandingSource(settings, clock, folder, options, stop), stop=stop)
-    if as_json:
-        write_json(report.to_dict())
-    else:
-        show_counts(report.counts)
+    source = LandingSource(settings, clock, folder, options, stop)
+    run_and_report(settings, clock, source, stop, as_json=as_json)

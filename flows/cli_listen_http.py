@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli_listen import run_and_report
 from flows.cli_options import AsJson, Lake, NoOrchestrator, SettingsFile, read_settings
 
 
@@ -21,26 +22,21 @@ def listen_http(
     as_json: AsJson = False,
     no_orchestrator: NoOrchestrator = False,  # noqa: ARG001 (never uses Prefect)
 ) -> None:
-    """Take readings by HTTP: POST /readings answers 200 once they are on disk.
+    """Take readings by HTTP: POST /readings answers 200 when they are on disk.
 
-    GET /health tells how far the lake is behind. Ctrl-C or SIGTERM answers what is under way, stores it and ends.
+    The token that senders must carry comes from TIDECAST_HTTP_TOKEN. GET /health tells how far the lake is behind. Ctrl-C or SIGTERM
+    answers what is under way, stores it and ends.
     """
-    from flows.console import log_to_stderr, note, show_counts, stdout, write_json
+    from flows.console import log_to_stderr, note
     from pipeline.clock import SystemClock
     from pipeline.listen.http import HttpOptions, HttpSource
-    from pipeline.listen.service import run_listener
     from pipeline.settings import HTTP_TOKEN
 
     settings = read_settings(settings_file, lake)
     log_to_stderr()
     options = HttpOptions(host=host, port=port, token=os.environ.get(HTTP_TOKEN), certificate=certificate, key=key)
-    source = HttpSource(settings, SystemClock(), options)
-    if as_json:
-        write_json({"url": source.url})
-    else:
-        stdout().print(f"POST {source.url}/readings   GET {source.url}/health   Ctrl-C stops it.", highlight=False, markup=False)
+    clock, stop = SystemClock(), threading.Event()
+    source = HttpSource(settings, clock, options, stop)
     if options.token and not certificate:
         note("Without --cert the token travels as it is: keep this behind a proxy that does TLS.")
-    report = run_listener(settings, SystemClock(), source, stop=threading.Event())
-    if not as_json:
-        show_counts(report.counts)
+    run_and_report(settings, clock, source, stop, as_json=as_json)

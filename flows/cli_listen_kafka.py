@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli_listen import run_and_report
 from flows.cli_options import AsJson, Lake, NoOrchestrator, SettingsFile, given, read_settings
 
 
@@ -19,14 +20,13 @@ def listen_kafka(
     as_json: AsJson = False,
     no_orchestrator: NoOrchestrator = False,  # noqa: ARG001 (never uses Prefect)
 ) -> None:
-    """Take readings from Kafka; each goes on from the offset in the lake, so nothing is read twice into it.
+    """Take messages from Kafka, from the offsets in the lake on, so that each is stored once.
 
     The password of SASL comes from TIDECAST_KAFKA_PASSWORD. Ctrl-C or SIGTERM stores what was read and ends.
     """
-    from flows.console import log_to_stderr, show_counts, write_json
+    from flows.console import log_to_stderr
     from pipeline.clock import SystemClock
     from pipeline.listen.kafka import KafkaSource
-    from pipeline.listen.service import run_listener
     from pipeline.settings import KAFKA_PASSWORD
 
     section = given(servers=servers, topics=topic or None, group=group)
@@ -34,8 +34,4 @@ def listen_kafka(
     log_to_stderr()
     clock, stop = SystemClock(), threading.Event()
     source = KafkaSource(settings, clock, os.environ.get(KAFKA_PASSWORD), stop)
-    report = run_listener(settings, clock, source, stop=stop)
-    if as_json:
-        write_json(report.to_dict())
-    else:
-        show_counts(report.counts)
+    run_and_report(settings, clock, source, stop, as_json=as_json)

@@ -1,7 +1,6 @@
 """The loop `tidecast forecast --follow`: a follower without Prefect, from its first tick to a clean stop."""
 
 import json
-import signal
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from flows.closing import take_in
 from flows.console import jsonable, note, stdout
 from pipeline.clock import SystemClock
+from pipeline.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
     from pipeline.forecast.follower import TickReport
@@ -25,17 +25,16 @@ def follow(settings: "Settings", origins: int, *, as_json: bool) -> None:
 
     Raises:
         LeaseLostError: when another process has taken over.
-        ModelError: when there is no champion.
+        StoreError: when the lake is damaged from the first.
     """
     from pipeline.evaluate.maturity import score_matured
     from pipeline.forecast.follower import Follower
 
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    Follower(settings, SystemClock(), score_matured, take_in=take_in, origins=origins).run(
-        stop, _print_line if as_json else _print_sentence, note
-    )
+    with stopped_by_signals(stop):
+        Follower(settings, SystemClock(), score_matured, take_in=take_in, origins=origins).run(
+            stop, _print_line if as_json else _print_sentence, note
+        )
 
 
 def _print_line(tick: "TickReport") -> None:

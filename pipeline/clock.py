@@ -1,5 +1,6 @@
 """The one place where the present comes from; everything else takes a `Clock` (so that a test can replay a day in a second)."""
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -11,6 +12,9 @@ class Clock(Protocol):
     def now(self) -> datetime:
         """Return the present instant in UTC."""
 
+    def elapsed(self) -> timedelta:
+        """Return how long it is since some fixed instant, whatever was corrected since: to compare with another answer of this clock."""
+
 
 @dataclass(frozen=True)
 class SystemClock:
@@ -19,6 +23,10 @@ class SystemClock:
     def now(self) -> datetime:
         """Return the machine's instant in UTC."""
         return datetime.now(UTC)
+
+    def elapsed(self) -> timedelta:
+        """Return how long the machine has been running."""
+        return timedelta(seconds=time.monotonic())
 
 
 @dataclass
@@ -36,6 +44,10 @@ class ReplayClock:
     def now(self) -> datetime:
         """Return the instant the clock was last set to."""
         return self.instant
+
+    def elapsed(self) -> timedelta:
+        """Return how long it is since 1970: nobody corrects this clock."""
+        return self.instant - datetime(1970, 1, 1, tzinfo=UTC)
 
     def advance(self, by: timedelta) -> None:
         """Move the clock forward by `by`."""

@@ -38,3 +38,8 @@ class ModelError(TidecastError):
 
 class CausalityError(ModelError):
     """A forecaster that would let the future reach the past."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what another library's exception says, on one line; its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -123,7 +123,7 @@ class ListenSettings(Section):
     # messages stay in the inbox this long after the lake has them: a tail that a power failure tore off is made again from them
     keep_messages: timedelta = Field(default=timedelta(hours=24), ge=timedelta(0), le=timedelta(days=365))
     max_inbox_bytes: int = Field(default=2 * 1024**3, ge=1024**2)  # beyond it nothing more is acknowledged
-    max_message_bytes: int = Field(default=10 * 1024**2, ge=1024)  # a longer one is refused (HTTP) or quarantined cut short (MQTT)
+    max_message_bytes: int = Field(default=10 * 1024**2, ge=1024)  # a longer one is refused (HTTP) or quarantined cut short
     settle: timedelta = Field(default=timedelta(seconds=5), ge=timedelta(0), le=timedelta(hours=1))  # a file that stood still is whole
     mqtt: MqttSettings = MqttSettings()
     kafka: KafkaSettings = KafkaSettings()

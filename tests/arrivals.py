@@ -21,6 +21,7 @@ Arrival = tuple[str, datetime, float | None, datetime] | tuple[str, datetime, fl
 
 MINUTE = timedelta(minutes=1)
 LATENESS = 2 * MINUTE
+START = datetime(2026, 1, 1, tzinfo=UTC)
 FAR = datetime(2040, 1, 1, tzinfo=UTC)  # every tick has closed
 
 
@@ -41,6 +42,11 @@ def with_grid(settings: Settings, interval: timedelta, aggregation: str, *series
         grid_offset_us=pl.lit(0),
     )
     Catalog(settings.state_dir).upsert_series(frame)
+
+
+def minutes(first: int, last: int, series: str = "s", value: float = 1.0, step: int = 1) -> list[Arrival]:
+    """Readings at each minute from `START` on, received when measured."""
+    return [(series, START + m * MINUTE, value + m, START + m * MINUTE) for m in range(first, last, step)]
 
 
 def arrive(settings: Settings, arrivals: Sequence[Arrival]) -> None:

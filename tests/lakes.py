@@ -22,7 +22,8 @@ from pipeline.settings import Settings, TrackingSettings
 from pipeline.tracking.mlflow_store import connect
 from pipeline.tracking.model_card import ModelCard, TrainedSeries
 from pipeline.tracking.provenance import SourceRevision
-from pipeline.tracking.registry import register, save_model
+from pipeline.tracking.registry import register
+from pipeline.tracking.saved_model import save_model
 
 HOUR = timedelta(hours=1)
 START = datetime(2026, 3, 2, tzinfo=UTC)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEAVES = {"pipeline.errors", "pipeline.clock", "pipeline.failpoints", "pipeline.schemas", "pipeline.settings"}
+LEAVES = {"pipeline.errors", "pipeline.clock", "pipeline.failpoints", "pipeline.schemas", "pipeline.settings", "pipeline.stopping"}
 
 # Each allowed arrow, by the longest prefix of a module's name; a part may always import itself, and every part the leaves.
 ARROWS = {
@@ -18,6 +18,7 @@ ARROWS = {
     "pipeline.clock": set(),
     "pipeline.failpoints": {"pipeline.errors"},
     "pipeline.schemas": set(),
+    "pipeline.stopping": set(),
     "pipeline.settings": {"pipeline.errors", "pipeline.failpoints", "models.config"},
     "pipeline.store": LEAVES,
     "pipeline.ingest": LEAVES | {"pipeline.store"},
@@ -26,7 +27,7 @@ ARROWS = {
     "pipeline.doctor": LEAVES | {"pipeline.listen.inbox", "pipeline.store"},
     "pipeline.prepare": LEAVES | {"pipeline.store", "models.batch"},
     "pipeline.tracking": LEAVES | {"models"},
-    "pipeline.tracking.mlflow_model": {"pipeline.forecast.once", "pipeline.tracking.registry"},  # run by MLflow, imported by nobody
+    "pipeline.tracking.mlflow_model": {"pipeline.forecast.once", "pipeline.tracking.saved_model"},  # run by MLflow, imported by nobody
     "pipeline.forecast": LEAVES | {"pipeline.prepare", "pipeline.store", "pipeline.tracking", "models"},
     "pipeline.evaluate": LEAVES | {"pipeline.forecast", "pipeline.prepare", "pipeline.store", "pipeline.tracking", "models"},
     # the scores and pictures of a training are those of a backtest

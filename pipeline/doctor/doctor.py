@@ -16,13 +16,18 @@ from pipeline.doctor.findings import DoctorReport, Finding, Ward
 from pipeline.doctor.hashes import record_hashes, recorded, recorded_versions
 from pipeline.doctor.repair import keep_to_inbox, mend_log, note_lost_messages, remove_files
 from pipeline.doctor.salvage import SIDE_FILES, salvage
-from pipeline.doctor.state import examine_databases, examine_inbox, examine_snapshots, inbox_numbers
+from pipeline.doctor.state import examine_databases, examine_handovers, examine_inbox, examine_snapshots, inbox_numbers
 from pipeline.doctor.tables import TableExamination, examine_table, schema_named
 from pipeline.errors import SettingsError, StoreError
+from pipeline.listen.inbox import FILE_NAME as INBOX
+from pipeline.listen.inbox import SCHEMA as INBOX_SCHEMA
 from pipeline.schemas import TABLES, Observations, Readings, Scores
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
+from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
+from pipeline.store.observations import APP_ID
+from pipeline.store.snapshot_pointers import SnapshotPointers
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +111,7 @@ def _examined(lake: Lake, state_dir: Path, clock: Clock, *, deep: bool) -> Docto
     done = [examine_table(lake, schema, known_version=versions.get(schema.name, -1), hashes=hashes, now=clock.now()) for schema in TABLES]
     found = [finding for examined in done for finding in examined.findings]
     if all(finding.kind in (*FILE_KINDS, "left_over", "old_commit") for finding in found):  # every log can be read
-        found += [*examine_inbox(lake, state_dir), *examine_snapshots(lake, state_dir, clock.now())]
+        found += [*examine_inbox(lake, state_dir), *examine_snapshots(lake, state_dir, clock.now()), *examine_handovers(state_dir)]
     return DoctorReport(tuple(found), files=_sum(done, "files"), hashed=_sum(done, "hashed"))
 
 
@@ -122,7 +127,7 @@ def _known_versions(lake: Lake, state_dir: Path) -> dict[str, int]:
         with suppress(StoreError):  # a table that cannot be opened has another finding
             known[schema.name] = recorded_by_id.get(str(lake.open(schema).metadata().id), -1)
     with suppress(StoreError):
-        taken_in = lake.last_seq(Observations, "regularise")
+        taken_in = lake.last_seq(Observations, APP_ID)
         known[Readings.name] = max(known.get(Readings.name, -1), -1 if taken_in is None else taken_in)
     return known
 
@@ -158,8 +163,13 @@ def _mend_one(lake: Lake, state_dir: Path, finding: Finding, ward: Ward) -> None
     elif finding.kind == "lost_snapshot":
         if path.exists():
             ward.take(path)
-        Catalog(state_dir).forget_snapshot(path.name)
+        SnapshotPointers(state_dir).forget(path.name)
         ward.did(f"forgot the pointer to the snapshot {path.name}")
+    elif finding.kind == "torn_handovers":
+        whole = Handovers(state_dir).all()
+        ward.take(path)
+        Handovers(state_dir).write(whole)
+        ward.did(f"wrote {len(whole)} changes of the model that forecasts into a new {path.name}")
     elif finding.kind == "lost_messages":
         numbers = inbox_numbers(lake, state_dir)
         if numbers is not None:
@@ -173,7 +183,7 @@ def _renewed(path: Path, ward: Ward) -> str:
         side = path.with_name(path.name + suffix)
         if side.exists():
             ward.take(side)
-    copied = salvage(damaged, path)
+    copied = salvage(damaged, path, INBOX_SCHEMA if path.name == INBOX else ())
     rows = ", ".join(f"{table} {count}" for table, count in copied.items())
     return f"copied what could be read of {path.name} into a new file: {rows}" if copied else f"nothing of {path.name} could be read"
 

@@ -19,6 +19,7 @@ Kind = Literal[
     "damaged_database",
     "lost_messages",
     "lost_snapshot",
+    "torn_handovers",
 ]
 
 

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 from polars.exceptions import ComputeError, PanicException
+
+from pipeline.schemas import TableSchema
+from pipeline.store.lake import Lake
 
 COMMIT = re.compile(r"(\d{20})\.json")
 CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
@@ -50,6 +53,11 @@ class TableLog:
     """
 
     folder: Path
+
+    @classmethod
+    def of(cls, lake: Lake, schema: type[TableSchema]) -> Self:
+        """Return the log of a table of a lake in a local folder."""
+        return cls(Path(lake.table_uri(schema), "_delta_log"))
 
     @cached_property
     def commits(self) -> dict[int, Path]:

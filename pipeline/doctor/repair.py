@@ -20,13 +20,14 @@ from pipeline.doctor.log import TableLog
 from pipeline.doctor.state import InboxNumbers
 from pipeline.errors import StoreError
 from pipeline.schemas import Forecasts, Observations, Quarantine, Readings, TableSchema
+from pipeline.store.commits import HOOKS, recorded
 from pipeline.store.lake import Lake
 from pipeline.store.observations import LATENESS
-from pipeline.store.upkeep import HOOKS, recorded
+from pipeline.store.readings import fence
 
 DOCTOR = "doctor"  # its own commits are numbered too: a write without a number is a torn one
 RECOMPUTE = -1  # µs: no allowed lateness is that, so observations recorded under it are all computed anew
-FILES = "ingest/file"  # its numbers count commits, and mean no position in anything
+COUNTED = (fence("file"), fence("replay"))  # their numbers count commits, and mean no position in anything
 
 
 def mend_log(lake: Lake, schema: type[TableSchema], findings: Sequence[Finding], ward: Ward, now: datetime) -> None:
@@ -39,8 +40,7 @@ def mend_log(lake: Lake, schema: type[TableSchema], findings: Sequence[Finding],
         ward: takes the files.
         now: for the empty commits.
     """
-    log = TableLog(Path(lake.table_uri(schema), "_delta_log"))
-    later = {version: commit.records for version, commit in log.whole.items()}
+    log = TableLog.of(lake, schema)
     lost = [f.version for f in findings if f.kind in ("torn_commit", "missing_commit") and f.version is not None]
     for finding in findings:
         if finding.kind != "missing_commit":
@@ -49,8 +49,8 @@ def mend_log(lake: Lake, schema: type[TableSchema], findings: Sequence[Finding],
         _fill(log.folder / f"{version:020}.json", now)
         ward.did(f"put an empty commit in the place of version {version} of {schema.name}")
     if lost:
-        overtaken = {name for version, records in later.items() if version > min(lost) for name in records}
-        _set_back(lake, schema, min(lost), ward, is_overtaken=bool(overtaken))
+        is_overtaken = any(commit.records for version, commit in log.whole.items() if version > min(lost))
+        _set_back(lake, schema, min(lost), ward, is_overtaken=is_overtaken)
 
 
 def remove_files(lake: Lake, schema: type[TableSchema], findings: Sequence[Finding], ward: Ward, now: datetime) -> None:
@@ -65,7 +65,7 @@ def remove_files(lake: Lake, schema: type[TableSchema], findings: Sequence[Findi
     """
     root = Path(lake.table_uri(schema))
     paths = [Path(finding.place).relative_to(root).as_posix() for finding in findings]
-    log = TableLog(root / "_delta_log")
+    log = TableLog.of(lake, schema)
     origins = [log.left_from(path) for path in paths]
     known = [version for version in origins if version is not None]
     ward.did(_loss(lake.open(schema), schema, paths))
@@ -161,8 +161,8 @@ def _set_back(lake: Lake, schema: type[TableSchema], lost_from: int | None, ward
 
 def _lower(lake: Lake, version: int | None, ward: Ward) -> None:
     """Set the fences of live sources back to what they were at a version of the readings; to their start where it is not known."""
-    log = TableLog(Path(lake.table_uri(Readings), "_delta_log"))
-    now = {name: number for name, number in log.records().items() if name.startswith("ingest/") and name != FILES}
+    log = TableLog.of(lake, Readings)
+    now = {name: number for name, number in log.records().items() if name.startswith(fence("")) and name not in COUNTED}
     before = _records_at(lake, version, list(now))
     lowered = {name: before[name] for name, number in now.items() if before[name] < number}
     if lowered:

@@ -1,14 +1,14 @@
 """Copies what can still be read of a damaged SQLite file into a new one. Called by `pipeline.doctor.doctor`."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 SIDE_FILES = ("-wal", "-shm")
 
 
-def salvage(damaged: Path, place: Path) -> dict[str, int]:
+def salvage(damaged: Path, place: Path, schema: Sequence[str] = ()) -> dict[str, int]:
     """Make a new SQLite file of the rows of a damaged one, under their own numbers.
 
     A table is read from its start until a page fails, and from its end back to the same damage.
@@ -16,6 +16,7 @@ def salvage(damaged: Path, place: Path) -> dict[str, int]:
     Args:
         damaged: the file, moved away with its `-wal`.
         place: where the new one goes; nothing is there.
+        schema: statements that make what the file must hold, for what of it the damaged one has lost.
 
     Returns:
         Rows copied by table; empty where there is no table, or not even their names can be read, and then no file is made.
@@ -34,6 +35,9 @@ def salvage(damaged: Path, place: Path) -> dict[str, int]:
             with new:
                 for _, name, statement in made:
                     if not name.startswith("sqlite_"):
+                        new.execute(statement)
+                for statement in schema:
+                    with suppress(sqlite3.OperationalError):  # it is there
                         new.execute(statement)
                 copied = {name: _copy(old, new, name) for name in tables}
                 with suppress(sqlite3.Error):  # only files with counted keys have it

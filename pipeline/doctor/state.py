@@ -15,16 +15,23 @@ from safetensors import SafetensorError, safe_open
 from pipeline.doctor.findings import Finding
 from pipeline.doctor.log import TableLog
 from pipeline.doctor.tables import SETTLED
+from pipeline.errors import StoreError
 from pipeline.listen.inbox import FILE_NAME as INBOX
+from pipeline.listen.inbox import source_of
 from pipeline.schemas import Observations, Readings
-from pipeline.store.catalog import FILE_NAME as CATALOG
-from pipeline.store.catalog import Catalog
+from pipeline.store.catalog_file import FILE_NAME as CATALOG
+from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
+from pipeline.store.readings import fence
+from pipeline.store.snapshot_pointers import SnapshotPointers
+from pipeline.store.state_files import BUSY_TIMEOUT_S
 
 SQLITE_REMEDIES = {
     INBOX: "--repair takes it out and copies every message that can still be read into a new one, under its number.",
     CATALOG: "--repair takes it out and copies what can still be read; `tidecast ingest` adds series that are lost, from their files.",
 }
+# What SQLite says of a file that it cannot judge: another process holds it, or its folder is read-only. In the last byte of its codes.
+OUT_OF_REACH = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY)
 OTHER_REMEDY = "--repair takes it out and copies what can still be read."
 
 
@@ -33,23 +40,22 @@ class InboxNumbers:
     """Where an inbox and the lake stand.
 
     Attributes:
-        name: the inbox's identity, which its fence is called after.
+        app_id: the name of the fence in the readings table.
         trimmed: every number up to this one has been forgotten.
         fence: the last number whose message the lake says it has; 0 before the first.
     """
 
-    name: str
+    app_id: str
     trimmed: int
     fence: int
 
-    @property
-    def app_id(self) -> str:
-        """The name of the fence in the readings table."""
-        return f"ingest/inbox/{self.name}"
-
 
 def examine_databases(state_dir: Path) -> Iterator[Finding]:
-    """Yield the SQLite files of the state folder that are not whole."""
+    """Yield the SQLite files of the state folder that are not whole.
+
+    Raises:
+        StoreError: where one cannot be opened, which is no damage.
+    """
     for path in sorted(state_dir.glob("*.db")):
         fault = _integrity(path)
         if fault is not None:
@@ -66,9 +72,9 @@ def inbox_numbers(lake: Lake, state_dir: Path) -> InboxNumbers | None:
     if row is None:  # salvaged without it: the next listener names it anew
         return None
     name, trimmed = row
-    fences = TableLog(Path(lake.table_uri(Readings), "_delta_log")).records()  # a torn log has them too
-    fence = fences.get(f"ingest/inbox/{name}", 0)
-    return InboxNumbers(name, trimmed, fence)
+    app_id = fence(source_of(name))
+    fences = TableLog.of(lake, Readings).records()  # a torn log has them too
+    return InboxNumbers(app_id, trimmed, fences.get(app_id, 0))
 
 
 def examine_inbox(lake: Lake, state_dir: Path) -> Iterator[Finding]:
@@ -88,20 +94,28 @@ def examine_inbox(lake: Lake, state_dir: Path) -> Iterator[Finding]:
 
 def examine_snapshots(lake: Lake, state_dir: Path, now: datetime) -> Iterator[Finding]:
     """Yield snapshots that are damaged, or of another lake's future, and what interrupted ones left behind."""
-    folder = state_dir / "snapshots"
-    pointers = Catalog(state_dir).snapshot_pointers() if (state_dir / CATALOG).exists() else []
+    pointers = SnapshotPointers(state_dir)
     newest = lake.version(Observations)
-    for pointer in pointers:
-        path = folder / pointer.path.name
-        fault = _snapshot_fault(path, pointer.model_version)
+    for pointer in pointers.all() if (state_dir / CATALOG).exists() else ():
+        path = pointers.folder / pointer.name
+        fault = _snapshot_fault(path, pointer.model)
         if fault is None and pointer.observations_version > newest:
             fault = f"it has read version {pointer.observations_version} of the observations, which have only {newest}"
         if fault is not None:
             remedy = "--repair takes it out; the next forecast rebuilds the state of every series from the observations."
             yield Finding("lost_snapshot", str(path), fault, remedy)
-    for path in sorted(folder.glob("*.tmp")):
+    for path in sorted(pointers.folder.glob("*.tmp")):
         if now.timestamp() - path.stat().st_mtime > SETTLED.total_seconds():
             yield Finding("left_over", str(path), "an interrupted snapshot left it", "--repair takes it out.")
+
+
+def examine_handovers(state_dir: Path) -> Iterator[Finding]:
+    """Yield the record of which model forecast when, where lines of it are none."""
+    handovers = Handovers(state_dir)
+    damaged = handovers.num_damaged()
+    if damaged:
+        remedy = "--repair takes it out and writes those that are whole into a new one."
+        yield Finding("torn_handovers", str(handovers.path), f"{damaged} of its lines are no change of the model that forecasts", remedy)
 
 
 def _integrity(path: Path) -> str | None:
@@ -110,14 +124,19 @@ def _integrity(path: Path) -> str | None:
         with closing(_read_only(path)) as connection:
             (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if path.name == INBOX:  # an empty file is whole to SQLite
-                connection.execute("SELECT name FROM identity").fetchone()
+                connection.execute("SELECT name, seq FROM identity, messages").fetchone()
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in OUT_OF_REACH:  # Python's own errors have no code
+            raise StoreError(
+                f"An examination requires SQLite files that it can open; got {path}: {error}. This says nothing of damage. "
+                "Look for the process that holds the file, or at the permissions of its folder."
+            ) from error
         return str(error)
     return None if said == "ok" else str(said)
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30.0)
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
 
 
 def _snapshot_fault(path: Path, model_version: str) -> str | None:

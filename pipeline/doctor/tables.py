@@ -59,7 +59,7 @@ def examine_table(
         hashes: content hash by path, to hold every live file against; None leaves the contents alone.
         now: tells how old what is left over is.
     """
-    log = TableLog(Path(lake.table_uri(schema), "_delta_log"))
+    log = TableLog.of(lake, schema)
     if not log.folder.is_dir() or log.newest < 0:
         return TableExamination([_finding("missing_table", schema, lake.table_uri(schema), "the table has no log")])
     in_log = [*_log_damage(log, schema, known_version), *_temporary(log.folder, schema, now)]

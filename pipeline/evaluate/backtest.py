@@ -26,8 +26,9 @@ from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
 from pipeline.store.observations import read_observations
-from pipeline.tracking.registry import LoadedModel, champion
+from pipeline.tracking.registry import champion
 from pipeline.tracking.run import tracked_run
+from pipeline.tracking.saved_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 

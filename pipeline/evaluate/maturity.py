@@ -20,10 +20,11 @@ from pipeline.evaluate.metrics import LOWER, MEDIAN, UPPER
 from pipeline.schemas import UTC_US, Forecasts, Observations, Scores
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
+from pipeline.store.changes import new_keys
 from pipeline.store.forecasts import scan_forecasts
 from pipeline.store.lake import Lake, read
 from pipeline.store.observations import changed_observations, read_observations
-from pipeline.store.scores import append_scores, forecast_days, forecasts_since
+from pipeline.store.scores import append_scores, forecast_days
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def _news(lake: Lake, observations_version: int | None, forecasts_version: int |
     """Return what changed since the marks; None where that cannot be told, so that everything stored is looked at."""
     if observations_version is None or forecasts_version is None:
         return None
-    targets, issued = changed_observations(lake, observations_version), forecasts_since(lake, forecasts_version)
+    targets, issued = changed_observations(lake, observations_version), new_keys(lake, Forecasts, forecasts_version)
     return None if targets is None or issued is None else _News(targets, issued)
 
 
@@ -151,11 +152,13 @@ def _scores(forecasts: pl.DataFrame, targets: pl.DataFrame, scored_at: datetime)
     by_step = forecasts["quantiles"].explode().reshape((-1, len(levels)))
     steps = (
         forecasts.select("series_id", "origin", "sample_interval_us", "model_version", "origin_date", "is_news")
-        .with_columns(step=pl.int_ranges(1, pl.lit(horizon) + 1))
-        .explode("step")
-        .with_columns(quantiles=by_step, ts=pl.col("origin") + pl.duration(microseconds=pl.col("step") * pl.col("sample_interval_us")))
+        .with_row_index("row")
+        .with_columns(step=_steps_of_news(horizon, targets))
+        .explode("step", empty_as_null=False)
+        .with_columns(ts=pl.col("origin") + pl.duration(microseconds=pl.col("step") * pl.col("sample_interval_us")))
     )
     due = steps.join(targets, on=TARGET).filter(pl.col("is_news") | pl.col("is_news_right"))
+    due = due.with_columns(quantiles=by_step.gather(due["row"] * horizon + due["step"] - 1))
     quantile = {level: pl.col("quantiles").arr.get(number).cast(pl.Float64) for number, level in enumerate(levels)}
     pinball = [pl.max_horizontal(level * _above(value), (level - 1) * _above(value)) for level, value in quantile.items()]
     unknown = pl.lit(None, pl.Float64)  # a model need not forecast the three levels that are named here
@@ -168,6 +171,20 @@ def _scores(forecasts: pl.DataFrame, targets: pl.DataFrame, scored_at: datetime)
             scored_at=pl.lit(scored_at),
         )
     )
+
+
+def _steps_of_news(horizon: int, targets: pl.DataFrame) -> pl.Expr:
+    """Return the steps of each forecast that may be news: all of one that is new, else those from the first target that is to the last.
+
+    A followed tick has one new target, so of each forecast of the last day one step in the horizon is looked at.
+    """
+    news, since = targets.filter("is_news")["ts"], (pl.lit(1), pl.lit(0))
+    if len(news):
+        interval = pl.col("sample_interval_us")
+        first, last = ((pl.lit(end, UTC_US) - pl.col("origin")).dt.total_microseconds() for end in (news.min(), news.max()))
+        since = (first.floordiv(interval).clip(1, horizon + 1), last.floordiv(interval).clip(0, horizon))
+    start, end = (pl.when("is_news").then(whole).otherwise(part) for whole, part in zip((1, horizon), since, strict=True))
+    return pl.int_ranges(start, end + 1)
 
 
 def _above(quantile: pl.Expr) -> pl.Expr:

@@ -13,11 +13,10 @@ from datetime import datetime
 import polars as pl
 
 from pipeline.forecast.revisions import Changes
-from pipeline.prepare.grid import tick_expr
-from pipeline.store.lake import Lake
-from pipeline.store.observations import ROW, read_observations
-
-KEY = ("series_id", "tick")
+from pipeline.prepare.grid import label_expr, tick_expr
+from pipeline.schemas import Observations
+from pipeline.store.lake import Lake, read
+from pipeline.store.observations import ROW, observations_between, read_observations
 
 
 @dataclass(frozen=True)
@@ -36,22 +35,24 @@ class Knowledge:
         """Return the observations of some series from a label on, as `read_observations` does, each in the revision that was known."""
         return read_observations(lake, series=series, start=start, end=self.instant, without=self.unknown)
 
-    def fleet(self, lake: Lake, fleet: pl.DataFrame) -> pl.DataFrame:
-        """Return the fleet with `first_ts` as it was known: null for series of which nothing was.
+    def first_ticks(self, lake: Lake, fleet: pl.DataFrame) -> dict[str, int]:
+        """Return the first tick at which a series was observed, for those series of which anything was known.
+
+        The catalog may be ahead of the observations that are read: it learns of readings whose ticks are not written yet.
 
         Args:
             lake: the observations.
-            fleet: series of the catalog.
+            fleet: the series, as the catalog has them.
         """
-        if self.unknown is None:
-            return fleet
-        ticks = self.unknown.join(fleet, on="series_id").select("series_id", tick=tick_expr()).unique()
-        starts = fleet.select("series_id", tick=tick_expr("first_ts")).join(ticks, on=KEY, how="semi")
-        if starts.is_empty():
-            return fleet
-        told = self.observations(lake, starts["series_id"].to_list()).filter(pl.col("n_obs") > 0)
-        known = starts.select("series_id").join(told.group_by("series_id").agg(first_ts=pl.col("ts").min()), on="series_id", how="left")
-        return fleet.update(known, on="series_id", how="left", include_nulls=True)
+        grids = fleet.drop_nulls(["first_ts", "sample_interval_us"]).with_columns(tick=tick_expr("first_ts"))
+        if grids.is_empty():
+            return {}
+        told = observations_between(lake.scan(Observations), grids.select(label_expr().min()).item(), self.instant)
+        told = told.filter(pl.col("n_obs") > 0, pl.col("series_id").is_in(grids["series_id"].to_list()))
+        if self.unknown is not None:
+            told = told.join(self.unknown.lazy(), on=ROW, how="anti")
+        firsts = read(told.group_by("series_id").agg(pl.col("ts").min())).join(grids, on="series_id").sort("series_id")
+        return dict(firsts.select("series_id", tick_expr()).iter_rows())
 
 
 EVERYTHING = Knowledge()

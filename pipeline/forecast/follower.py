@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.clock import Clock, ReplayClock
 from pipeline.errors import DataError, LeaseLostError, ModelError, StoreError
-from pipeline.forecast.leadership import Leadership, leader
+from pipeline.forecast.leadership import Candidate, Leadership, leader
 from pipeline.forecast.rolling import ForecastReport, RollingForecasts
 from pipeline.forecast.succession import ChampionWatch, Succession
 from pipeline.prepare.closing import next_close
@@ -24,7 +24,9 @@ from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
 from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
-from pipeline.tracking.registry import LoadedModel, champion, load_version
+from pipeline.store.snapshot_pointers import SnapshotPointers
+from pipeline.tracking.registry import champion, load_version
+from pipeline.tracking.saved_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -85,15 +87,19 @@ class Follower:
         self._handovers = Handovers(settings.state_dir)
         self._champion = ChampionWatch(settings, clock)
         self.succession = Succession(settings, clock)
+        self._candidate = Candidate(settings, clock)
         self._leadership: Leadership | None = None
         self._rolling: RollingForecasts | None = None
-        self._is_standing_by = False
+        self._waits_for: str | None = None  # what was said of it last
+        self._problem: str | None = None
         self._readings_version = -1
         self._next_close: datetime | None = None
-        self._saved_at: datetime | None = None
+        self._saved_at: timedelta | None = None
 
     def run(self, stop: threading.Event, report: Callable[[TickReport], None], say: Callable[[str], None]) -> None:
         """Follow until `stop` is set; then finish the tick, write a snapshot and return.
+
+        A lake without tables, or without a model, is waited for: whoever makes them may be started later.
 
         Args:
             stop: set by a signal.
@@ -102,41 +108,47 @@ class Follower:
 
         Raises:
             LeaseLostError: when another process has taken over.
-            ModelError: when there is no champion.
+            StoreError: when the lake is damaged from the first.
         """
         with ExitStack() as held:
             while not stop.is_set() and self._leadership is None:
                 self._lead_or_wait(say)
                 if self._leadership is not None:
-                    held.enter_context(self._leadership.renewed(self._clock))
+                    held.enter_context(self._leadership.renewed())
                 else:
                     stop.wait(STAND_BY.total_seconds())
             held.callback(self.succession.stop)
             while not stop.is_set():
-                pause = self._turn(report) if self.is_due() else LOOK
-                stop.wait(min(pause, self._until_close()).total_seconds())
+                stop.wait(min(self._turn(report), self._until_close()).total_seconds())
             self.save()
 
     def lead(self, say: Callable[[str], None] = logger.info) -> None:
-        """Take the lease if nobody holds it; else say once who does."""
-        taken = Leadership.take(self._settings, self._clock)
+        """Take the lease if there are tables and nobody holds it; else say once what is waited for."""
+        if not self._lake.exists():
+            self._wait_for(f"Waiting for the tables of {self._settings.lake}: a listener makes them, or `tidecast ingest`.", say)
+            return
+        taken = self._candidate.ask()
         if taken is not None:
             taken.claim(self._settings)
             say(f"Following {self._settings.lake}.")
             self._leadership = taken
-        elif not self._is_standing_by:
-            self._is_standing_by = True
+        else:
             holder = leader(self._settings)
-            say(f"Standing by: {holder.name if holder else 'another process'} follows {self._settings.lake}.")
+            self._wait_for(f"Standing by: {holder.name if holder else 'another process'} follows {self._settings.lake}.", say)
+
+    def _wait_for(self, sentence: str, say: Callable[[str], None]) -> None:
+        if sentence != self._waits_for:
+            self._waits_for = sentence
+            say(sentence)
 
     def _lead_or_wait(self, say: Callable[[str], None]) -> None:
-        """Take the lease if that is possible; one that stands by, perhaps for weeks, outlives a lake or a lease that is out of reach."""
+        """Take the lease if that is possible; one that waits, perhaps for weeks, outlives a lake or a lease that is out of reach."""
         try:
             self.lead(say)
         except StoreError as error:
-            if not self._is_standing_by:
+            if self._waits_for is None:
                 raise
-            logger.warning("standing by: %s", error)
+            logger.warning("waiting: %s", error)
 
     def is_due(self) -> bool:
         """Whether a tick has closed, readings were committed, or a new champion is ready."""
@@ -149,8 +161,13 @@ class Follower:
         Raises:
             DataError: when no series matches the model.
             LeaseLostError: when another process has taken over.
+            ModelError: when there is no model, or it cannot be loaded.
             StoreError: when the lake cannot be read or written.
         """
+        if not self._lake.exists():  # else what follows would make a state folder in its place, which then could not be put back
+            raise StoreError(
+                f"A follower requires the tables of its lake; got {self._settings.lake}, which has none any more. Put it back: it goes on."
+            )
         now = self._take_in(self._settings, self._clock)  # what closes after that is due at once
         self._check()
         closed = regularise(self._settings, ReplayClock(now))
@@ -161,7 +178,7 @@ class Follower:
         done = replace(done, scored=self._score(self._settings, self._clock))
         self._readings_version = closed.readings_version
         self._next_close = next_close(Catalog(self._settings.state_dir).series(), self._settings.ingest.allowed_lateness, now)
-        is_time = self._saved_at is None or now >= self._saved_at + self._settings.forecast.snapshot_interval
+        is_time = self._saved_at is None or self._clock.elapsed() >= self._saved_at + self._settings.forecast.snapshot_interval
         if is_time:
             self.save()
         return TickReport(now, closed.observations_written, done, is_time)
@@ -176,19 +193,24 @@ class Follower:
         if self._rolling is not None:
             self._rolling.snapshot()
             self._handovers.record(self._rolling.model.version, self._rolling.model.identity, self._clock.now())
-            self._saved_at = self._clock.now()
+            self._saved_at = self._clock.elapsed()
 
     def _turn(self, report: Callable[[TickReport], None]) -> timedelta:
-        """Run a tick; after an error forget the state and say how long to wait."""
+        """Run a tick if one is due, and return how long to wait for the next look; after an error forget the state."""
         try:
+            if not self.is_due():
+                return LOOK
             done = self.tick()
         except LeaseLostError:
             self._rolling = None  # whatever it holds is another's now
             raise
-        except (DataError, StoreError, OSError) as error:  # a full disk, a table that is being repaired, a lake without a series yet
-            logger.warning("going back to the last snapshot: %s", error)
+        except (DataError, ModelError, StoreError, OSError) as error:  # a full disk, a table that is being repaired, no model yet
+            if str(error) != self._problem:
+                self._problem = str(error)
+                logger.warning("going back to the last snapshot, every %d s until it works: %s", AFTER_AN_ERROR.seconds, error)
             self._rolling, self._saved_at, self._next_close = None, None, None
             return AFTER_AN_ERROR
+        self._problem = None
         if not done.is_idle:
             report(done)
         return timedelta(0)
@@ -211,7 +233,7 @@ class Follower:
         last = self._handovers.newest()
         if last is None or last.version == self._champion.version():
             return champion(self._settings)
-        if Catalog(self._settings.state_dir).snapshot_pointer(last.model) is None:
+        if SnapshotPointers(self._settings.state_dir).of(last.model) is None:
             return champion(self._settings)
         try:
             return load_version(self._settings, last.version)

@@ -5,16 +5,14 @@ A state is never patched: h and c follow from every value before them. What cali
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from models.forecaster import CausalForecaster
 from pipeline.forecast.snapshots import Snapshots
 from pipeline.forecast.state import Rung, StreamState
-from pipeline.prepare.grid import tick_expr
 
 logger = logging.getLogger(__name__)
 
@@ -22,29 +20,32 @@ Ints = NDArray[np.int64]
 
 
 def rewind(
-    state: StreamState, changed_from: Mapping[str, int], fleet: pl.DataFrame, forecaster: CausalForecaster, snapshots: Snapshots
+    state: StreamState,
+    changed_from: Mapping[str, int],
+    first_ticks: Callable[[Sequence[str]], Mapping[str, int]],
+    forecaster: CausalForecaster,
+    snapshots: Snapshots,
 ) -> None:
     """Take series back, in place, to before what has changed of them: to a snapshot, or to before their first tick.
 
     Args:
         state: of the fleet; it remembers the changes for as long as its ladder has snapshots from before them.
         changed_from: the earliest tick that has changed, for each series concerned.
-        fleet: series of the catalog.
+        first_ticks: tells the first tick of some series, of those that are observed.
         forecaster: for fresh states.
         snapshots: that hold the ladder.
     """
-    known = fleet.filter(pl.col("series_id").is_in(list(changed_from)) & pl.col("first_ts").is_not_null())
     slots = state.slots()
-    first_ticks = {slots[series]: tick for series, tick in known.select("series_id", tick_expr("first_ts")).iter_rows() if series in slots}
-    slots_B = np.array(sorted(first_ticks), dtype=np.int64)
+    slots_B = np.array(sorted(slots[series] for series in changed_from if series in slots), dtype=np.int64)
     changed_B = np.array([changed_from[state.series_ids[slot]] for slot in slots_B], dtype=np.int64)
     state.changed_RB[:, slots_B] = np.minimum(state.changed_RB[:, slots_B], changed_B)
     for row in reversed(range(len(state.rungs))):
         if len(slots_B) == 0:
             return
         slots_B = _taken_back(state, slots_B, row, snapshots)
-    begins_B = np.array([first_ticks[slot] for slot in slots_B.tolist()], dtype=np.int64)
-    restart(state, slots_B, begins_B, forecaster)
+    firsts = first_ticks([state.series_ids[slot] for slot in slots_B])
+    begin = {slots[series]: tick for series, tick in firsts.items()}
+    restart(state, np.array(list(begin), dtype=np.int64), np.array(list(begin.values()), dtype=np.int64), forecaster)
 
 
 def restart(state: StreamState, slots_B: Ints, first_tick_B: Ints, forecaster: CausalForecaster) -> None:

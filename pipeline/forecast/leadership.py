@@ -4,19 +4,20 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
 
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.schemas import Forecasts
 from pipeline.settings import Settings
+from pipeline.store.commits import Fence
 from pipeline.store.forecasts import claim_forecasts
-from pipeline.store.lake import Fence, Lake
+from pipeline.store.lake import Lake
 from pipeline.store.lease import Holder, Leases
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 LENGTH = timedelta(seconds=15)  # a standby takes over this long after its predecessor's last sign of life
 PROCESS = ", process "  # between the machine and the number in a holder's name
 RENEWALS = 5  # in the length of a lease: a busy disk may eat some
+LOOK = timedelta(seconds=1)  # of a single run at a holder of which it cannot tell whether it lives
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,22 @@ class Leadership:
     name: str
     fence: Fence
 
-    @classmethod
-    def take(cls, settings: Settings, clock: Clock) -> Self | None:
+    @staticmethod
+    def take(settings: Settings, clock: Clock) -> "Leadership | None":
         """Take the lease on forecasting a lake with a registered model; None while another process holds it.
+
+        A holder in another container may be dead. It is watched for `LENGTH`, or until it shows that it lives.
 
         Raises:
             StoreError: when the lake or the leases cannot be read.
         """
-        leases, name = Leases(settings.state_dir), lease_name(settings)
-        floor = Lake(settings.lake).last_seq(Forecasts, name) or 0  # a state folder that was lost counts on
-        before = leases.holder(name)
-        if before is not None and _is_dead(before):  # killed here: its lease need not be waited for
-            leases.release(name, before.token)
-        token = leases.take(name, f"{_machine()}{PROCESS}{os.getpid()}", clock.now(), LENGTH, floor=floor)
-        return None if token is None else cls(leases, name, Fence(name, token))
+        candidate = Candidate(settings, clock)
+        for _ in range(LENGTH // LOOK + 1):
+            taken = candidate.ask()
+            if taken is not None or not candidate.is_in_doubt:
+                break
+            time.sleep(LOOK.total_seconds())
+        return taken
 
     def claim(self, settings: Settings) -> None:
         """Shut out all earlier holders, of this machine and of others, from the table of forecasts."""
@@ -83,13 +87,13 @@ class Leadership:
         self.leases.release(self.name, self.fence.token)
 
     @contextmanager
-    def renewed(self, clock: Clock) -> Iterator[None]:
+    def renewed(self) -> Iterator[None]:
         """Renew the lease in a thread while the block runs, however long a tick takes; release it at the end.
 
         A renewal that fails because the disk is full is tried again; once the lease is another's, the thread ends and `check` tells.
         """
         ended = threading.Event()
-        thread = threading.Thread(target=self._renew_until, args=(ended, clock), name="lease", daemon=True)
+        thread = threading.Thread(target=self._renew_until, args=(ended,), name="lease", daemon=True)
         thread.start()
         try:
             yield
@@ -98,13 +102,52 @@ class Leadership:
             thread.join()
             self.release()
 
-    def _renew_until(self, ended: threading.Event, clock: Clock) -> None:
+    def _renew_until(self, ended: threading.Event) -> None:
+        problem: str | None = None
         while not ended.wait(LENGTH.total_seconds() / RENEWALS):
             try:
-                if not self.leases.renew(self.name, self.fence.token, clock.now(), LENGTH):
+                if not self.leases.renew(self.name, self.fence.token):
                     return
+                problem = None
             except StoreError as error:
-                logger.warning("lease not renewed: %s", error)
+                if str(error) != problem:
+                    logger.warning("lease not renewed: %s", error)
+                problem = str(error)
+
+
+class Candidate:
+    """Asks for the lease again and again, and watches the holder meanwhile.
+
+    One that has not renewed the lease for `LENGTH` counts as dead. The time is that since this candidate saw the last renewal, by its own
+    monotonic clock: what the wall clocks of either process say has no part in it.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._lake, self._leases, self._name, self._clock = Lake(settings.lake), Leases(settings.state_dir), lease_name(settings), clock
+        self._first: Holder | None = None
+        self._last: Holder | None = None
+        self._seen_at = timedelta(0)
+
+    def ask(self) -> Leadership | None:
+        """Take the lease if nobody holds it, or a process that is dead.
+
+        Raises:
+            StoreError: when the lake or the leases cannot be read.
+        """
+        floor = self._lake.last_seq(Forecasts, self._name) or 0  # a state folder that was lost counts on
+        holder = self._leases.holder(self._name)
+        self._first = self._first or holder
+        if holder != self._last:
+            self._last, self._seen_at = holder, self._clock.elapsed()
+        is_dead = holder is not None and (_is_alive(holder) is False or self._clock.elapsed() - self._seen_at >= LENGTH)
+        me = f"{_machine()}{PROCESS}{os.getpid()}"
+        token = self._leases.take(self._name, me, instead_of=holder if is_dead else None, floor=floor)
+        return None if token is None else Leadership(self._leases, self._name, Fence(self._name, token))
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the holder has not shown yet that it lives."""
+        return self._last is not None and self._last == self._first and _is_alive(self._last) is None
 
 
 def lease_name(settings: Settings) -> str:
@@ -123,15 +166,15 @@ def _machine() -> str:
     return f"{socket.gethostname()} {namespace.stat().st_ino}" if namespace.exists() else socket.gethostname()
 
 
-def _is_dead(holder: Holder) -> bool:
-    """Whether a holder was a process of this machine that has ended; of others only the end of the lease tells."""
+def _is_alive(holder: Holder) -> bool | None:
+    """Whether the process of a holder has not ended; None for one of another machine."""
     machine, _, process = holder.name.rpartition(PROCESS)
     if machine != _machine() or not process.isdecimal():
-        return False
+        return None
     try:
         os.kill(int(process), 0)  # sends nothing
     except ProcessLookupError:
-        return True
-    except PermissionError:  # alive, and another user's
         return False
-    return False
+    except PermissionError:  # another user's
+        return True
+    return True

@@ -1,7 +1,6 @@
 """The ticks that a fleet has still to read, and the advance through them. Called by `pipeline.forecast.rolling`."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from models.config import ForecasterConfig
 from pipeline.forecast.catching_up import EVERYTHING, Knowledge
 from pipeline.forecast.engine import StreamEngine
+from pipeline.forecast.origins import Origins
 from pipeline.forecast.rows import Issue, forecast_rows, status_of
 from pipeline.forecast.state import StreamState
 from pipeline.prepare.covariates import CovariateNames
@@ -19,9 +19,10 @@ from pipeline.prepare.grid import label_expr, tick_expr
 from pipeline.prepare.join_covariates import join_covariates
 from pipeline.prepare.sequences import Panel, to_panel
 from pipeline.store.catalog import Catalog
+from pipeline.store.commits import Fence
 from pipeline.store.forecasts import append_forecasts
-from pipeline.store.lake import Fence, Lake
-from pipeline.tracking.registry import LoadedModel
+from pipeline.store.lake import Lake
+from pipeline.tracking.saved_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +101,7 @@ class Written:
 class Advance:
     """One advance of the series of one panel: which rows each of them reads, and where its forecasts go."""
 
-    def __init__(
-        self, model: LoadedModel, panel: Panel, state: StreamState, frontier: int, issued_tick: Mapping[str, int], issue: Issue
-    ) -> None:
+    def __init__(self, model: LoadedModel, panel: Panel, state: StreamState, frontier: int, origins: Origins, issue: Issue) -> None:
         """Prepare an advance.
 
         Args:
@@ -110,16 +109,15 @@ class Advance:
             panel: new ticks.
             state: of the fleet.
             frontier: the tick after the fleet's newest.
-            issued_tick: newest tick that each series was forecast from.
+            origins: that are due.
             issue: what all rows share.
         """
-        self.model, self.state, self.issued_tick, self.issue = model, state, issued_tick, issue
+        self.model, self.state, self.origins, self.issue = model, state, origins, issue
         self.config: ForecasterConfig = model.model.config
         slots = state.slots()
         self.slots_B = np.array([slots[series] for series in panel.series_ids], dtype=np.int64)
         since_B = state.carried.since_B.numpy()[self.slots_B]
-        front = max(issued_tick.values(), default=None)
-        keeps_up_B = np.array([front is not None and issued_tick.get(series) == front for series in panel.series_ids], dtype=bool)
+        keeps_up_B = origins.keeps_up(panel.series_ids)
         self.target_B, self.is_silent_B = targets(panel, since_B, self.config.history_length, frontier, keeps_up_B)
         self.panel = _extended(panel, int(self.target_B.max()))
 
@@ -132,21 +130,17 @@ class Advance:
         start = min(self.panel.label(b, 0) for b in read_B)
         self.panel = join_covariates(self.panel, names, lake, catalog, horizon=horizon, allowed_lateness=allowed_lateness, start=start)
 
-    def run(self, origins: int, written: Written) -> None:
+    def run(self, written: Written) -> None:
         """Advance every series to its target and hand over the forecasts of the ticks that had none.
 
         Series that read the same number of ticks and forecast the same ones go through the engine together.
 
         Args:
-            origins: ticks to forecast of a series that was never forecast.
             written: takes the forecasts.
         """
-        first_B = np.array(
-            [
-                self.issued_tick[series] + 1 - int(first) if series in self.issued_tick else int(target) - origins
-                for series, first, target in zip(self.panel.series_ids, self.panel.first_tick_B, self.target_B, strict=True)
-            ]
-        ).clip(min=0)
+        end_B = self.panel.first_tick_B + self.target_B
+        due_B = self.origins.first(self.panel.series_ids, end_B)
+        first_B = (due_B - self.panel.first_tick_B).clip(min=0)
         seen_B = self.state.carried.count_B.numpy()[self.slots_B]
         since_B = self.state.carried.since_B.numpy()[self.slots_B]
         status_TB = status_of(self.panel.values_TB, seen_B, since_B, self.config, self.is_silent_B)

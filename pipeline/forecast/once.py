@@ -10,7 +10,7 @@ from pipeline.prepare.covariates import CovariateNames
 from pipeline.prepare.join_covariates import covariates_of_frame
 from pipeline.prepare.sequences import to_panel
 from pipeline.schemas import MICROSECOND, UTC_US
-from pipeline.tracking.registry import LoadedModel
+from pipeline.tracking.saved_model import LoadedModel
 
 REQUIRED = ("unique_id", "ds", "y")
 

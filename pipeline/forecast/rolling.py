@@ -6,10 +6,11 @@ forecast that is already there is never written again, so a run that dies anywhe
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -17,10 +18,11 @@ import polars as pl
 
 from pipeline.clock import Clock
 from pipeline.failpoints import failpoint
-from pipeline.forecast.catching_up import passes
+from pipeline.forecast.catching_up import Knowledge, passes
 from pipeline.forecast.ladder import restart, rewind
 from pipeline.forecast.leadership import Leadership
 from pipeline.forecast.new_ticks import Advance, Written, new_panels
+from pipeline.forecast.origins import Origins
 from pipeline.forecast.revisions import Changes, InputVersions, StaticInputs, first_changes
 from pipeline.forecast.rows import Issue
 from pipeline.forecast.snapshots import Snapshots
@@ -34,7 +36,8 @@ from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import scan_forecasts
 from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake, read
-from pipeline.tracking.registry import LoadedModel, champion
+from pipeline.tracking.registry import champion
+from pipeline.tracking.saved_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +88,7 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
     """
     model = champion(settings)
     leadership = Leadership.take(settings, clock)
-    with leadership.renewed(clock) if leadership is not None else nullcontext():
+    with leadership.renewed() if leadership is not None else nullcontext():
         rolling = RollingForecasts.open(settings, model, leadership)
         report = rolling.advance(clock, origins=origins)
         if leadership is not None:
@@ -143,19 +146,19 @@ class RollingForecasts:
         if self._consumed == versions and not redescribed:
             return self._report()
         fleet = self._fleet(clock.now())
-        issued_tick = self._issued_ticks(fleet) if issued is None else issued
-        changes = Changes.since(self._lake, self._consumed)
+        changes, config = Changes.since(self._lake, self._consumed), self.model.model.config
+        due = Origins.due(self._issued_ticks(fleet) if issued is None else issued, origins, changes, fleet, config.history_length)
         written = Written(self._lake, None if self.leadership is None else self.leadership.fence)
         issue, replayed, ticks = Issue(self.model.identity, versions.observations, clock.now()), set(redescribed), 0
         everyone = self._catalog.series()  # the retired too: the state of one that comes back must not have missed a correction
-        for part in passes(changes, fleet, max(issued_tick.values(), default=0)):
-            changed = first_changes(part.changes, self.state, everyone, self.model.model.config) | dict.fromkeys(redescribed, WHOLLY)
-            rewind(self.state, changed, part.knowledge.fleet(self._lake, everyone), self.model.model, self._snapshots)
-            self._admit(part.knowledge.fleet(self._lake, fleet))
-            ticks += self._read(new_panels(self._lake, self.state, fleet, part.knowledge), issued_tick, origins, issue, written)
+        for part in passes(changes, fleet, max(due.issued.values(), default=0)):
+            changed = first_changes(part.changes, self.state, everyone, config) | dict.fromkeys(redescribed, WHOLLY)
+            first_ticks = partial(self._first_ticks, part.knowledge, everyone)
+            rewind(self.state, changed, first_ticks, self.model.model, self._snapshots)
+            self._admit(fleet, first_ticks)
+            ticks += self._read(new_panels(self._lake, self.state, fleet, part.knowledge), due, issue, written)
             replayed, redescribed = replayed | changed.keys(), []
-            # A series that a later pass takes back is not forecast again from the origins of this one.
-            issued_tick = {**issued_tick, **{name: max(tick, issued_tick.get(name, tick)) for name, tick in self.ticks.items()}}
+            due = due.after(self.ticks)
         written.commit()
         failpoint("forecast.after_commit")
         self.state = replace(
@@ -225,22 +228,26 @@ class RollingForecasts:
             ticks |= dict(origins.select("series_id", tick_expr("origin")).iter_rows())
         return ticks
 
-    def _admit(self, fleet: pl.DataFrame) -> None:
-        """Give every series of the fleet that has none a fresh state, just before its first tick."""
-        new = fleet.filter(~pl.col("series_id").is_in(list(self.state.series_ids)) & pl.col("first_ts").is_not_null())
-        if not new.is_empty():
-            first_tick_B = new.select(tick_expr("first_ts")).to_series().to_numpy().astype(np.int64)
-            self.state = self.state.with_series(new["series_id"].to_list(), first_tick_B - 1, self.model.model)
+    def _first_ticks(self, knowledge: Knowledge, everyone: pl.DataFrame, series: Sequence[str]) -> dict[str, int]:
+        return knowledge.first_ticks(self._lake, everyone.filter(pl.col("series_id").is_in(series)))
 
-    def _read(self, panels: list[Panel], issued_tick: Mapping[str, int], origins: int, issue: Issue, written: Written) -> int:
+    def _admit(self, fleet: pl.DataFrame, first_ticks: Callable[[Sequence[str]], Mapping[str, int]]) -> None:
+        """Give every series of the fleet that has none a fresh state, just before its first tick."""
+        new = fleet.filter(~pl.col("series_id").is_in(list(self.state.series_ids)))["series_id"].to_list()
+        firsts = first_ticks(new) if new else {}
+        if firsts:
+            before_B = np.array(list(firsts.values()), dtype=np.int64) - 1
+            self.state = self.state.with_series(list(firsts), before_B, self.model.model)
+
+    def _read(self, panels: list[Panel], due: Origins, issue: Issue, written: Written) -> int:
         """Advance through the panels; return how many ticks were read."""
         frontier = max((int((panel.first_tick_B + panel.length_B).max()) for panel in panels), default=0)
         ticks = 0
         for panel in panels:
             self._begin_anew(panel)
-            part = Advance(self.model, panel, self.state, frontier, issued_tick, issue)
+            part = Advance(self.model, panel, self.state, frontier, due, issue)
             part.read_covariates(self._lake, self._catalog, self._settings.ingest.allowed_lateness)
-            part.run(origins, written)
+            part.run(written)
             ticks += int(part.target_B.sum())
         return ticks
 

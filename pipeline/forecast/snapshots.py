@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.forecast.leadership import Leadership
 from pipeline.forecast.state import UNTOUCHED, Rung, StreamState
-from pipeline.store.catalog import Catalog
+from pipeline.store.snapshot_pointers import SnapshotPointer, SnapshotPointers
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +42,11 @@ class Snapshots:
         Args:
             model: `LoadedModel.identity`.
         """
-        pointer = Catalog(self.state_dir).snapshot_pointer(model)
+        pointer = SnapshotPointers(self.state_dir).of(model)
         if pointer is None:
             return None
         try:
-            return StreamState.resume(self._folder / pointer.path.name)  # the name alone: lakes are moved
+            return StreamState.resume(self._folder / pointer.name)
         except StoreError as error:
             logger.warning("rebuilding the state of every series: %s", error)
             return None
@@ -81,7 +81,7 @@ class Snapshots:
         state = _with_rung(state, Rung(name, int(state.tick_B.max(initial=0))), interval)
         state.snapshot(self._folder / name)
         with leadership.held() if leadership is not None else nullcontext():
-            Catalog(self.state_dir).set_snapshot_pointer(state.model_version, name, version)
+            SnapshotPointers(self.state_dir).set(SnapshotPointer(state.model_version, name, version))
             kept = {rung.name for rung in state.rungs}
             for file in self._folder.glob(f"model-{state.model_version}-observations-*"):
                 if file.name not in kept:  # those that were cut short too
@@ -90,7 +90,7 @@ class Snapshots:
 
     @property
     def _folder(self) -> Path:
-        return self.state_dir / "snapshots"
+        return SnapshotPointers(self.state_dir).folder
 
 
 def _with_rung(state: StreamState, rung: Rung, interval: timedelta) -> StreamState:

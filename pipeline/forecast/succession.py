@@ -6,25 +6,26 @@ serves, so a follower that dies meanwhile goes on with the old one (`pipeline.st
 
 import logging
 import os
-from datetime import datetime, timedelta
+import sys
+from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from pipeline.clock import Clock
-from pipeline.errors import StoreError
+from pipeline.errors import ModelError, StoreError, TidecastError
 from pipeline.forecast.leadership import Leadership
 from pipeline.forecast.rolling import RollingForecasts
 from pipeline.forecast.state import StreamState
-from pipeline.schemas import EPOCH
 from pipeline.settings import Settings
 from pipeline.tracking.mlflow_store import local_database
 from pipeline.tracking.registry import champion_version, load_version
+from pipeline.tracking.saved_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 
 NICENESS = 10  # the old model's ticks come first
-TRY_AGAIN = timedelta(minutes=1)  # after a rebuild that died
+TRY_AGAIN = timedelta(minutes=1)  # a champion that could not be loaded, or whose rebuild died
 ASK_AGAIN = timedelta(seconds=5)  # who the champion is, of a registry that is no local file
 
 
@@ -52,7 +53,7 @@ class ChampionWatch:
         """Return what differs after every write to the registry: of a local file its time of change, else the time itself."""
         database = local_database(self._settings)
         if database is None:
-            return (self._clock.now() - EPOCH) // ASK_AGAIN
+            return self._clock.elapsed() // ASK_AGAIN
         files = (database, database.with_name(f"{database.name}-wal"))
         return tuple(_last_written(file) for file in files)
 
@@ -71,23 +72,39 @@ class Succession:
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings, self._clock = settings, clock
         self._version: str | None = None
+        self._model: LoadedModel | None = None
         self._process: SpawnProcess | None = None
-        self._died_at: datetime | None = None
+        self._failed_at: timedelta | None = None
+        self._told_of: str | None = None
 
     def prepare(self, version: str) -> None:
-        """Begin, or go on with, the rebuild of a version; one that has died is tried again after `TRY_AGAIN`."""
+        """Begin, or go on with, the rebuild of a version; one that fails is told of once, and tried again every `TRY_AGAIN`."""
         if version != self._version:
             self.stop()
             self._version = version
         if self._process is not None and self._process.exitcode not in (None, 0):
-            logger.warning("the rebuild of version=%s ended with exit code %s; it will be tried again", version, self._process.exitcode)
-            self._process, self._died_at = None, self._clock.now()
-        is_waiting = self._died_at is not None and self._clock.now() < self._died_at + TRY_AGAIN
+            self._fail(f"its rebuild ended with exit code {self._process.exitcode}")
+        is_waiting = self._failed_at is not None and self._clock.elapsed() < self._failed_at + TRY_AGAIN
         if self._process is None and not is_waiting:
-            logger.info("rebuilding every state for version=%s", version)
-            arguments = (self._settings.model_dump(mode="json"), version, str(self._place))
-            self._process = get_context("spawn").Process(target=rebuild, args=arguments, daemon=True)
-            self._process.start()
+            self._begin(version)
+
+    def _begin(self, version: str) -> None:
+        try:
+            self._model = load_version(self._settings, version)  # by us, as it is to serve here: its files may be gone
+        except (ModelError, StoreError) as error:
+            self._fail(str(error))
+            return
+        logger.info("rebuilding every state for version=%s", version)
+        arguments = (self._settings.model_dump(mode="json"), version, str(self._place))
+        self._process = get_context("spawn").Process(target=rebuild, args=arguments, daemon=True)
+        self._process.start()
+
+    def _fail(self, why: str) -> None:
+        """Leave it for now."""
+        if self._told_of != self._version:
+            self._told_of = self._version
+            logger.warning("version=%s is the champion and cannot serve yet; the one before goes on: %s", self._version, why)
+        self._process, self._failed_at = None, self._clock.elapsed()
 
     def wait(self, timeout_s: float) -> None:
         """Wait until the rebuild has ended, well or not."""
@@ -101,15 +118,14 @@ class Succession:
 
     def successor(self, leadership: Leadership | None) -> RollingForecasts | None:
         """Return the new champion with its rebuilt states; None while they are not ready."""
-        if self._version is None or not self.is_ready:
+        if self._model is None or not self.is_ready:
             return None
         try:
             state = StreamState.resume(self._place)
         except StoreError as error:
-            logger.warning("rebuilding once more: %s", error)
-            self._process, self._died_at = None, self._clock.now()
+            self._fail(str(error))
             return None
-        return RollingForecasts(self._settings, load_version(self._settings, self._version), state, leadership)
+        return RollingForecasts(self._settings, self._model, state, leadership)
 
     def stop(self) -> None:
         """Give up what was begun, or forget what has ended."""
@@ -118,7 +134,7 @@ class Succession:
             self._process.join()
         for file in self._place.parent.glob(f"{self._place.stem}.*"):  # one that was cut short too
             file.unlink(missing_ok=True)
-        self._process, self._version, self._died_at = None, None, None
+        self._process, self._version, self._model, self._failed_at = None, None, None, None
 
     @property
     def _place(self) -> Path:
@@ -140,6 +156,9 @@ def rebuild(settings: dict[str, object], version: str, place: str) -> None:
     os.nice(NICENESS)
     torch.set_num_threads(1)
     known = Settings(**settings)  # type: ignore[arg-type]
-    rolling = RollingForecasts.open(known, load_version(known, version))
-    rolling.advance(SystemClock(), origins=0, issued={})
-    rolling.state.snapshot(Path(place))
+    try:
+        rolling = RollingForecasts.open(known, load_version(known, version))
+        rolling.advance(SystemClock(), origins=0, issued={})
+        rolling.state.snapshot(Path(place))
+    except TidecastError as error:
+        sys.exit(str(error))  # one sentence, which the follower need not repeat

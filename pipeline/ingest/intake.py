@@ -19,6 +19,7 @@ from pipeline.ingest.watermark import Watermarks
 from pipeline.schemas import UTC_US, Readings
 from pipeline.settings import IngestSettings, Settings
 from pipeline.store.catalog import Catalog
+from pipeline.store.known_units import KnownUnits
 from pipeline.store.lake import Lake
 
 DEFAULT_AGGREGATION = "mean"
@@ -75,12 +76,12 @@ class Intake:
             known: the catalog's series, with what the watermarks shall begin with.
             aggregations: by metric; what is not named comes from the settings.
         """
-        catalog = Catalog(settings.state_dir)
+        declared = {name: metric.unit for name, metric in settings.metrics.items()}
         return cls(
             Lake(settings.lake),
-            catalog,
+            Catalog(settings.state_dir),
             {name: metric.aggregation for name, metric in settings.metrics.items()} | dict(aggregations or {}),
-            UnitRegistry.of({name: metric.unit for name, metric in settings.metrics.items()}, known, catalog.unit_intervals()),
+            UnitRegistry.of(declared, known, KnownUnits(settings.state_dir).intervals()),
             Watermarks.resume(known, settings.ingest.allowed_lateness, settings.ingest.idle_timeout),
             known.select("series_id", "unit", "aggregation"),
             spans_of(Readings.empty()),
@@ -107,7 +108,7 @@ class Intake:
     def _settle(self, proposed: dict[str, str]) -> dict[str, str]:
         """Agree with all other runs on the unit of metrics that the catalog knows none of; what is already stored comes first."""
         wanted = proposed | stored_units(self.lake, proposed)
-        return wanted if self.is_trial else self.catalog.settle_units(wanted)
+        return wanted if self.is_trial else KnownUnits(self.catalog.state_dir).settle(wanted)
 
     def mark(self, dated: pl.DataFrame, now: datetime) -> pl.DataFrame:
         """Return rows of `Readings`: late or not by the batches before, committed now; and move the watermarks on.

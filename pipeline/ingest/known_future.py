@@ -18,10 +18,11 @@ from pipeline.ingest.plan import FilePlan, plan_files
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import StampRules
 from pipeline.ingest.validate import Rules, Verdict, quarantined, validate
-from pipeline.schemas import UTC_US, Plans, Quarantine
+from pipeline.schemas import UTC_US, Plans
 from pipeline.settings import Settings
-from pipeline.store.lake import Lake, append_new
-from pipeline.store.plans import FENCE, append_plans
+from pipeline.store.lake import Lake
+from pipeline.store.plans import SOURCE, append_plans
+from pipeline.store.readings import store_quarantine
 
 FURTHEST_AHEAD = timedelta(days=3650)  # a stamp beyond is a mistake: it goes to quarantine
 
@@ -52,7 +53,7 @@ def ingest_plans(settings: Settings, paths: Sequence[Path], options: IngestOptio
             announced = _announced(verdict.accepted, options.known_ahead, clock)
             accepted = append_plans(lake, announced, is_assumed=file_plan.mapping.received_at is None)
             rejected = quarantined(verdict.rejected, f"plan:{file_plan.file.path.name}", clock.now())
-            append_new(lake, Quarantine, rejected, app_id=FENCE)
+            store_quarantine(lake, rejected, source=SOURCE)
             num_read = len(announced) + len(verdict.rejected)
             counts.update(read=num_read, accepted=accepted, duplicate=len(announced) - accepted, empty=verdict.num_empty)
             counts.update(untimely=announced.filter(pl.col("available_at") >= pl.col("ts")).height)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, first_line
 from pipeline.ingest.raw import BROKEN_SCHEMA, NOT_UTF8, ORIGIN_SCHEMA, RawBatch, broken_rows, read_head, read_lines
 
 _SEPARATORS = (",", ";", "\t", "|")
@@ -127,4 +127,4 @@ def _header(path: Path) -> str:
 
 
 def _damaged(path: Path, error: BaseException) -> DataError:
-    return DataError(f"{path.name} requires a whole Parquet file; got {str(error).splitlines()[0]}. Fetch or write it again.")
+    return DataError(f"{path.name} requires a whole Parquet file; got {first_line(error)}. Fetch or write it again.")

@@ -18,7 +18,7 @@ from pipeline.ingest.timestamps import StampRules, parse_stamps
 from pipeline.ingest.units import canonical_name
 from pipeline.schemas import UTC_US
 from pipeline.settings import Settings
-from pipeline.store.catalog import UNIT_INTERVALS, Catalog
+from pipeline.store.known_units import UNIT_INTERVALS, KnownUnits
 
 ALWAYS = datetime(1, 1, 1, tzinfo=UTC)  # the start of an interval that names none
 _REQUIRED = ("metric", "unit")
@@ -61,9 +61,9 @@ def ingest_unit_intervals(settings: Settings, paths: Sequence[Path]) -> UnitInte
     if len(doubled):
         device_id, metric = doubled.select("device_id", "metric").row(0)
         raise DataError(f"Units require one interval for each start; got several for {device_id}/{metric}. Correct the tables.")
-    catalog = Catalog(settings.state_dir)
-    catalog.set_unit_intervals(intervals)
-    return UnitIntervalsReport(len(intervals), intervals["device_id"].n_unique(), len(catalog.unit_intervals()))
+    units = KnownUnits(settings.state_dir)
+    units.set_intervals(intervals)
+    return UnitIntervalsReport(len(intervals), intervals["device_id"].n_unique(), len(units.intervals()))
 
 
 def _intervals(file: InputFile) -> pl.DataFrame:

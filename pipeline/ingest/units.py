@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from pipeline.schemas import Readings
-from pipeline.store.catalog import UNIT_INTERVALS
+from pipeline.store.known_units import UNIT_INTERVALS
 from pipeline.store.lake import Lake, read
 
 EVERY_DEVICE = "*"

@@ -24,7 +24,8 @@ STAMP_REQUIRES = {
     "ambiguous_local_time": "A local time requires an offset in the hour that a clock change repeats",
     "nonexistent_local_time": "A local time requires an hour that no clock change leaves out",
 }
-ACCEPTABLE = ("stale_timestamp",)  # reasons to reject that a person may overrule, for they may be wrong: it may have been a backfill
+# Reasons to reject that a person may overrule, for they may be wrong: it was a backfill, or our own clock that was behind.
+ACCEPTABLE = ("stale_timestamp", "future_timestamp")
 # No sensor measures it, and its square is still finite: FLT_MAX and 1e300 are how devices say that they have no value.
 LARGEST_VALUE = 1e30
 _SHOWN_CHARACTERS = 80  # of an offending value, in its error text
@@ -42,7 +43,7 @@ class Rules:
         device: the device of a file that names none.
         stamps: how stamps are read.
         max_age: how far a stamp may be behind an arrival that is known; None is any age.
-        accept: reasons, of `ACCEPTABLE`, for which nothing is rejected.
+        accept: reasons, of `ACCEPTABLE`, for which nothing is rejected; what is ahead of now stays ahead of it.
     """
 
     now: datetime
@@ -208,7 +209,8 @@ def _series(mapping: ColumnMapping, device: str) -> tuple[pl.Expr, pl.Expr, pl.E
 
 def _row_checks(rules: Rules, *, is_wide: bool) -> list[Check]:
     earliest = datetime(rules.earliest_year, 1, 1, tzinfo=UTC)
-    reference = pl.min_horizontal("received_at", pl.lit(rules.now, UTC_US))  # a gateway's clock may be ahead, too
+    now = pl.lit(rules.now, UTC_US)
+    reference = now if "future_timestamp" in rules.accept else pl.min_horizontal("received_at", now)  # a gateway's clock may be ahead, too
     stamp, received_error = pl.col("ts_text"), pl.col("received_error")
     max_age = None if "stale_timestamp" in rules.accept else rules.max_age
     is_stale = pl.lit(value=False) if max_age is None else pl.col("ts") < pl.col("received_at") - max_age

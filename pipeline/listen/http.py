@@ -5,6 +5,7 @@ drain. Run by `run_listener`, made by `tidecast listen http`.
 """
 
 import ipaddress
+import logging
 import socket
 import ssl
 import threading
@@ -21,10 +22,13 @@ from pipeline.clock import Clock
 from pipeline.errors import SettingsError
 from pipeline.listen.group_commit import GroupCommit
 from pipeline.listen.http_intake import Intake, make_app
+from pipeline.listen.http_protocol import MAX_CONNECTIONS, PatientProtocol
 from pipeline.listen.inbox import Inbox
+from pipeline.listen.source_thread import SourceThread
 from pipeline.settings import Settings
 
-MAX_CONNECTIONS = 500  # half of the usual limit of open files of a process
+logger = logging.getLogger(__name__)
+
 STOP_SECONDS = 10  # for the answers to requests that are under way
 
 
@@ -63,14 +67,20 @@ class HttpSource:
         url: where it listens, with the port it got.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, options: HttpOptions) -> None:
+    def __init__(self, settings: Settings, clock: Clock, options: HttpOptions, stop: threading.Event) -> None:
         """Take the address.
+
+        Args:
+            settings: the lake, the state folder, and the section `listen`.
+            clock: says when a message was received.
+            options: where to listen, and who may send.
+            stop: set here when the server has ended.
 
         Raises:
             SettingsError: when the address or the certificate cannot be used.
         """
         _require_certificate(options)
-        self._settings, self._clock, self._options = settings, clock, options
+        self._settings, self._clock, self._options, self._ended = settings, clock, options, stop
         self._counts = Counter(stored=0, repeated=0)
         self._socket = _bind(options)
         host = f"[{options.host}]" if ":" in options.host else options.host
@@ -91,15 +101,16 @@ class HttpSource:
             app = make_app(Intake(self._settings, self._clock, commits, inbox, self._counts), self._options.token or None)
             self._server = uvicorn.Server(_config(app, self._options))
             # outside of the main thread uvicorn leaves signals alone: they belong to `run_listener`
-            self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
+            self._thread = SourceThread("http", lambda _: self._server.run([self._socket]), self._ended)
             self._thread.start()
+            logger.info("serving post=%s/readings health=%s/health", self.url, self.url)
             self._opened = opened.pop_all()
 
     def stop(self) -> None:
         """Take no more, answer what is under way, and store what was taken."""
         self._server.should_exit = True
-        self._thread.join()
-        self._opened.close()
+        with self._opened:
+            self._thread.stop()
 
     def counts(self) -> Mapping[str, int]:
         """Return the messages stored, and those whose key had brought them before."""
@@ -109,11 +120,11 @@ class HttpSource:
 def _config(app: FastAPI, options: HttpOptions) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="h11",
+        http=PatientProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        log_level="error",  # nobody who sends nonsense fills the disk with warnings
         access_log=False,
         proxy_headers=False,
         server_header=False,

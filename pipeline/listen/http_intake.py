@@ -11,8 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
@@ -148,8 +149,8 @@ def make_app(intake: Intake, token: str | None) -> FastAPI:
     async def unavailable(request: Request, error: StoreError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 503, {"Retry-After": intake.retry_after, **closing(request)})
 
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(StarletteHTTPException)  # also of paths and methods that there are not
+    async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
         return JSONResponse({"detail": error.detail}, error.status_code, {**(error.headers or {}), **closing(request)})
 
     @app.post("/readings")
@@ -159,10 +160,13 @@ def make_app(intake: Intake, token: str | None) -> FastAPI:
         if intake.is_full:
             raise StoreError("POST /readings requires room in the inbox; got a full one. Try again when the lake has caught up.")
         topic, media_type, key = _topic(topic), _media_type(request), _key(request)
-        async with bodies.body(request) as payload:
-            if not payload:
-                raise refuse(400, "POST /readings requires readings; got an empty body. Send one reading or more.")
-            return {"stored": await intake.store(Message(CONNECTOR, topic, payload, intake.clock.now(), media_type, key))}
+        try:
+            async with bodies.body(request) as payload:
+                if not payload:
+                    raise refuse(400, "POST /readings requires readings; got an empty body. Send one reading or more.")
+                return {"stored": await intake.store(Message(CONNECTOR, topic, payload, intake.clock.now(), media_type, key))}
+        except asyncio.CancelledError:  # the server stops, and has waited for long enough
+            raise StoreError("POST /readings requires a listener that goes on; got one that ends. Send it again later.") from None
 
     @app.get("/health")
     async def health() -> JSONResponse:

@@ -56,6 +56,11 @@ class Stored:
     message: Message
 
 
+def source_of(name: str) -> str:
+    """Return what the numbers of an inbox's messages belong to, in the commits of the lake."""
+    return f"inbox/{name}"
+
+
 class Inbox:
     """An open inbox; one connection, for one thread at a time (several processes and threads each open their own).
 
@@ -82,7 +87,7 @@ class Inbox:
     @property
     def source(self) -> str:
         """What the numbers of its messages belong to, in the commits of the lake."""
-        return f"inbox/{self.name}"
+        return source_of(self.name)
 
     def put(self, messages: Sequence[Message], clock: Clock | None = None) -> int:
         """Store messages in one transaction that is on disk when this returns; those whose key is known are left out.

@@ -59,7 +59,7 @@ def judge(
     """Decode and validate messages, and bring their values into canonical units.
 
     The present that stamps are held against is the arrival of the newest message, not the clock's: judged again after a crash, or after
-    the clock was set back, the same messages give the same readings.
+    the clock was set back, the same messages give the same readings. A person who says that our clock was behind has them held against now.
 
     Args:
         stored: at least one message, by number.
@@ -73,7 +73,8 @@ def judge(
         SettingsError: when a reason cannot be overruled.
         StoreError: when units cannot be agreed on.
     """
-    rules = rules_at(settings.ingest, max(one.message.received_at for one in stored), "", StampRules(), accept)
+    present = now if "future_timestamp" in accept else max(one.message.received_at for one in stored)
+    rules = rules_at(settings.ingest, present, "", StampRules(), accept)
     whole = [one for one in stored if one.message.content_type != CUT_SHORT]
     parts = _decide(whole, births, settings.listen.routes, rules) if whole else []
     for one in stored:

@@ -6,15 +6,19 @@ Offsets are committed to the group too, but only so that its lag can be watched.
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from pipeline.clock import Clock
 from pipeline.errors import SettingsError, StoreError
 from pipeline.listen.inbox import Stored
+from pipeline.listen.kafka_client import new_consumer
 from pipeline.listen.kafka_store import Partition, PartitionStore
-from pipeline.payloads.message import Message
-from pipeline.settings import KafkaSettings, Settings
+from pipeline.listen.source_thread import SourceThread
+from pipeline.payloads.message import CUT_SHORT, Message
+from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, TopicPartition
@@ -24,15 +28,8 @@ logger = logging.getLogger(__name__)
 CONNECTOR = "kafka"
 MAX_MESSAGES, MAX_BYTES = 50_000, 32 * 1024**2  # waiting at once, which bounds the memory; as in the drain
 POLL_S = 0.25
-LOOK_UP_S = 30.0  # for the name of the cluster
+LOOK_UP_S = 10.0  # for the name of the cluster, and for the ends of a partition; a stop waits for it
 RETRY_S = 2.0
-OURS = {  # what the promise rests on, so that no property of the user's may say otherwise
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "isolation.level": "read_committed",
-    "auto.offset.reset": "earliest",
-    "partition.assignment.strategy": "cooperative-sticky",
-}
 
 
 class KafkaSource:
@@ -49,15 +46,15 @@ class KafkaSource:
 
         Raises:
             SettingsError: when confluent-kafka is not installed, or a setting is impossible.
+            StoreError: when the lake cannot be written.
         """
-        self._settings, self._clock, self._stop = settings, clock, stop
-        self._section = settings.listen.kafka
-        self._consumer = _consumer(self._section, password)
+        self._settings, self._clock = settings, clock
+        self._section, self._password = settings.listen.kafka, password
+        self._consumer = new_consumer(self._section, password)
         self._store = PartitionStore(settings, clock)
         self._partitions: dict[tuple[str, int], Partition] = {}
-        self._ending = threading.Event()
-        self._fault: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
+        self._skipped = Counter(tombstones=0, cut_short=0)
+        self._thread = SourceThread("kafka", self._run, stop)
 
     def start(self) -> None:
         """Join the group and begin to read."""
@@ -65,31 +62,46 @@ class KafkaSource:
 
     def stop(self) -> None:
         """Store what was read and leave the group; raise why it ended, if it did so by itself."""
-        self._ending.set()
-        self._thread.join()
-        if self._fault is not None:
-            raise self._fault
+        self._thread.stop()
 
     def counts(self) -> Mapping[str, int]:
-        """Return messages stored, and what became of their readings, by name."""
-        return dict(self._store.counts)
+        """Return messages stored, what became of their readings, and the messages that were not taken as they are, by name."""
+        return {**self._store.counts, **self._skipped}
 
-    def _run(self) -> None:
+    def _run(self, ending: threading.Event) -> None:
+        """Be a member of the group; after a fault leave it and join again, which forgets what was read and not stored."""
+        from confluent_kafka import KafkaException
+
+        while not ending.is_set():
+            try:
+                with closing(self._consumer):
+                    self._take_part(ending)
+            except (StoreError, KafkaException) as error:
+                logger.error("kafka failed retry_s=%.0f: %s", RETRY_S, error)
+                ending.wait(RETRY_S)
+                self._consumer, self._partitions = new_consumer(self._section, self._password), {}
+
+    def _take_part(self, ending: threading.Event) -> None:
+        self._name = self._section.name or self._consumer.cluster_id(LOOK_UP_S)
+        if not self._name:
+            raise StoreError(f"Kafka requires a broker that answers; got none at {self._section.servers}. Check listen.kafka.servers.")
+        self._consumer.subscribe(list(self._section.topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+        while not ending.is_set():
+            self._gather(ending)
+            for (topic, number), partition in self._partitions.items():
+                if partition.waiting:
+                    self._store_one(topic, number, partition)
+
+    def _cluster(self) -> str:
+        from confluent_kafka import KafkaException
+
         try:
-            self._name = self._section.name or self._consumer.cluster_id(LOOK_UP_S)
-            if not self._name:
-                raise SettingsError(
-                    f"Kafka requires a broker that answers; got none at {self._section.servers}. Check listen.kafka.servers."
-                )
-            self._consumer.subscribe(list(self._section.topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
-            while not self._ending.is_set():
-                self._gather()
-                self._store_all()
-        except BaseException as error:  # noqa: BLE001 (the end of a thread: `stop` raises it where somebody hears it)
-            self._fault = error
-            self._stop.set()
-        finally:
-            self._consumer.close()
+            name: str | None = self._consumer.cluster_id(LOOK_UP_S)
+        except KafkaException:
+            name = None
+        if not name:
+            raise SettingsError(f"Kafka requires a broker that answers; got none at {self._section.servers}. Check listen.kafka.servers.")
+        return name
 
     def _assigned(self, consumer: "Consumer", given: "Sequence[TopicPartition]") -> None:
         for one in given:
@@ -105,69 +117,77 @@ class KafkaSource:
             self._partitions.pop((one.topic, one.partition), None)
         consumer.incremental_unassign(list(taken))
 
-    def _gather(self) -> None:
+    def _gather(self, ending: threading.Event) -> None:
         """Read until it is time to store, or there is enough."""
         until = time.monotonic() + self._settings.listen.drain_interval.total_seconds()
         num_messages = num_bytes = 0
-        while not self._ending.is_set() and num_messages < MAX_MESSAGES and num_bytes < MAX_BYTES and time.monotonic() < until:
+        while not ending.is_set() and num_messages < MAX_MESSAGES and num_bytes < MAX_BYTES and time.monotonic() < until:
             for message in self._consumer.consume(1_000, timeout=POLL_S):
                 if message.error() is not None:
-                    logger.warning("kafka: %s", message.error())  # the client tries again by itself
+                    self._hear(message)
                     continue
-                payload = message.value() or b""
-                self._take(message, payload)
-                num_messages, num_bytes = num_messages + 1, num_bytes + len(payload)
+                self._take(message)
+                num_messages, num_bytes = num_messages + 1, num_bytes + len(message.value() or b"")
 
-    def _take(self, message: Any, payload: bytes) -> None:  # noqa: ANN401 (confluent-kafka has no types)
-        partition = self._partitions.get((message.topic(), message.partition()))
+    def _hear(self, message: Any) -> None:  # noqa: ANN401 (confluent-kafka has no types)
+        """Do what an error asks for; after most of them the client goes on by itself."""
+        from confluent_kafka import KafkaError, KafkaException
+
+        error = message.error()
+        if error.fatal():
+            raise KafkaException(error)
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._find_place(message.topic(), message.partition(), message.offset())
+        else:
+            logger.warning("kafka %s: %s", error.name(), error.str())
+
+    def _find_place(self, topic: str, number: int, wanted: int) -> None:
+        """Go on at the oldest message of a partition, where the one that should come next is not there any more."""
+        from confluent_kafka import TopicPartition
+
+        partition = self._partitions.get((topic, number))
         if partition is None:  # it was taken from us since
             return
-        if message.offset() < partition.start:
-            raise StoreError(
-                f"A partition requires the offsets that the lake has seen; got {message.offset()} of {partition.source}, after "
-                f"{partition.start}: the topic was made anew. Give it another listen.kafka.name."
+        oldest, end = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=LOOK_UP_S)
+        if wanted > end:
+            raise SettingsError(
+                f"A partition requires the offsets that the lake has seen; got {end} as the end of {partition.source}, after "
+                f"{wanted}: the topic was made anew. Give it another listen.kafka.name."
             )
+        first = max(wanted, partition.through)
+        if partition.through and oldest > first:  # what was gone before the lake had anything of it, nobody expects
+            logger.error("retention was quicker, messages are lost source=%s from=%d to=%d", partition.source, first, oldest - 1)
+        self._read_from(topic, number, max(oldest, wanted))
+
+    def _take(self, message: Any) -> None:  # noqa: ANN401 (confluent-kafka has no types)
+        partition = self._partitions.get((message.topic(), message.partition()))
+        payload = message.value()
+        if partition is None:  # it was taken from us since
+            return
+        if payload is None:  # it tells a compacted topic to forget a key; the lake forgets nothing
+            self._skipped["tombstones"] += 1
+            return
         types = [value for name, value in message.headers() or () if name.lower() == "content-type" and value is not None]
         content_type = types[-1].decode(errors="replace") if types else None
+        if len(payload) > self._settings.listen.max_message_bytes:
+            self._skipped["cut_short"] += 1
+            payload, content_type = payload[: self._settings.listen.max_message_bytes], CUT_SHORT
         received = Message(CONNECTOR, message.topic(), payload, self._clock.now(), content_type)
         partition.waiting.append(Stored(message.offset(), received))
 
-    def _store_all(self) -> None:
-        for (topic, number), partition in list(self._partitions.items()):
-            if not partition.waiting:
-                continue
-            try:
-                is_ours = self._store.store(partition)
-            except StoreError as error:
-                logger.error("kafka source=%s retry_s=%.0f: %s", partition.source, RETRY_S, error)
-                self._ending.wait(RETRY_S)
-                is_ours = False
-            self._go_on(topic, number, partition, is_ours=is_ours)
-
-    def _go_on(self, topic: str, number: int, partition: Partition, *, is_ours: bool) -> None:
-        """Tell the group how far we are, or read again from where the lake is."""
+    def _store_one(self, topic: str, number: int, partition: Partition) -> None:
+        """Store what waits of a partition and tell the group how far we are, or read again from where the lake is."""
         from confluent_kafka import TopicPartition
 
-        if is_ours:
+        if self._store.store(partition):
             self._consumer.commit(offsets=[TopicPartition(topic, number, partition.through)], asynchronous=True)
             return
         again = self._partitions[topic, number] = self._store.open(partition.source)
-        self._consumer.seek(TopicPartition(topic, number, again.start))
+        self._read_from(topic, number, again.start)
 
+    def _read_from(self, topic: str, number: int, offset: int) -> None:
+        from confluent_kafka import TopicPartition
 
-def _consumer(section: KafkaSettings, password: str | None) -> "Consumer":
-    try:
-        from confluent_kafka import Consumer, KafkaException
-    except ImportError as error:
-        raise SettingsError("tidecast listen kafka requires confluent-kafka; got none. Run pip install 'tidecast[kafka]'.") from error
-    if not section.topics:
-        raise SettingsError("tidecast listen kafka requires a topic; got none. Name it with --topic or listen.kafka.topics.")
-    taken = sorted(OURS.keys() & section.properties.keys())
-    if taken:
-        raise SettingsError(f"listen.kafka.properties requires properties that are free; got {', '.join(taken)}. Leave them out.")
-    secret = {} if password is None else {"sasl.password": password}
-    given = {"bootstrap.servers": section.servers, "group.id": section.group, **section.properties, **secret, **OURS}
-    try:
-        return Consumer(given, logger=logger)
-    except KafkaException as error:
-        raise SettingsError(f"listen.kafka requires properties that librdkafka knows; got {error}. Correct them.") from error
+        # not `seek`, which a partition that has just stopped at an error refuses
+        self._consumer.incremental_unassign([TopicPartition(topic, number)])
+        self._consumer.incremental_assign([TopicPartition(topic, number, offset)])

@@ -7,7 +7,7 @@ Called by `kafka.py`.
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.clock import Clock
 from pipeline.ingest.intake import Intake
@@ -53,7 +53,8 @@ class PartitionStore:
         self._intake: Intake | None = None  # what is known of series and units; None where that must be read first
 
     def open(self, source: str) -> Partition:
-        """Return where a partition stands."""
+        """Return where a partition stands; who had it before may have met series that we know nothing of."""
+        self._intake = None
         through = self._commits.stored_through(source)
         return Partition(source, min(self._commits.catalog.position(source) or 0, through), through)
 
@@ -76,7 +77,9 @@ class PartitionStore:
     def _append(self, partition: Partition, news: Sequence[Stored]) -> bool:
         intake = self._known_so_far()
         end = news[-1].seq + 1
-        if not self._commits.commit(news, intake, source=partition.source, seq=end, after=partition.through):
+        now = self._commits.clock.now()  # received when stored, as in the inbox: ticks may have closed since it was read
+        received = [Stored(one.seq, replace(one.message, received_at=now)) for one in news]
+        if not self._commits.commit(received, intake, source=partition.source, seq=end, after=partition.through):
             self._intake = None  # it has counted what another process stores
             logger.warning("fenced off source=%s from=%d: another process has stored it", partition.source, partition.through)
             return False

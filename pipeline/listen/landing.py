@@ -23,6 +23,7 @@ from pipeline.ingest.ingest import IngestOptions, IngestReport, ingest_paths
 from pipeline.ingest.plan import plan_file
 from pipeline.ingest.timestamps import StampRules
 from pipeline.listen.landing_ledger import FileVersion, LandingLedger
+from pipeline.listen.source_thread import SourceThread
 from pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -174,10 +175,7 @@ class LandingSource:
         """
         self._landing = Landing(settings, clock, folder, options)
         self._pause_s = max(LEAST_PAUSE_S, settings.listen.settle.total_seconds())
-        self._stop = stop
-        self._ending = threading.Event()
-        self._fault: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="landing", daemon=True)
+        self._thread = SourceThread("landing", self._run, stop)
 
     def start(self) -> None:
         """Begin to look."""
@@ -185,25 +183,18 @@ class LandingSource:
 
     def stop(self) -> None:
         """Finish the file that is being taken, and look no more; raise why it ended, if it did so by itself."""
-        self._ending.set()
-        self._thread.join()
-        self._landing.close()
-        if self._fault is not None:
-            raise self._fault
+        with closing(self._landing):
+            self._thread.stop()
 
     def counts(self) -> Mapping[str, int]:
         """Return what became of files and readings, by name."""
         report = self._landing.report().to_dict()
         return {**{name: count for name, count in report.items() if isinstance(count, int)}, "failed": len(self._landing.report().failed)}
 
-    def _run(self) -> None:
-        try:
-            while not self._ending.is_set():
-                self._look()
-                self._ending.wait(self._pause_s)
-        except BaseException as error:  # noqa: BLE001 (the end of a thread: `stop` raises it where somebody hears it)
-            self._fault = error
-            self._stop.set()
+    def _run(self, ending: threading.Event) -> None:
+        while not ending.is_set():
+            self._look()
+            ending.wait(self._pause_s)
 
     def _look(self) -> None:
         try:

@@ -70,8 +70,8 @@ class MqttSource:
         self._connection.stop_taking()
         self._commits.close()
         self._connection.close()
-        if self._connection.failure is not None:
-            raise self._connection.failure
+        if self._connection.attempts.failure is not None:
+            raise self._connection.attempts.failure
 
     def counts(self) -> Mapping[str, int]:
         """Return how many messages came, are on disk, are acknowledged, are on their way, and were not taken as they are."""

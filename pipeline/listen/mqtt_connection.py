@@ -22,9 +22,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from pipeline.errors import SettingsError
 from pipeline.failpoints import failpoint
 from pipeline.listen.mqtt_acks import Acknowledgements
+from pipeline.listen.mqtt_attempts import Attempts
 from pipeline.listen.mqtt_broker import Address, Credentials, new_client
 from pipeline.settings import MqttSettings
 
@@ -32,12 +32,9 @@ logger = logging.getLogger(__name__)
 
 QOS = 1  # with 2, paho would hold what it has confirmed in memory only
 KEEPALIVE_S = 30
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # between two attempts to connect
 LOOK_S = 1.0  # the longest time without a look at the keep-alive
 FAREWELL_S = 5.0  # for the last acknowledgements to leave
 READS = 500  # packets between two rounds of acknowledgements
-SHORT_S, MAX_SHORT = 20.0, 5  # so many connections in a row, none longer than that: another client takes the session over each time
-HOPELESS = {132, 133, 134, 135, 138, 140}  # refusals that waiting does not mend: protocol, client id, password, rights, ban, method
 
 
 class MqttConnection:
@@ -46,7 +43,7 @@ class MqttConnection:
     Attributes:
         acknowledgements: what arrived on the present connection and what of it is done; whoever adds to it calls `wake`.
         num_acknowledged: how many messages the broker need not send again.
-        failure: why it ended by itself; None where it did not.
+        attempts: what became of its connections, and why it ended by itself, if it did.
     """
 
     def __init__(
@@ -74,17 +71,13 @@ class MqttConnection:
         self._client.on_socket_register_write = lambda *_: None  # without it paho sends each acknowledgement as soon as it is made
         self.acknowledgements = Acknowledgements()
         self.num_acknowledged = 0
-        self.failure: Exception | None = None
+        self.attempts = Attempts(self._address, settings.client_id)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stopping, self._closing = threading.Event(), threading.Event()  # take no more; acknowledge what is done and leave
         self._reading = threading.Lock()
         self._awake, self._waker = socket.socketpair()
         self._is_woken = False
         self._num_read = 0
-        self._connected_at: float | None = None
-        self._was_connected = False
-        self._num_short = 0
-        self._pause_s = FIRST_PAUSE_S
 
     def start(self, ended: threading.Event, *, has_listened: bool) -> None:
         """Connect, and again, for as long as that may help; set `ended` when it does not.
@@ -119,13 +112,12 @@ class MqttConnection:
 
     def _run(self) -> None:
         try:
-            while self.failure is None and not self._stopping.is_set():
+            while self.attempts.failure is None and not self._stopping.is_set():
                 self._connect()
                 self._serve()
-                self._stopping.wait(0 if self.failure else self._pause_s)
-                self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+                self.attempts.pause(self._stopping)
         except Exception as error:  # noqa: BLE001 (the thread's edge: whatever ends it ends the listener, which raises it)
-            self.failure = error
+            self.attempts.failure = error
         finally:
             self._ended.set()
 
@@ -137,24 +129,13 @@ class MqttConnection:
         try:
             self._client.connect(self._address.host, self._address.port, KEEPALIVE_S, clean_start=False, properties=asked)
         except ssl.SSLCertVerificationError as error:
-            self._no_connection(f"its certificate is not trusted: {error.verify_message}", is_hopeless=True)
+            self.attempts.unreachable(f"its certificate is not trusted: {error.verify_message}", is_hopeless=True)
         except OSError as error:
-            self._no_connection(str(error), is_hopeless=False)
-
-    def _no_connection(self, reason: str, *, is_hopeless: bool) -> None:
-        """Say why there is none; where there never was one and waiting does not bring it, give up."""
-        broker = f"{self._address.host}:{self._address.port}"
-        if is_hopeless and not self._was_connected:
-            self._fail(f"a broker that lets it in; got {broker}: {reason}. Check --url, user, password and certificates.")
-        else:
-            logger.warning("no connection broker=%s retry_s=%.1f: %s", broker, self._pause_s, reason)
-
-    def _fail(self, sentence: str) -> None:
-        self.failure = SettingsError(f"tidecast listen mqtt requires {sentence}")
+            self.attempts.unreachable(str(error))
 
     def _serve(self) -> None:
         """Read, acknowledge and keep alive, until the connection ends or everything is said."""
-        while (connection := self._client.socket()) is not None and self.failure is None and not self._closing.is_set():
+        while (connection := self._client.socket()) is not None and self.attempts.failure is None and not self._closing.is_set():
             self._acknowledge()
             takes = not self._stopping.is_set() and self._has_room()
             decrypted = takes and isinstance(connection, ssl.SSLSocket) and connection.pending() > 0  # select does not see those
@@ -222,44 +203,25 @@ class MqttConnection:
 
     def _on_connect(self, _client: Client, _data: object, flags: ConnectFlags, reason: ReasonCode, granted: Properties | None) -> None:
         if reason.is_failure:
-            self._no_connection(f"it refused: {reason}", is_hopeless=reason.value in HOPELESS)
+            self.attempts.refused(reason)
             return
-        logger.info("connected broker=%s:%d session=%s", self._address.host, self._address.port, "kept" if flags.session_present else "new")
-        if self._was_connected and not flags.session_present:
-            logger.warning("the broker has forgotten the session: what was published while there was no connection is lost")
-        elif self._has_listened and not flags.session_present:
-            logger.warning(
-                "the broker has no session of client_id=%s, and the inbox holds messages: where that client has listened before, "
-                "its session has expired, and what was published since it left is lost",
-                self._settings.client_id,
-            )
+        self.attempts.let_in(is_kept=flags.session_present, has_listened=self._has_listened)
         asked_s = int(self._settings.session_expiry.total_seconds())
         if (granted_s := getattr(granted, "SessionExpiryInterval", asked_s)) < asked_s:
             logger.warning("the broker keeps the session for a shorter time granted_s=%d asked_s=%d", granted_s, asked_s)
-        self._was_connected, self._connected_at, self._pause_s = True, time.monotonic(), FIRST_PAUSE_S
         options = SubscribeOptions(qos=QOS, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         self._client.subscribe([(topic, options) for topic in self._settings.topics])
 
     def _on_subscribe(self, _client: Client, _data: object, _mid: int, reasons: Sequence[ReasonCode], _said: Properties | None) -> None:
         refused = [f"{topic} ({reason})" for topic, reason in zip(self._settings.topics, reasons, strict=False) if reason.value != QOS]
         if refused:
-            self._fail(f"leave to subscribe with QoS {QOS}; got {', '.join(refused[:5])}. Check --topic and the user's rights.")
+            self.attempts.fail(f"leave to subscribe with QoS {QOS}; got {', '.join(refused[:5])}. Check --topic and the user's rights.")
         else:
             logger.info("subscribed topics=%s", ",".join(self._settings.topics))
 
     def _on_disconnect(self, _client: Client, _data: object, _flags: DisconnectFlags, reason: ReasonCode, _said: Properties | None) -> None:
-        was_let_in = self._connected_at is not None
-        lasted_s = 0.0 if self._connected_at is None else time.monotonic() - self._connected_at
-        self._connected_at = None
-        if self._closing.is_set():
-            return
-        logger.warning("connection ended after_s=%.0f: %s", lasted_s, reason)
-        self._num_short = self._num_short + 1 if was_let_in and lasted_s < SHORT_S else 0
-        if self._num_short >= MAX_SHORT:  # Mosquitto 2.0.11 closes without the reason code 142 that MQTT has for it
-            self._fail(
-                f"a client id of its own; got {self._settings.client_id!r}, with which the broker let it in and ended the connection "
-                f"{self._num_short} times in a row ({reason}). End the other client of that name, or give each its own --client-id."
-            )
+        if not self._closing.is_set():
+            self.attempts.ended(reason)
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
         self._num_read += 1

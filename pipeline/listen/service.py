@@ -4,24 +4,20 @@ On SIGTERM or Ctrl-C it takes no more, stores and acknowledges what came, drains
 """
 
 import logging
-import signal
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from types import FrameType
 from typing import Protocol
 
 from pipeline.clock import Clock
 from pipeline.listen.drain import DrainReport, drain
 from pipeline.settings import Settings
+from pipeline.stopping import stopped_by_signals
 
 logger = logging.getLogger(__name__)
 
 STATUS_S = 10.0
-LOOK_S = 0.25  # between two looks for a signal
 
 
 class Source(Protocol):
@@ -100,11 +96,12 @@ def run_listener(settings: Settings, clock: Clock, source: Source, *, stop: thre
         TidecastError: why the source could not start or go on.
     """
     drainer = Drainer(settings, clock, stop)
-    with _noted_signals() as signals:
+    with stopped_by_signals(stop):
         source.start()
         drainer.start()
         try:
-            _wait(stop, signals, source, drainer)
+            while not stop.wait(STATUS_S):
+                _say(source, drainer)
             source.stop()
         finally:
             stop.set()
@@ -113,35 +110,6 @@ def run_listener(settings: Settings, clock: Clock, source: Source, *, stop: thre
     return ListenReport(dict(source.counts()), dict(drainer.totals))
 
 
-def _wait(stop: threading.Event, signals: Sequence[int], source: Source, drainer: Drainer) -> None:
-    """Wait for the end, and say now and then how it goes."""
-    said_at = time.monotonic()
-    while not stop.wait(LOOK_S) and not signals:
-        if time.monotonic() - said_at >= STATUS_S:
-            said_at = time.monotonic()
-            _say(source, drainer)
-    logger.info("ending signals=%s", ",".join(signal.Signals(number).name for number in signals) or "none")
-
-
 def _say(source: Source, drainer: Drainer) -> None:
     facts = {**source.counts(), "drained": drainer.totals["messages"]}
     logger.info("listening %s", " ".join(f"{name}={count}" for name, count in facts.items()))
-
-
-@contextmanager
-def _noted_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of ending the process; a handler that set an event could wait for a lock of this very thread."""
-    noted: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        noted.append(number)
-
-    if threading.current_thread() is not threading.main_thread():  # Python lets only that one set handlers
-        yield noted
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

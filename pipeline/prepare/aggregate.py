@@ -11,6 +11,7 @@ import polars as pl
 
 from pipeline.prepare.grid import label_expr, tick_expr
 from pipeline.schemas import Observations
+from pipeline.store.adjacent_rows import same_as_next, same_as_previous
 
 TICK = ("slot", "tick")  # slot: the series' row in the series frame, cheaper to sort and join by than its name
 MOMENT = (*TICK, "at")  # a tick as known at one instant
@@ -61,9 +62,9 @@ def _events(readings: pl.DataFrame, numbered: pl.DataFrame, closes: pl.DataFrame
         .join(closes.rename({"at": "close"}), on=TICK)
         .with_columns(at=pl.max_horizontal("received_at", "close"))
         .sort(*stamp, "received_at", "source_seq", "value", nulls_last=False)
-        .filter(~_same_as_next(*stamp, "at"))  # of one stamp the latest counts
-        .filter(~_same_as_previous(*stamp, "value"))  # sent again: nothing new
-        .with_columns(replaces=_same_as_previous(*stamp), until=pl.when(_same_as_next(*stamp)).then(pl.col("at").shift(-1)))
+        .filter(~same_as_next(*stamp, "at"))  # of one stamp the latest counts
+        .filter(~same_as_previous(*stamp, "value"))  # sent again: nothing new
+        .with_columns(replaces=same_as_previous(*stamp), until=pl.when(same_as_next(*stamp)).then(pl.col("at").shift(-1)))
         .select(*MOMENT, "ts", "aggregation", "own", "value", "close", "until", "replaces")
     )
 
@@ -105,14 +106,14 @@ def _aggregate(runs: pl.DataFrame) -> pl.DataFrame:
     """
     level, before, is_counter = pl.col("value"), pl.col("value").shift(1), pl.col("aggregation") == "counter"
     increment = pl.when(level >= before).then(level - before).otherwise(level)  # a drop is a reset to zero
-    parts = runs.with_columns(run=(~_same_as_previous(*TICK, "epoch")).cum_sum()).with_columns(
-        total=pl.when(~is_counter).then(level).when(_same_as_previous("run") & pl.col("own")).then(increment).otherwise(0.0),
+    parts = runs.with_columns(run=(~same_as_previous(*TICK, "epoch")).cum_sum()).with_columns(
+        total=pl.when(~is_counter).then(level).when(same_as_previous("run") & pl.col("own")).then(increment).otherwise(0.0),
         n_obs=pl.col("own").cast(pl.Int32),
         has_start=~(is_counter & pl.col("own")),  # a counter's first level has none before it
     )
-    is_alone = ~_same_as_previous("run") & ~_same_as_next("run")
+    is_alone = ~same_as_previous("run") & ~same_as_next("run")
     running = parts.filter(~is_alone).with_columns(pl.col("total", "n_obs").cum_sum().over("run"), pl.col("has_start").first().over("run"))
-    prefixes = pl.concat([parts.filter(is_alone), running]).filter(~_same_as_next("run", "at"), pl.col("n_obs") > 0)
+    prefixes = pl.concat([parts.filter(is_alone), running]).filter(~same_as_next("run", "at"), pl.col("n_obs") > 0)
     kind = pl.col("aggregation")
     value = pl.when(kind == "mean").then(pl.col("total") / pl.col("n_obs")).when(kind == "last").then("value").otherwise("total")
     return prefixes.select(*MOMENT, "n_obs", value=pl.when("has_start").then(value))
@@ -120,8 +121,8 @@ def _aggregate(runs: pl.DataFrame) -> pl.DataFrame:
 
 def _as_observations(values: pl.DataFrame, numbered: pl.DataFrame) -> pl.DataFrame:
     """Number the moments at which a value changed and give them the columns of `Observations`; `values` is sorted."""
-    revisions = values.filter(~_same_as_previous(*TICK, "value")).with_row_index("row")
-    first_row = pl.when(~_same_as_previous(*TICK)).then(pl.col("row")).forward_fill()
+    revisions = values.filter(~same_as_previous(*TICK, "value")).with_row_index("row")
+    first_row = pl.when(~same_as_previous(*TICK)).then(pl.col("row")).forward_fill()
     return Observations.conform(
         revisions.join(numbered, on="slot", maintain_order="left")
         .with_columns(
@@ -133,13 +134,3 @@ def _as_observations(values: pl.DataFrame, numbered: pl.DataFrame) -> pl.DataFra
         )
         .with_columns(event_date=pl.col("ts").dt.date())
     )
-
-
-def _same_as_previous(*columns: str) -> pl.Expr:
-    """Whether a row equals the one above it in these columns; null equals null, the first row equals none."""
-    return pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in columns) & (pl.int_range(pl.len()) > 0)
-
-
-def _same_as_next(*columns: str) -> pl.Expr:
-    """Whether a row equals the one below it in these columns; null equals null, the last row equals none."""
-    return pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in columns) & (pl.int_range(pl.len()) < pl.len() - 1)

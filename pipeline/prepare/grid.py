@@ -77,6 +77,12 @@ def label_expr() -> pl.Expr:
     return (pl.col("tick") * pl.col("sample_interval_us") + pl.col("grid_offset_us")).cast(UTC_US)
 
 
+def closed_tick_expr(instant: datetime, allowed_lateness: timedelta) -> pl.Expr:
+    """Return the last tick that has closed by `instant`, by the grid in `sample_interval_us` and `grid_offset_us`."""
+    label_us = (instant - allowed_lateness - EPOCH) // MICROSECOND
+    return (label_us - pl.col("grid_offset_us")) // pl.col("sample_interval_us")
+
+
 def infer_grids(readings: pl.DataFrame, sample_interval: timedelta | None = None) -> pl.DataFrame:
     """Find each series' grid from the stamps of its readings.
 

@@ -18,7 +18,8 @@ from pipeline.query.locate import ForecastFiles, Selection, is_pattern, named, n
 from pipeline.query.recent import RecentTicks, Span
 from pipeline.query.scores import MEASURES, newest_target
 from pipeline.schemas import MICROSECOND, Observations, Scores
-from pipeline.store.catalog import FILE_NAME, Catalog
+from pipeline.store.catalog import Catalog
+from pipeline.store.catalog_file import FILE_NAME
 from pipeline.store.lake import Lake, read
 
 DAY = timedelta(days=1)

@@ -10,7 +10,9 @@ import polars as pl
 from deltalake import DeltaTable
 
 from pipeline.schemas import Forecasts
-from pipeline.store.lake import Fence, Lake, append_new, append_through
+from pipeline.store.commits import Fence, append_through
+from pipeline.store.lake import Lake
+from pipeline.store.new_rows import append_new_by_model
 
 
 def append_forecasts(lake: Lake, frame: pl.DataFrame, fence: Fence | None = None) -> int:
@@ -31,8 +33,7 @@ def append_forecasts(lake: Lake, frame: pl.DataFrame, fence: Fence | None = None
         LeaseLostError: when another process has taken over.
         StoreError: when a commit fails or meets conflicts without end.
     """
-    models = frame.partition_by("model_version", as_dict=True, maintain_order=True)
-    return sum(append_new(lake, Forecasts, rows, app_id=f"forecast/{version}", fence=fence) for (version,), rows in models.items())
+    return append_new_by_model(lake, Forecasts, frame, stage="forecast", fence=fence)
 
 
 def claim_forecasts(lake: Lake, fence: Fence) -> None:

@@ -6,9 +6,12 @@ here when it changes, so that a follower that dies between the two goes on with 
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+
+from pipeline.store.state_files import sync
 
 FILE_NAME = "handovers.jsonl"
 
@@ -42,13 +45,18 @@ class Handovers:
 
     state_dir: Path
 
+    @property
+    def path(self) -> Path:
+        """The file; there is none before the first change."""
+        return self.state_dir / FILE_NAME
+
     def all(self) -> list[Handover]:
-        """Return every change, oldest first; a last line that a crash cut short is no change."""
-        path = self.state_dir / FILE_NAME
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [Handover(**json.loads(line)) for line in lines if line.endswith("}")]
+        """Return every change, oldest first; a line that a crash cut short, or that is no change for another reason, is left out."""
+        return [change for change in map(_change, self._lines()) if change is not None]
+
+    def num_damaged(self) -> int:
+        """Return how many lines are no change."""
+        return len(self._lines()) - len(self.all())
 
     def newest(self) -> Handover | None:
         """Return the last change; None before the first."""
@@ -60,10 +68,27 @@ class Handovers:
         if before is not None and before.model == model:
             return
         previous = None if before is None else before.model
-        change = Handover(version, model, previous, last_origin.isoformat() if last_origin else None, at.isoformat())
+        self.write([Handover(version, model, previous, last_origin.isoformat() if last_origin else None, at.isoformat())])
+
+    def write(self, changes: Sequence[Handover]) -> None:
+        """Write changes behind those that are there, on disk when the call returns."""
         self.state_dir.mkdir(parents=True, exist_ok=True)
-        with (self.state_dir / FILE_NAME).open("a", encoding="utf-8") as file:
-            cut_short = file.tell() > 0 and not (self.state_dir / FILE_NAME).read_text(encoding="utf-8").endswith("\n")
-            file.write(("\n" if cut_short else "") + json.dumps(asdict(change)) + "\n")
+        is_cut_short = self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n")
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\n" * is_cut_short + "".join(f"{json.dumps(asdict(change))}\n" for change in changes))
             file.flush()
             os.fsync(file.fileno())
+        sync(self.state_dir)
+
+    def _lines(self) -> list[bytes]:
+        return [line for line in self.path.read_bytes().split(b"\n") if line] if self.path.exists() else []
+
+
+def _change(line: bytes) -> Handover | None:
+    """Return what a line says; None for one that says no change."""
+    try:
+        change = Handover(**json.loads(line))
+    except (TypeError, ValueError):  # no JSON, no text at all, or other fields
+        return None
+    is_whole = all(isinstance(text, str) for text in (change.version, change.model, change.at))
+    return change if is_whole else None

@@ -1,6 +1,6 @@
 """The lake: one Delta table for each schema, opened fresh, read at one version and appended to behind a fence.
 
-Every other module of `pipeline.store` reads and writes through `Lake`; nothing else imports deltalake. Three measured
+Every other module of `pipeline.store` that keeps a table reads and writes through `Lake`. Three measured
 facts decide its shape. delta-rs does not enforce its own idempotency record: only a commit through a handle that was
 loaded *before* the record was checked is a fence. A handle that is kept grows slower with every commit, so each use opens
 its own. And a torn Parquet file panics in Rust, past any `except Exception`: `read` turns that into a `StoreError`.
@@ -13,28 +13,25 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from polars.exceptions import ComputeError, PanicException
 
-from pipeline.errors import LeaseLostError, StoreError
-from pipeline.schemas import TABLES, Forecasts, Readings, TableSchema
-from pipeline.store.upkeep import EVERY, HOOKS, recorded, tidy
+from pipeline.errors import StoreError, first_line
+from pipeline.schemas import TABLES, TableSchema
+from pipeline.store.commits import append_through
+from pipeline.store.creation import create_table
+from pipeline.store.upkeep import EVERY, tidy
 
 T = TypeVar("T")
 
 # A conflict means that somebody else's commit won, so ten rounds are lost only to ten other commits.
 MAX_ATTEMPTS = 10
 FIRST_BACK_OFF_S = 0.01
-# Rows are sorted by key inside a file, so the statistics of small row groups let a point query skip most of it.
-WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=32_768)
-# A forecast is one row of a thousand numbers: groups of 32k rows made a point query 63 ms, of 4k 16 ms (10M points, compacted).
-FORECAST_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=4_096)
-UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]=]")  # in a local path: decoded, a panic, taken for a partition
 S3_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -44,31 +41,6 @@ S3_VARIABLES = (
     "AWS_ENDPOINT_URL",
     "AWS_ALLOW_HTTP",
 )
-
-
-class Fence(NamedTuple):
-    """A number that goes into every commit of one writer; who comes with a lower one than the table's has been replaced.
-
-    Attributes:
-        app_id: what is fenced.
-        token: rises with each writer; `pipeline.store.lease` gives it.
-    """
-
-    app_id: str
-    token: int
-
-    def check(self, handle: DeltaTable) -> None:
-        """Refuse a writer that has been replaced.
-
-        Raises:
-            LeaseLostError: with both tokens.
-        """
-        newest = handle.transaction_version(self.app_id)
-        if newest is not None and newest > self.token:
-            raise LeaseLostError(
-                f"A writer requires the newest lease on {self.app_id}; got token {self.token}, and the table has {newest}. "
-                "Another process has taken over and goes on; this one wrote nothing more."
-            )
 
 
 @dataclass(frozen=True)
@@ -106,7 +78,7 @@ class Lake:
         """
         for schema in TABLES:
             if not self._has(schema):
-                self._create(schema)
+                create_table(self.table_uri(schema), schema, self.storage_options)
 
     def open(self, schema: type[TableSchema], version: int | None = None) -> DeltaTable:
         """Return a fresh handle on one table.
@@ -132,7 +104,7 @@ class Lake:
         except DeltaError as error:
             wanted = "its newest version" if version is None else f"version {version}"
             raise StoreError(
-                f"The table {schema.name} requires a readable log for {wanted}; got {_first_line(error)}. "
+                f"The table {schema.name} requires a readable log for {wanted}; got {first_line(error)}. "
                 "Run `tidecast doctor`: it says what is damaged, and with --repair mends it."
             ) from error
 
@@ -171,7 +143,7 @@ class Lake:
         Raises:
             StoreError: when the commit fails or meets conflicts without end.
         """
-        rows = _sorted(schema, frame)
+        rows = schema.conform(frame).sort(schema.key)
 
         def attempt(handle: DeltaTable) -> bool:
             last = handle.transaction_version(app_id)
@@ -207,108 +179,21 @@ class Lake:
             except CommitFailedError as error:
                 conflict = error
                 time.sleep(random.uniform(0.5, 1.0) * FIRST_BACK_OFF_S * 2**number)  # noqa: S311 (spreads rivals, guards nothing)
-            except DeltaError as error:
+            except (DeltaError, OSError) as error:
                 raise StoreError(
-                    f"The table {schema.name} requires a commit that succeeds; got {_first_line(error)}. Nothing was written."
+                    f"The table {schema.name} requires a commit that succeeds; got {_in_one_line(error)}. Nothing was written."
                 ) from error
         else:
             raise StoreError(
-                f"The table {schema.name} requires a commit within {MAX_ATTEMPTS} attempts; got {_first_line(conflict)}. "
+                f"The table {schema.name} requires a commit within {MAX_ATTEMPTS} attempts; got {first_line(conflict)}. "
                 "Look for another writer of the same source, then run it again: nothing was written."
             ) from conflict
         if handle.version() // EVERY > before // EVERY:
-            tidy(self.table_uri(schema), self.open(schema), writer_for(handle))
+            tidy(self.table_uri(schema), self.open(schema))
         return done
 
     def _has(self, schema: type[TableSchema]) -> bool:
         return DeltaTable.is_deltatable(self.table_uri(schema), self.storage_options)
-
-    def _create(self, schema: type[TableSchema]) -> None:
-        refused = None if "://" in self.uri else UNUSABLE.search(self.table_uri(schema))
-        if refused:
-            raise StoreError(
-                f"A lake requires a folder that Delta can open; got {self.table_uri(schema)!r}, with {refused[0]!r} in its path. "
-                "Choose another folder."
-            )
-        try:
-            DeltaTable.create(
-                self.table_uri(schema),
-                schema=schema.polars(),
-                mode="error",
-                name=schema.name,
-                partition_by=[schema.partition_by],
-                configuration=_properties(schema),
-                storage_options=self.storage_options,
-                # A retried creation commits the table a second time, as version 1: the loser of a race must lose.
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
-        except (DeltaError, OSError) as error:
-            if not self._has(schema):  # else another process was quicker, with the same properties
-                raise StoreError(
-                    f"A lake requires a place that can be written; got {self.uri!r}: {_first_line(error)}. "
-                    "Check the path, its permissions and the space left."
-                ) from error
-
-
-def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq: int, fence: Fence | None = None) -> None:
-    """Append rows through a handle that was loaded before the caller's check, and record `(app_id, seq)` with them.
-
-    Args:
-        handle: as `Lake.commit` gives it.
-        frame: rows in the table's own schema and order.
-        app_id: the fence; a commit of the same one since the handle was loaded makes this one fail.
-        seq: the number to record.
-        fence: recorded too, where the writer has one.
-
-    Raises:
-        CommitFailedError: on a conflict; `Lake.commit` catches it and tries again.
-    """
-    records = [Transaction(app_id, seq), *([] if fence is None else [Transaction(fence.app_id, fence.token)])]
-    write_deltalake(
-        handle,
-        frame,
-        mode="append",
-        writer_properties=writer_for(handle),
-        commit_properties=recorded(*records),
-        post_commithook_properties=HOOKS,
-    )
-
-
-def append_new(lake: Lake, schema: type[TableSchema], frame: pl.DataFrame, *, app_id: str, fence: Fence | None = None) -> int:
-    """Append the rows whose key is not stored yet; of rows with one key the first counts, here and in the table.
-
-    Writers that share `app_id` may race: the look and the write are one, and the loser of a race looks again.
-
-    Args:
-        lake: the lake.
-        schema: which table; only the partitions of `frame` are looked at.
-        frame: rows that `schema.conform` accepts.
-        app_id: shared by all who may write the same keys.
-        fence: of a writer that may have been replaced.
-
-    Returns:
-        How many rows were appended.
-
-    Raises:
-        LeaseLostError: when the writer has been replaced; nothing was written.
-        StoreError: when the commit fails or meets conflicts without end.
-    """
-    rows = _sorted(schema, frame.unique(schema.key, keep="first", maintain_order=True))
-
-    def attempt(handle: DeltaTable) -> int:
-        if fence is not None:
-            fence.check(handle)
-        new = rows.join(_stored_keys(handle, schema, rows), on=schema.key, how="anti", maintain_order="left")
-        if not new.is_empty():
-            append_through(handle, new, app_id=app_id, seq=(handle.transaction_version(app_id) or 0) + 1, fence=fence)
-        return new.height
-
-    return lake.commit(schema, attempt)
-
-
-def writer_for(handle: DeltaTable) -> WriterProperties:
-    """Return how the files of a table are written."""
-    return FORECAST_WRITER if handle.metadata().name == Forecasts.name else WRITER
 
 
 def scan_handle(handle: DeltaTable) -> pl.LazyFrame:
@@ -338,36 +223,11 @@ def read(scan: pl.LazyFrame) -> pl.DataFrame:
         return scan.collect()
     except (PanicException, ComputeError, OSError) as error:  # a torn file panics, and that is no Exception
         raise StoreError(
-            f"A read of the lake requires whole Parquet files; got {_first_line(error)}. "
+            f"A read of the lake requires whole Parquet files; got {first_line(error)}. "
             "A file was damaged or removed under the table: `tidecast doctor` says which, and with --repair mends it."
         ) from error
 
 
-def _stored_keys(handle: DeltaTable, schema: type[TableSchema], rows: pl.DataFrame) -> pl.DataFrame:
-    """Read the keys of `rows` that are stored; the ranges let file and row-group statistics skip the rest."""
-    if rows.is_empty():
-        return rows.select(schema.key)
-    within = [pl.col(name).is_between(pl.lit(rows[name].min()), pl.lit(rows[name].max())) for name in schema.key]
-    in_partitions = pl.col(schema.partition_by).is_in(rows[schema.partition_by].unique().to_list())
-    stored = scan_handle(handle).filter(in_partitions, *within).select(schema.key)
-    return read(stored.join(rows.lazy().select(schema.key), on=schema.key, how="semi"))
-
-
-def _sorted(schema: type[TableSchema], frame: pl.DataFrame) -> pl.DataFrame:
-    return schema.conform(frame).sort(schema.key)
-
-
-def _properties(schema: type[TableSchema]) -> dict[str, str | None]:
-    properties: dict[str, str | None] = {
-        "delta.checkpointInterval": "20",  # 25 ms a commit after 1,000 of them; 150 ms and rising without
-        "delta.logRetentionDuration": "interval 7 days",  # how far back a version can be read
-        "delta.deletedFileRetentionDuration": "interval 1 hours",  # 20,000 tombstones made an open 22 ms, 320 5 ms
-        "delta.appendOnly": "true" if schema.append_only else "false",
-    }
-    if schema is Readings:  # preparation asks which readings came after the version it has seen
-        properties["delta.enableChangeDataFeed"] = "true"
-    return properties
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _in_one_line(error: BaseException) -> str:
+    """Return what delta-rs says on many lines, with colours: the first names the kind of error, the last what the system said."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|↳", " ", str(error)).split())

@@ -1,46 +1,51 @@
 """Leases: which of several processes may do what only one should, with a number that tells a replaced holder from its successor.
 
-A lease is held for a time and renewed; who finds it expired takes it with a higher token. A holder that was paused past the end of its
-lease (a machine that slept, SIGSTOP) does not know it: so whatever it protects checks the token in the very transaction that writes.
-`Leases.fenced` does so for files of the state folder, `pipeline.store.lake.Fence` for Delta tables. Called by `pipeline.forecast`.
+A holder renews its lease again and again. Who sees for a while that it does not, by a clock of its own that nobody corrects, takes the
+lease with a higher token: no instant is stored, so a wall clock that jumps neither kills a holder nor keeps a dead one. A holder that was
+paused (a machine that slept, SIGSTOP) does not know that it was replaced: so whatever it protects checks the token in the very
+transaction that writes. `Leases.fenced` does so for files of the state folder, `pipeline.store.commits.Fence` for Delta tables. Called by
+`pipeline.forecast`.
 """
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipeline.errors import LeaseLostError
-from pipeline.schemas import EPOCH, MICROSECOND
 from pipeline.store.state_files import connect, reported
 
 FILE_NAME = "leases.db"
-SCHEMA = "CREATE TABLE IF NOT EXISTS leases (name TEXT PRIMARY KEY, token INTEGER NOT NULL, holder TEXT NOT NULL, ends_us INTEGER NOT NULL)"
+SCHEMA = """
+    CREATE TABLE IF NOT EXISTS holders (
+        name TEXT PRIMARY KEY, token INTEGER NOT NULL, holder TEXT NOT NULL, renewals INTEGER NOT NULL, is_free INTEGER NOT NULL
+    ) STRICT
+"""
 TAKE = """
-    INSERT INTO leases VALUES (:name, :floor + 1, :holder, :ends) ON CONFLICT (name) DO UPDATE
-    SET token = max(token, :floor) + 1, holder = excluded.holder, ends_us = excluded.ends_us WHERE ends_us <= :now
+    INSERT INTO holders VALUES (:name, :floor + 1, :holder, 0, FALSE) ON CONFLICT (name) DO UPDATE
+    SET token = max(token, :floor) + 1, holder = excluded.holder, renewals = 0, is_free = FALSE
+    WHERE is_free OR (token = :token AND renewals = :renewals)
     RETURNING token
 """
-RENEW = "UPDATE leases SET ends_us = ? WHERE name = ? AND token = ?"
-RELEASE = "UPDATE leases SET ends_us = 0 WHERE name = ? AND token = ?"
-FIND = "SELECT token, holder, ends_us FROM leases WHERE name = ?"
+RENEW = "UPDATE holders SET renewals = renewals + 1 WHERE name = ? AND token = ?"
+RELEASE = "UPDATE holders SET is_free = TRUE WHERE name = ? AND token = ?"
+FIND = "SELECT holder, token, renewals FROM holders WHERE name = ?"
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease.
+    """Who took a lease last.
 
     Attributes:
         name: for people: host and process.
         token: of the lease as it was taken.
-        ends_at: when it may be taken by another, unless it is renewed.
+        renewals: how often it was renewed; a holder that lives is soon another one than this.
     """
 
     name: str
     token: int
-    ends_at: datetime
+    renewals: int
 
 
 @dataclass(frozen=True)
@@ -53,28 +58,30 @@ class Leases:
 
     state_dir: Path
 
-    def take(self, name: str, holder: str, now: datetime, length: timedelta, *, floor: int = 0) -> int | None:
+    def take(self, name: str, holder: str, *, instead_of: Holder | None = None, floor: int = 0) -> int | None:
         """Take a lease that nobody holds.
 
         Args:
             name: of the lease.
             holder: who asks, for people to read.
-            now: the caller's clock.
-            length: how long it is held without being renewed.
+            instead_of: one that is known to be dead, if it has not renewed the lease since it was seen.
             floor: a token that is known from elsewhere; the new one is greater, whatever became of this file.
 
         Returns:
             The token; None while another holds the lease.
         """
-        facts = {"name": name, "holder": holder, "now": _us(now), "ends": _us(now + length), "floor": floor}
+        token, renewals = (None, None) if instead_of is None else (instead_of.token, instead_of.renewals)
+        facts = {"name": name, "holder": holder, "floor": floor, "token": token, "renewals": renewals}
+        with self._faults():
+            self.state_dir.mkdir(parents=True, exist_ok=True)  # here alone: a folder that was moved away is not made anew in its old place
         with self._transaction() as connection:
             row = connection.execute(TAKE, facts).fetchone()
         return None if row is None else int(row[0])
 
-    def renew(self, name: str, token: int, now: datetime, length: timedelta) -> bool:
-        """Hold a lease for longer; False when another has taken it since."""
+    def renew(self, name: str, token: int) -> bool:
+        """Show that the holder lives; False when another has taken the lease since."""
         with self._transaction() as connection:
-            return connection.execute(RENEW, (_us(now + length), name, token)).rowcount == 1
+            return connection.execute(RENEW, (name, token)).rowcount == 1
 
     def release(self, name: str, token: int) -> None:
         """Give a lease back; harmless when another has taken it since."""
@@ -82,22 +89,27 @@ class Leases:
             connection.execute(RELEASE, (name, token))
 
     def holder(self, name: str) -> Holder | None:
-        """Return who took a lease last, whether it has ended or not; None where nobody did."""
+        """Return who took a lease last, whether it was given back or not; None where nobody did."""
+        if not self._path.exists():
+            return None
         with self._transaction() as connection:
             row = connection.execute(FIND, (name,)).fetchone()
-        return None if row is None else Holder(row[1], int(row[0]), EPOCH + row[2] * MICROSECOND)
+        return None if row is None else Holder(*row)
 
     @contextmanager
     def fenced(self, name: str, token: int) -> Iterator[None]:
         """Run the block while nobody can take the lease: it checks and what it writes cannot be told apart.
 
+        What the block raises is passed on as it is: a disk that is full for the block is no fault of the lease.
+
         Raises:
             LeaseLostError: when another has taken the lease; the block is not run.
         """
-        with self._transaction() as connection:
-            row = connection.execute(FIND, (name,)).fetchone()
-            if row is None or int(row[0]) != token:
-                successor = "nobody" if row is None else f"{row[1]}, token {row[0]}"
+        with closing(self._begun()) as connection:  # and rolled back: nothing is written here
+            with self._faults():
+                row = connection.execute(FIND, (name,)).fetchone()
+            if row is None or int(row[1]) != token:
+                successor = "nobody" if row is None else f"{row[0]}, token {row[1]}"
                 raise LeaseLostError(
                     f"This process requires the lease {name!r}, which it held with token {token}; got {successor} as its holder. "
                     "Another process has taken over and goes on; this one wrote nothing more."
@@ -106,16 +118,25 @@ class Leases:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run the block as one transaction that no other process can begin beside it."""
-        path = self.state_dir / FILE_NAME
-        with reported("A lease", path, "without it nobody forecasts"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(connect(path)) as connection:
+        """Run the block, which is of statements alone, as one transaction that no other process can begin beside it."""
+        with self._faults(), closing(self._begun()) as connection, connection:
+            yield connection
+
+    def _begun(self) -> sqlite3.Connection:
+        """Return a connection that has the file to itself."""
+        with self._faults():
+            connection = connect(self._path)
+            try:
                 connection.execute("BEGIN IMMEDIATE")
-                with connection:
-                    connection.execute(SCHEMA)
-                    yield connection
+                connection.execute(SCHEMA)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
 
+    def _faults(self) -> AbstractContextManager[None]:
+        return reported("A lease", self._path, "without it nobody forecasts")
 
-def _us(instant: datetime) -> int:
-    return (instant - EPOCH) // MICROSECOND
+    @property
+    def _path(self) -> Path:
+        return self.state_dir / FILE_NAME

@@ -10,8 +10,9 @@ from functools import partial
 from deltalake import DeltaTable
 
 from pipeline.schemas import TABLES
-from pipeline.store.lake import Lake, writer_for
-from pipeline.store.upkeep import HOOKS, merge_files
+from pipeline.store.commits import HOOKS
+from pipeline.store.lake import Lake
+from pipeline.store.upkeep import merge_files
 
 # Longer than any reader and any commit in progress. The tombstones of the log stay an hour only: after that the age of a file decides.
 KEPT_HOURS = 24
@@ -72,7 +73,7 @@ def vacuum(lake: Lake) -> MaintenanceReport:
 
 def _compact(table_uri: str, handle: DeltaTable) -> tuple[int, int]:
     """Return (files removed, files added), and let a long log be cut."""
-    merged = merge_files(table_uri, handle, writer_for(handle))
+    merged = merge_files(table_uri, handle)
     handle.cleanup_metadata()  # by age; commits do not look for it
     return merged
 

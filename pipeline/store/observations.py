@@ -11,7 +11,7 @@ when more ticks have closed.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -20,9 +20,10 @@ from deltalake import DeltaTable, Transaction, write_deltalake
 
 from pipeline.errors import DataError
 from pipeline.schemas import EPOCH, MICROSECOND, Observations
+from pipeline.store.adjacent_rows import same_as_next
 from pipeline.store.changes import changed_rows
-from pipeline.store.lake import WRITER, Lake, read, scan_handle
-from pipeline.store.upkeep import HOOKS, recorded
+from pipeline.store.commits import HOOKS, WRITER, recorded
+from pipeline.store.lake import Lake, read, scan_handle
 
 logger = logging.getLogger(__name__)
 
@@ -150,8 +151,7 @@ def read_observations(
         rows = rows.join(without, on=ROW, how="anti")
     if on_time is not None:
         rows = _unknown_blanked(rows, pl.col("available_at") <= pl.col("ts") + on_time)
-    is_last = pl.any_horizontal(pl.col(name) != pl.col(name).shift(-1) for name in TICK).fill_null(value=True)
-    return rows.sort(Observations.key).filter(is_last).select(COLUMNS)
+    return rows.sort(Observations.key).filter(~same_as_next(*TICK)).select(COLUMNS)
 
 
 def observations_between(scan: pl.LazyFrame, start: datetime | None, end: datetime | None) -> pl.LazyFrame:
@@ -161,48 +161,6 @@ def observations_between(scan: pl.LazyFrame, start: datetime | None, end: dateti
     if end is not None:
         scan = scan.filter(pl.col("event_date") <= end.astimezone(UTC).date(), pl.col("ts") <= end)
     return scan
-
-
-def stored_spans(handle: DeltaTable, wanted: pl.DataFrame, recent: Sequence[datetime]) -> pl.DataFrame:
-    """Return the first and last stored label of each series, without reading history where the last labels tell enough.
-
-    Between the two there may be holes: `stored_labels` tells which ticks are there.
-
-    Args:
-        handle: the table.
-        wanted: series_id, changed_from (the earliest stamp that changed; null where none did).
-        recent: instants, latest first. Labels from the first one on are read first, then from the next one of those series whose rows do
-            not reach back to `changed_from`; what is left is read whole.
-
-    Returns:
-        series_id, stored_first, stored_last; no row for a series that is not stored. A series that was not read whole has the first
-        label of the stretch that was read, which is at or before its `changed_from`.
-    """
-    scan, settled = scan_handle(handle), []
-    for start in recent:
-        lately = _spans(observations_between(scan, start, None), wanted)
-        reaches = pl.col("changed_from").is_null() | (pl.col("stored_first") <= pl.col("changed_from"))
-        settled.append(lately.join(wanted, on="series_id").filter(reaches).select(lately.columns))
-        wanted = wanted.join(settled[-1], on="series_id", how="anti")
-        if wanted.is_empty():
-            return pl.concat(settled)
-    return pl.concat([*settled, _spans(scan, wanted)])
-
-
-def stored_labels(handle: DeltaTable, ticks: pl.DataFrame) -> pl.DataFrame:
-    """Return which of the given ticks (series_id, ts: distinct labels) have a row, reading only the days they are in."""
-    if ticks.is_empty():
-        return ticks.select(TICK)
-    days = ticks["ts"].dt.date().unique().to_list()
-    near = pl.col("event_date").is_in(days) & pl.col("ts").is_between(ticks["ts"].min(), ticks["ts"].max())
-    return read(scan_handle(handle).filter(near).select(TICK).join(ticks.lazy(), on=TICK, how="semi")).unique()
-
-
-def labels_of(handle: DeltaTable, series: Collection[str]) -> pl.DataFrame:
-    """Return series_id, ts of all stored ticks of some series, sorted; reads the whole history of these."""
-    if not series:
-        return Observations.empty().select(TICK)
-    return read(scan_handle(handle).filter(pl.col("series_id").is_in(list(series))).select(TICK)).unique().sort(TICK)
 
 
 def changed_observations(lake: Lake, since_version: int) -> pl.DataFrame | None:
@@ -233,8 +191,8 @@ def _rewritten(handle: DeltaTable, rows: pl.DataFrame, days: pl.Series) -> tuple
 
 def _commit(handle: DeltaTable, rows: pl.DataFrame, days: pl.Series | None, records: list[Transaction]) -> None:
     """Append the rows, or put them in the place of all rows of `days`, through the handle that the check was made on."""
+    properties = recorded(*records)
     if days is None:
-        properties = recorded(*records)
         write_deltalake(
             handle, rows, mode="append", writer_properties=WRITER, commit_properties=properties, post_commithook_properties=HOOKS
         )
@@ -245,7 +203,7 @@ def _commit(handle: DeltaTable, rows: pl.DataFrame, days: pl.Series | None, reco
         mode="overwrite",
         predicate="event_date IN ({})".format(", ".join(f"'{day}'" for day in days.sort())),
         writer_properties=WRITER,
-        commit_properties=recorded(*records),
+        commit_properties=properties,
         post_commithook_properties=HOOKS,
     )
 
@@ -257,8 +215,3 @@ def _unknown_blanked(rows: pl.DataFrame, known: pl.Expr) -> pl.DataFrame:
         n_obs=pl.when(known).then("n_obs").otherwise(0),
         revision=pl.when(known).then("revision").otherwise(0),
     )
-
-
-def _spans(scan: pl.LazyFrame, wanted: pl.DataFrame) -> pl.DataFrame:
-    labels = scan.select(TICK).join(wanted.lazy().select("series_id"), on="series_id", how="semi")
-    return read(labels.group_by("series_id").agg(stored_first=pl.col("ts").min(), stored_last=pl.col("ts").max()))

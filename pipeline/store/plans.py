@@ -10,10 +10,12 @@ from datetime import datetime
 import polars as pl
 
 from pipeline.schemas import Plans
-from pipeline.store.lake import Lake, append_new, read
+from pipeline.store.lake import Lake, read
+from pipeline.store.new_rows import append_new
 from pipeline.store.observations import observations_between
+from pipeline.store.readings import fence
 
-FENCE = "ingest/plan"
+SOURCE = "plan"  # all runs over files of plans share one fence
 ANNOUNCED = ("series_id", "ts", "value")
 
 
@@ -39,7 +41,7 @@ def append_plans(lake: Lake, frame: pl.DataFrame, *, is_assumed: bool) -> int:
         since = stored.group_by(ANNOUNCED).agg(since=pl.col("available_at").min())
         is_known = pl.col("since") <= pl.col("available_at")
         rows = rows.join(since, on=ANNOUNCED, how="left", maintain_order="left").filter(~is_known.fill_null(value=False)).drop("since")
-    return append_new(lake, Plans, rows, app_id=FENCE)
+    return append_new(lake, Plans, rows, app_id=fence(SOURCE))
 
 
 def read_plans(

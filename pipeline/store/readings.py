@@ -11,8 +11,9 @@ import polars as pl
 from deltalake.exceptions import DeltaError
 from polars.exceptions import ComputeError
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, first_line
 from pipeline.schemas import Quarantine, Readings
+from pipeline.store.adjacent_rows import same_as_previous
 from pipeline.store.lake import Lake, read
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def split_duplicates(lake: Lake, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.
     arrivals = (
         pl.concat([stored.with_columns(row=pl.lit(None, pl.UInt32)), candidates.select(*stored.columns, "row")])
         .sort(*STAMP, *ARRIVAL, "row")  # of two equal ones the stored one, whose row is null, comes first
-        .filter(~_same_as_previous(*STAMP, "value"))
+        .filter(~same_as_previous(*STAMP, "value"))
     )
     repeated = contested.join(arrivals.select("row"), on="row", how="anti").select("row")
     fresh = rows.join(repeated, on="row", how="anti", maintain_order="left")
@@ -159,7 +160,7 @@ def changed_since(lake: Lake, readings_version: int) -> pl.DataFrame:
         # Without allow_out_of_range: with it, a version whose log is gone counts as no change at all.
         changes = pl.DataFrame(handle.load_cdf(starting_version=readings_version + 1, columns=list(CHANGED_COLUMNS)))
     except (DeltaError, ComputeError) as error:
-        logger.warning("readings changes unknown, taking all since_version=%d reason=%s", readings_version, str(error).splitlines()[0])
+        logger.warning("readings changes unknown, taking all since_version=%d reason=%s", readings_version, first_line(error))
         changes = read(lake.scan(Readings))
     return changes.select(CHANGED_COLUMNS).unique().sort(STAMP)
 
@@ -194,8 +195,3 @@ def _replayed(rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
         .filter((pl.col("source_seq") <= pl.col("last_seq")).fill_null(value=True))
         .select("row")
     )
-
-
-def _same_as_previous(*columns: str) -> pl.Expr:
-    """Whether a row equals the one above it in these columns; null equals null, the first row equals none."""
-    return pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(1)) for name in columns) & (pl.int_range(pl.len()) > 0)

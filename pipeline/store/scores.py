@@ -3,16 +3,11 @@
 Called by `pipeline.evaluate.maturity`.
 """
 
-import logging
-from collections.abc import Collection
-
 import polars as pl
 
-from pipeline.errors import StoreError
 from pipeline.schemas import Forecasts, Scores
-from pipeline.store.lake import Lake, append_new, local_files, read
-
-logger = logging.getLogger(__name__)
+from pipeline.store.lake import Lake
+from pipeline.store.new_rows import append_new_by_model
 
 DAYS: dict[str, pl.DataType | type[pl.DataType]] = {"origin_date": pl.Date, "lead_time": pl.Duration("us")}
 
@@ -30,8 +25,7 @@ def append_scores(lake: Lake, frame: pl.DataFrame) -> int:
     Raises:
         StoreError: when a commit fails or meets conflicts without end.
     """
-    models = frame.partition_by("model_version", as_dict=True, maintain_order=True)
-    return sum(append_new(lake, Scores, rows, app_id=f"score/{version}") for (version,), rows in models.items())
+    return append_new_by_model(lake, Scores, frame, stage="score")
 
 
 def scan_scores(lake: Lake, *, model_version: str | None = None) -> pl.LazyFrame:
@@ -54,24 +48,3 @@ def forecast_days(lake: Lake) -> pl.DataFrame:
         return pl.DataFrame(schema=DAYS)
     lead_time = pl.duration(microseconds=pl.col("max.horizon").cast(pl.Int64) * pl.col("max.sample_interval_us"))
     return files.group_by(origin_date="partition.origin_date").agg(lead_time=lead_time.max()).sort("origin_date")
-
-
-def forecasts_since(lake: Lake, since_version: int) -> pl.DataFrame | None:
-    """Return the keys of the forecasts that were issued since a version of the table.
-
-    Files are compared by content, so a compaction changes nothing. None where that version can no longer be read.
-    """
-    try:
-        before = set(lake.open(Forecasts, since_version).file_uris())
-        now = set(lake.open(Forecasts).file_uris())
-        gone, come = _keys_in(lake, before - now), _keys_in(lake, now - before)
-    except StoreError as error:
-        logger.warning("forecasts issued unknown since_version=%d reason=%s", since_version, error)
-        return None
-    return come.join(gone, on=Forecasts.key, how="anti")
-
-
-def _keys_in(lake: Lake, uris: Collection[str]) -> pl.DataFrame:
-    if not uris:
-        return Forecasts.empty().select(Forecasts.key)
-    return read(pl.scan_parquet(sorted(local_files(uris)), storage_options=lake.storage_options).select(Forecasts.key))

@@ -7,7 +7,8 @@ import polars as pl
 from pipeline.clock import Clock
 from pipeline.errors import DataError
 from pipeline.settings import Settings
-from pipeline.store.catalog import FILE_NAME, Catalog
+from pipeline.store.catalog import Catalog
+from pipeline.store.catalog_file import FILE_NAME
 from pipeline.store.patterns import matches
 from pipeline.store.series_state import State, StateRules, with_state
 

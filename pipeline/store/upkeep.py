@@ -12,26 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
+
+from pipeline.errors import first_line
+from pipeline.store.commits import HOOKS, writer_for
 
 logger = logging.getLogger(__name__)
 
 EVERY = 100  # commits; a merge takes as long as ten of them
 KEPT_VERSIONS = 500  # that can be read again: 83 minutes at a commit each 10 s, and never more than the log's retention
 MERGED_BYTES = 16 * 1024**2  # larger files are left to `tidecast maintain`, so that no append waits for seconds
-HOOKS = PostCommitHookProperties(cleanup_expired_logs=False)
 TURN = "_merging.lock"  # in the table's folder; Delta leaves names with an underscore alone
 
 
-def recorded(*records: Transaction) -> CommitProperties:
-    """Return the properties of a commit that records how far its sources have come."""
-    return CommitProperties(app_transactions=list(records))
-
-
-def merge_files(
-    table_uri: str, handle: DeltaTable, writer: WriterProperties, target_bytes: int | None = None, *, waits: bool = True
-) -> tuple[int, int]:
+def merge_files(table_uri: str, handle: DeltaTable, target_bytes: int | None = None, *, waits: bool = True) -> tuple[int, int]:
     """Merge the small files of each partition, one process at a time, and return how many went and how many came.
 
     delta-rs lets two compactions of one version both succeed, and every row is then there twice: it looks for conflicts of data, and a
@@ -41,7 +36,6 @@ def merge_files(
     Args:
         table_uri: where the table is.
         handle: a handle on it; it is brought up to date.
-        writer: how its files are written.
         target_bytes: size up to which files are merged; None for the table's own, 100 MB.
         waits: for whoever merges now.
 
@@ -50,7 +44,7 @@ def merge_files(
     """
     with _turn(table_uri, waits=waits):
         handle.update_incremental()
-        metrics = handle.optimize.compact(target_size=target_bytes, writer_properties=writer, post_commithook_properties=HOOKS)
+        metrics = handle.optimize.compact(target_size=target_bytes, writer_properties=writer_for(handle), post_commithook_properties=HOOKS)
     return int(metrics["numFilesRemoved"]), int(metrics["numFilesAdded"])
 
 
@@ -65,7 +59,7 @@ def _turn(table_uri: str, *, waits: bool) -> Iterator[None]:
         yield
 
 
-def tidy(table_uri: str, handle: DeltaTable, writer: WriterProperties) -> None:
+def tidy(table_uri: str, handle: DeltaTable) -> None:
     """Merge the small files of a local table and forget the oldest part of its log; what fails is left to the next time.
 
     The caller's commit is stored already, so nothing that goes wrong here may reach it. Appends are not held up.
@@ -73,17 +67,16 @@ def tidy(table_uri: str, handle: DeltaTable, writer: WriterProperties) -> None:
     Args:
         table_uri: where the table is.
         handle: a fresh handle on it.
-        writer: how its files are written.
     """
     if "://" in table_uri:
         return
     try:
         with suppress(BlockingIOError):  # `maintain` may take minutes, and a stopped process for ever: a commit waits for neither
-            merge_files(table_uri, handle, writer, MERGED_BYTES, waits=False)
+            merge_files(table_uri, handle, MERGED_BYTES, waits=False)
         handle.cleanup_metadata()  # by age
         trim_log(Path(table_uri, "_delta_log"), handle.version() - KEPT_VERSIONS)
     except (DeltaError, OSError) as error:
-        logger.warning("table not tidied uri=%s reason=%s", table_uri, str(error).splitlines()[0])
+        logger.warning("table not tidied uri=%s reason=%s", table_uri, first_line(error))
 
 
 def trim_log(log: Path, oldest_kept: int) -> int:

@@ -12,7 +12,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from pipeline.forecast.once import forecast_frame
-from pipeline.tracking.registry import load_model
+from pipeline.tracking.saved_model import load_model
 
 
 class Forecaster(PythonModel):

@@ -106,9 +106,10 @@ def store_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:  # ImportError: no driver for the database
-        said = str(error).strip().split("\n")[0]
+        store = without_password(settings.tracking_uri)
+        said = str(error).strip().split("\n")[0].replace(settings.tracking_uri, store)
         raise StoreError(
-            f"The MLflow store requires a working {without_password(settings.tracking_uri)}; got {type(error).__name__}: {said}. "
+            f"The MLflow store requires a working {store}; got {type(error).__name__}: {said}. "
             "Check tracking.uri, that the server is up or the folder writable, and that the database has its driver."
         ) from error
 

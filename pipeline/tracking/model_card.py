@@ -1,6 +1,6 @@
 """What a saved model is and what it was made from: the JSON beside the weights.
 
-Called by `pipeline.train`, which fills it in, and `pipeline.tracking.registry`, which saves and reads it.
+Called by `pipeline.train`, which fills it in, and `pipeline.tracking.saved_model`, which saves and reads it.
 """
 
 from collections.abc import Iterable

@@ -30,8 +30,9 @@ from pipeline.store.lake import Lake
 from pipeline.store.observations import read_observations
 from pipeline.tracking.model_card import ModelCard, TrainedSeries
 from pipeline.tracking.provenance import recorded_settings, source_revision, tidecast_version
-from pipeline.tracking.registry import register, save_model
+from pipeline.tracking.registry import register
 from pipeline.tracking.run import Run, tracked_run
+from pipeline.tracking.saved_model import save_model
 from pipeline.train.fit import FitResult, Progress, fit, forecaster_config
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from pipeline.prepare.splits import Split
 from pipeline.schemas import EPOCH
 from pipeline.settings import Settings, TrainSettings
 from pipeline.store.lake import Lake
-from pipeline.tracking.registry import CARD, LoadedModel, champion, load_model, load_version
+from pipeline.tracking.registry import champion, load_version
+from pipeline.tracking.saved_model import CARD, LoadedModel, load_model
 from pipeline.train.train import load_panel
 from pipeline.verify.forecaster import findings_of_forecaster
 from pipeline.verify.laws import LAWS

@@ -62,7 +62,7 @@ class Producer:
         self._client.max_inflight_messages_set(500)
         self._client.on_publish = self._published
         self._client.reconnect_delay_set(1, 4)  # seconds; by default up to two minutes after an outage of one
-        self._client.connect("127.0.0.1", port, clean_start=mqtt.MQTT_CLEAN_START_FIRST_ONLY)
+        self._client.connect_async("127.0.0.1", port, clean_start=mqtt.MQTT_CLEAN_START_FIRST_ONLY)
         self._client.loop_start()
 
     def send(self, what: Reading | bytes, *, topic: str = "fleet/garbage") -> None:

@@ -78,12 +78,16 @@ def test_what_came_while_our_clock_was_wrong_is_stored_or_comes_back_from_quaran
     assert site.account().is_whole
 
 
-def test_a_clock_of_ours_that_was_set_back_puts_what_is_ahead_of_it_into_quarantine_and_nothing_else(broker, tmp_path, caplog):
+def test_what_is_ahead_of_a_clock_of_ours_that_was_set_back_comes_back_from_quarantine_at_a_persons_word(broker, tmp_path, caplog):
     site = Site(broker, tmp_path / "site", caplog)
     for jump in (timedelta(0), -HOUR, timedelta(0)):
         site.take(jump=jump)
     assert (site.account().lost, site.reasons()) == (TICKS * FLEET.num_devices, {"future_timestamp"})
     assert len(read(Lake(site.settings.lake).scan(Quarantine))) == TICKS * FLEET.num_devices
+    replay_quarantine(site.settings, site.clock)
+    assert site.account().lost == TICKS * FLEET.num_devices
+    replay_quarantine(site.settings, site.clock, accept=("future_timestamp",))
+    assert site.account().is_whole
 
 
 def test_devices_whose_clocks_are_wrong_change_nothing_for_the_others(broker, tmp_path, caplog):

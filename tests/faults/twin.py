@@ -29,16 +29,25 @@ class Comparison:
     """The forecasts of a disturbed run against those of the undisturbed one.
 
     Attributes:
-        compared: forecasts of the disturbed run.
-        missing: of them, those that the undisturbed run does not have.
-        different: of them, those with other quantiles.
-        different_on_time: of these, the ones made before the next tick closed, and so without catching up.
+        compared: forecasts that both have.
+        missing: that the undisturbed run alone has.
+        strange: that the disturbed run alone has.
+        different: of those that both have, the ones with other quantiles or another status.
+        first: set aside: the first forecast of each series, which is made when it is met, from all that is known then.
+        examples: some that are not the same.
     """
 
     compared: int
     missing: int
+    strange: int
     different: int
-    different_on_time: int
+    first: int
+    examples: str
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both runs have the same forecasts."""
+        return self.compared > 0 and self.missing == self.strange == self.different == 0
 
 
 def undisturbed(settings: Settings, fleet: Fleet, folder: Path) -> Settings:
@@ -71,15 +80,19 @@ def undisturbed(settings: Settings, fleet: Fleet, folder: Path) -> Settings:
     return twin
 
 
-def compare(disturbed: Settings, twin: Settings, fleet: Fleet) -> Comparison:
-    """Hold the forecasts of a disturbed run against those of its twin."""
-    late = disturbed.ingest.allowed_lateness + timedelta(seconds=fleet.interval_s)
-    ours, theirs = (
-        read(Lake(settings.lake).scan(Forecasts).select(*Forecasts.key, "quantiles", "created_at")) for settings in (disturbed, twin)
-    )
+def compare(disturbed: Settings, twin: Settings) -> Comparison:
+    """Hold the forecasts of a disturbed run against those of its twin, each series from its second forecast in the disturbed run on."""
+    columns = (*Forecasts.key, "status", "created_at", "quantiles")
+    all_ours, all_theirs = (read(Lake(settings.lake).scan(Forecasts).select(columns)) for settings in (disturbed, twin))
+    begins = all_ours.group_by("series_id").agg(begin=pl.col("origin").min())
+    ours, theirs = (frame.join(begins, on="series_id").filter(pl.col("origin") > pl.col("begin")) for frame in (all_ours, all_theirs))
     both = ours.join(theirs, on=Forecasts.key, suffix="_twin")
     distance = (pl.col("quantiles") - pl.col("quantiles_twin")).list.eval(pl.element().abs()).list.max()
     size = pl.col("quantiles_twin").list.eval(pl.element().abs()).list.max()
-    different = both.filter(distance > REL_TOL * (1 + size))
-    on_time = different.filter(pl.col("created_at") < pl.col("origin") + late)
-    return Comparison(len(ours), len(ours) - len(both), len(different), len(on_time))
+    different = both.filter((distance > REL_TOL * (1 + size)) | pl.col("status").ne_missing(pl.col("status_twin")))
+    missing, strange = (one.join(other, on=Forecasts.key, how="anti") for one, other in ((theirs, ours), (ours, theirs)))
+    sorts = {"missing": missing, "strange": strange, "different": different}
+    examples = pl.concat(
+        frame.sort("origin", "series_id").head(5).select(pl.lit(name).alias("is"), *columns[:-1]) for name, frame in sorts.items()
+    )
+    return Comparison(len(both), len(missing), len(strange), len(different), len(begins), str(examples))

@@ -21,8 +21,8 @@ from pipeline.forecast.rolling import forecast
 from pipeline.ingest.ingest import IngestOptions, ingest_paths
 from pipeline.prepare.regularise import regularise
 from pipeline.schemas import Forecasts, Scores
-from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake, read
+from pipeline.store.snapshot_pointers import SnapshotPointers
 from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
 from tests.waiting import until
 
@@ -128,7 +128,7 @@ def test_a_paused_follower_is_replaced_and_writes_nothing_when_it_wakes(lake: Te
         arrive(lake, 90, 100)
         assert first.wait(DEADLINE_S) == 1
         until_forecast(lake, 100)
-        pointer = Catalog(lake.settings.state_dir).snapshot_pointer(rows(lake, Forecasts)["model_version"][0])
+        pointer = SnapshotPointers(lake.settings.state_dir).of(rows(lake, Forecasts)["model_version"][0])
         second.send_signal(signal.SIGTERM)
         assert second.wait(DEADLINE_S) == 0
         assert first.stderr is not None

@@ -13,7 +13,7 @@ from models.offline import RecurrentLayers, WindowForecaster
 from models.stacked_lstm import StackedRecurrence
 from pipeline.errors import ModelError, SettingsError
 from pipeline.settings import Settings, load_settings
-from pipeline.tracking.registry import CARD, load_model, save_model
+from pipeline.tracking.saved_model import CARD, load_model, save_model
 from tests.lakes import card_of, random_weights
 
 SENTENCE = re.escape(BIDIRECTIONAL_REFUSED)

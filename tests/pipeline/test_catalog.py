@@ -1,8 +1,6 @@
 """What the catalog promises: what is known stays known, spans only widen, and threads and processes may share one folder."""
 
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import DataError, StoreError
+from pipeline.errors import StoreError
 from pipeline.schemas import UTC_US
-from pipeline.store.catalog import FILE_NAME, INSTANTS, MIGRATIONS, SERIES_COLUMNS, UNIT_INTERVALS, Catalog, SnapshotPointer
-from tests.rivals import race
+from pipeline.store.catalog import INSTANTS, SERIES_COLUMNS, Catalog
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -91,17 +88,6 @@ def test_default_aggregation_replaces_no_declared_one(catalog: Catalog) -> None:
     assert catalog.series()["aggregation"].to_list() == ["counter", "mean"]
 
 
-def test_first_unit_settled_holds_for_all_processes(catalog: Catalog) -> None:
-    """Shown to fail by returning what was proposed."""
-    outputs = race(
-        "import os, sys; from pathlib import Path; from pipeline.store.catalog import Catalog",
-        "print(Catalog(Path(sys.argv[1])).settle_units({'heat': f'unit {os.getpid()}'}))",
-        str(catalog.state_dir),
-    )
-    assert set(outputs) == {f"{catalog.settle_units({'heat': 'another'})}\n"}
-    assert catalog.settle_units({"heat": "other", "flow": "L/s"})["flow"] == "L/s"
-
-
 def test_unfinished_ingest_keeps_what_was_stored_when_it_began(catalog: Catalog) -> None:
     """Shown to fail by replacing the row of a run that begins again."""
     catalog.upsert_series(pl.concat([series("pump/flow"), series("pump/heat")]).with_columns(last_ts=pl.Series([None, NOON], dtype=UTC_US)))
@@ -110,18 +96,6 @@ def test_unfinished_ingest_keeps_what_was_stored_when_it_began(catalog: Catalog)
     assert catalog.begin_ingest("files").rows() == began_with.rows() == [("pump/heat", NOON, None, None)]
     catalog.end_ingest("files")
     assert catalog.begin_ingest("files").rows() == [("pump/heat", NOON + HOUR, NOON + 2 * HOUR, NOON)]
-
-
-def test_a_run_that_an_older_tidecast_began_is_finished_by_this_one(catalog: Catalog) -> None:
-    """Shown to fail by leaving the rows of unfinished runs as they were."""
-    catalog.state_dir.mkdir(parents=True)
-    with closing(sqlite3.connect(catalog.state_dir / FILE_NAME)) as connection:
-        for statement in (statement for statements in MIGRATIONS[:3] for statement in statements):
-            connection.execute(statement)
-        connection.execute("INSERT INTO unfinished_ingests VALUES ('files', '{\"pump/heat\": 1767268800000000}')")
-        connection.execute("PRAGMA user_version = 3")
-        connection.commit()
-    assert catalog.begin_ingest("files").rows() == [("pump/heat", NOON, None, None)]
 
 
 def test_arrivals_of_a_series_only_rise(catalog: Catalog) -> None:
@@ -141,96 +115,16 @@ def test_who_retires_a_series_twice_does_not_move_its_instant_and_may_take_it_ba
     assert catalog.retired(NOON, None) == set()
 
 
-def units(*rows: tuple[object, ...]) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=UNIT_INTERVALS, orient="row")
-
-
-def test_unit_intervals_come_back_as_they_were_put_in(catalog: Catalog) -> None:
-    put = units(("*", "heat", "K", NOON, None), ("pump", "heat", "degC", NOON, NOON + HOUR), ("pump", "heat", "degF", NOON + HOUR, None))
-    catalog.set_unit_intervals(put.reverse())
-    catalog.set_unit_intervals(put)
-    assert catalog.unit_intervals().equals(put)
-
-
-def test_an_interval_with_the_same_start_is_replaced(catalog: Catalog) -> None:
-    catalog.set_unit_intervals(units(("pump", "heat", "degC", NOON, None)))
-    changed = units(("pump", "heat", "degC", NOON, NOON + HOUR), ("pump", "heat", "degF", NOON + HOUR, None))
-    catalog.set_unit_intervals(changed)
-    assert catalog.unit_intervals().equals(changed)
-
-
-@pytest.mark.parametrize(
-    ("interval", "sentence"),
-    [
-        (("pump", "heat", "degF", NOON + HOUR, None), "do not overlap; got degC and degF at once for pump/heat"),
-        (("pump", "heat", "degF", NOON - HOUR, NOON + HOUR), "do not overlap; got degF and degC at once"),
-        (("pump", "flow", "L/s", NOON, NOON), "requires an end after its start"),
-    ],
-)
-def test_intervals_that_overlap_are_refused_and_leave_no_trace(catalog: Catalog, interval: tuple[object, ...], sentence: str) -> None:
-    """Shown to fail by looking for overlaps after the commit."""
-    known = units(("pump", "heat", "degC", NOON, None))
-    catalog.set_unit_intervals(known)
-    with pytest.raises(DataError, match=sentence):
-        catalog.set_unit_intervals(units(interval, ("other", "heat", "K", NOON, None)))
-    assert catalog.unit_intervals().equals(known)
-
-
-def test_snapshot_pointer_is_the_last_one_set(catalog: Catalog) -> None:
-    assert catalog.snapshot_pointer("3") is None
-    catalog.set_snapshot_pointer("3", Path("old"), 1)
-    catalog.set_snapshot_pointer("3", Path("new"), 9, updated_at=NOON)
-    catalog.set_snapshot_pointer("4", "other", 2)
-    assert catalog.snapshot_pointer("3") == SnapshotPointer("3", Path("new"), 9, NOON)
-    assert catalog.snapshot_pointer("4") == SnapshotPointer("4", Path("other"), 2, None)
-
-
 def test_positions_are_kept_by_source(catalog: Catalog) -> None:
     catalog.set_position("mqtt", 5)
     catalog.set_position("mqtt", 8)
     assert (catalog.position("mqtt"), catalog.position("file")) == (8, None)
 
 
-def test_writes_are_durable_when_the_call_returns(catalog: Catalog) -> None:
-    with catalog._transaction() as connection:
-        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-
-
 def test_threads_share_one_catalog(catalog: Catalog) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: catalog.upsert_series(series(f"pump/{number}")), range(40)))
     assert catalog.series().height == 40
-
-
-def test_processes_may_make_and_fill_one_catalog_at_once(catalog: Catalog) -> None:
-    """Three processes open a folder that is not there yet.
-
-    Shown to fail by migrating outside a transaction; and, once in some thousand openings, by changing the journal mode in place.
-    """
-    race(
-        "import os, sys; from pathlib import Path; from pipeline.store.catalog import Catalog",
-        "[Catalog(Path(sys.argv[1])).set_position(f'{os.getpid()} {number}', number) for number in range(20)]",
-        str(catalog.state_dir),
-    )
-    with catalog._transaction() as connection:
-        assert connection.execute("SELECT count(*) FROM positions").fetchone() == (60,)
-
-
-def test_file_of_a_newer_tidecast_is_refused(catalog: Catalog) -> None:
-    catalog.set_position("mqtt", 5)
-    with sqlite3.connect(catalog.state_dir / FILE_NAME) as connection:
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    connection.close()
-    with pytest.raises(StoreError, match="Use the tidecast that wrote it"):
-        catalog.position("mqtt")
-
-
-def test_file_that_is_no_database_is_told(catalog: Catalog) -> None:
-    catalog.state_dir.mkdir(parents=True)
-    (catalog.state_dir / FILE_NAME).write_text("this is not a database, whatever its name says")
-    with pytest.raises(StoreError, match=r"got .*catalog.db: file is not a database"):
-        catalog.series()
 
 
 def test_hundred_thousand_series_go_in_and_come_out(catalog: Catalog) -> None:

@@ -18,6 +18,7 @@ from pipeline.errors import SettingsError, StoreError
 from pipeline.listen.inbox import Inbox
 from pipeline.schemas import EPOCH, Observations, Readings
 from pipeline.settings import Settings
+from pipeline.store.handovers import Handovers
 from pipeline.store.maintenance import compact
 from tests.streams import START, Stream
 
@@ -295,6 +296,39 @@ def test_an_inbox_of_no_bytes_is_damage_and_the_next_listener_makes_another(stre
     assert kinds(examine(stream.settings, stream.clock)) == {"damaged_database"}
     mended(stream)
     assert is_again(stream, undisturbed)
+
+
+@pytest.mark.parametrize("table", ["identity", "messages"])
+def test_an_inbox_without_a_table_is_made_whole_and_drained_once_more(stream: Stream, undisturbed: Stream, table: str) -> None:
+    """Shown to fail by a copy of what is there: six rounds of repair, and as many of the same finding."""
+    with closing(sqlite3.connect(stream.settings.state_dir / "inbox.db")) as connection:
+        connection.execute(f"DROP TABLE {table}")
+    assert kinds(examine(stream.settings, stream.clock)) == {"damaged_database"}
+    mended(stream)
+    assert is_again(stream, undisturbed)
+
+
+def test_a_file_that_another_process_holds_is_not_called_damaged(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by taking every error of SQLite for damage: a repair moved the inbox away under its writer."""
+    monkeypatch.setattr("pipeline.doctor.state.BUSY_TIMEOUT_S", 0.05)
+    with closing(sqlite3.connect(stream.settings.state_dir / "inbox.db", isolation_level=None)) as holder:
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="says nothing of damage"):
+            repair(stream.settings, stream.clock)
+
+
+def test_a_torn_record_of_models_is_found_and_what_is_whole_stays(stream: Stream) -> None:
+    handovers = Handovers(stream.settings.state_dir)
+    handovers.record("1", "1-aa", START)
+    with handovers.path.open("ab") as file:
+        file.write(b'{"version": "2"}\n\xff\x00\n')
+    handovers.record("3", "3-cc", START)
+    whole = handovers.all()
+    assert kinds(examine(stream.settings, stream.clock)) == {"torn_handovers"}
+    mended(stream)
+    assert [change.version for change in handovers.all()] == ["1", "3"]
+    assert handovers.all() == whole
 
 
 def test_answers_as_of_an_instant_do_not_depend_on_the_times_of_files(stream: Stream, undisturbed: Stream) -> None:

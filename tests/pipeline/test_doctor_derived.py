@@ -17,6 +17,7 @@ from pipeline.store.catalog import Catalog
 from pipeline.store.forecasts import append_forecasts
 from pipeline.store.lake import Lake
 from pipeline.store.scores import append_scores
+from pipeline.store.snapshot_pointers import SnapshotPointer, SnapshotPointers
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 CLOCK = ReplayClock(MIDNIGHT + timedelta(days=3))
@@ -74,19 +75,19 @@ def test_a_damaged_snapshot_is_forgotten(settings: Settings, damage) -> None:
     path = settings.state_dir / "snapshots" / "model-1-observations-0.safetensors"
     path.parent.mkdir(parents=True)
     save_file({"tick_B": np.zeros(3)}, path, metadata={"model_version": "1"})
-    Catalog(settings.state_dir).set_snapshot_pointer("1", path.name, 0)
+    SnapshotPointers(settings.state_dir).set(SnapshotPointer("1", path.name, 0))
     assert examine(settings, CLOCK).is_healthy
     damage(path)
     assert [finding.kind for finding in examine(settings, CLOCK).findings] == ["lost_snapshot"]
     assert repair(settings, CLOCK).is_healthy
-    assert Catalog(settings.state_dir).snapshot_pointer("1") is None
+    assert SnapshotPointers(settings.state_dir).of("1") is None
 
 
 def test_a_snapshot_that_has_read_what_the_observations_never_had_is_forgotten(settings: Settings) -> None:
     path = settings.state_dir / "snapshots" / "model-1-observations-9.safetensors"
     path.parent.mkdir(parents=True)
     save_file({"tick_B": np.zeros(3)}, path, metadata={"model_version": "1"})
-    Catalog(settings.state_dir).set_snapshot_pointer("1", path.name, 9)
+    SnapshotPointers(settings.state_dir).set(SnapshotPointer("1", path.name, 9))
     (finding,) = examine(settings, CLOCK).findings
     assert "it has read version 9 of the observations, which have only 0" in finding.seen
 

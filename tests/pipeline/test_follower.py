@@ -10,20 +10,19 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pipeline.clock import Clock
-from pipeline.errors import LeaseLostError, StoreError
+from pipeline.errors import LeaseLostError, ModelError, StoreError
 from pipeline.evaluate.maturity import score_matured
 from pipeline.forecast.follower import Follower
-from pipeline.forecast.leadership import LENGTH, Leadership, leader, lease_name
+from pipeline.forecast.leadership import LENGTH, Leadership
 from pipeline.forecast.rolling import RollingForecasts, forecast
 from pipeline.forecast.succession import TRY_AGAIN
 from pipeline.ingest.ingest import IngestOptions, ingest_paths
 from pipeline.prepare.regularise import regularise
 from pipeline.schemas import Forecasts, Observations, Scores
 from pipeline.settings import ForecastSettings, Settings
-from pipeline.store.catalog import Catalog
 from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
-from pipeline.store.lease import Leases
+from pipeline.store.snapshot_pointers import SnapshotPointers
 from pipeline.tracking.registry import champion
 from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
 
@@ -65,11 +64,12 @@ def follow(lake: TestLake) -> Follower:
     return follower
 
 
-def renew(lake: TestLake) -> None:
-    """Hold the lease for longer, as the thread of a running follower does."""
-    holder = leader(lake.settings)
-    assert holder is not None
-    assert Leases(lake.settings.state_dir).renew(lease_name(lake.settings), holder.token, lake.clock.now(), LENGTH)
+def take_over(lake: TestLake) -> Follower:
+    """Follow a lake whose follower shows no sign of life."""
+    standby = follow(lake)
+    lake.clock.advance(LENGTH)
+    standby.lead()
+    return standby
 
 
 def table(lake: TestLake, schema: type[Forecasts | Observations | Scores]) -> pl.DataFrame:
@@ -115,11 +115,10 @@ def test_a_single_run_beside_a_follower_changes_nothing(tmp_path: Path) -> None:
     follower.tick()
     arrive(lake, INSTANTS[1])
     regularise(lake.settings, lake.clock)
-    renew(lake)
     (model,) = table(lake, Forecasts)["model_version"].unique()
-    pointer = Catalog(lake.settings.state_dir).snapshot_pointer(model)
+    pointer = SnapshotPointers(lake.settings.state_dir).of(model)
     assert forecast(lake.settings, lake.clock).rows_written == 3
-    assert Catalog(lake.settings.state_dir).snapshot_pointer(model) == pointer
+    assert SnapshotPointers(lake.settings.state_dir).of(model) == pointer
     done = follower.tick().forecast
     assert (done.ticks, done.rows_written) == (3, 0)
 
@@ -129,8 +128,7 @@ def test_a_follower_that_was_replaced_writes_nothing_more(tmp_path: Path) -> Non
     arrive(lake, INSTANTS[0])
     zombie = follow(lake)
     zombie.tick()
-    lake.clock.advance(LENGTH)
-    successor = follow(lake)
+    successor = take_over(lake)
     arrive(lake, INSTANTS[1])
     with pytest.raises(LeaseLostError, match="Another process has taken over and goes on"):
         zombie.tick()
@@ -146,11 +144,10 @@ def test_a_replaced_process_neither_moves_the_snapshot_nor_commits_a_forecast(tm
     model = champion(lake.settings)
     zombie = RollingForecasts.open(lake.settings, model, Leadership.take(lake.settings, lake.clock))
     zombie.advance(lake.clock)
-    lake.clock.advance(LENGTH)
-    follow(lake)
+    take_over(lake)
     with pytest.raises(LeaseLostError, match="requires the lease"):
         zombie.snapshot()
-    assert Catalog(lake.settings.state_dir).snapshot_pointer(model.identity) is None
+    assert SnapshotPointers(lake.settings.state_dir).of(model.identity) is None
     arrive(lake, INSTANTS[1])
     regularise(lake.settings, lake.clock)
     with pytest.raises(LeaseLostError, match="got token 1, and the table has 2"):
@@ -180,7 +177,7 @@ def test_a_follower_whose_tick_fails_goes_back_to_its_snapshot(tmp_path: Path) -
     follow_through(lake, failures)
     assert not failures
     assert table(lake, Forecasts).height == 3
-    assert Catalog(lake.settings.state_dir).snapshot_pointer(table(lake, Forecasts)["model_version"][0]) is not None
+    assert SnapshotPointers(lake.settings.state_dir).of(table(lake, Forecasts)["model_version"][0]) is not None
 
 
 def test_no_full_disk_ends_a_follower(tmp_path: Path) -> None:
@@ -189,6 +186,42 @@ def test_no_full_disk_ends_a_follower(tmp_path: Path) -> None:
     arrive(lake, INSTANTS[0])
     follow_through(lake, [OSError(28, "No space left on device")])
     assert table(lake, Forecasts).height == 3
+
+
+def test_a_lake_that_does_not_answer_for_once_ends_no_follower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by asking outside of what is tried again: of a lake in an object store, each look asks the store."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    stop, asked = threading.Event(), []
+
+    def has_moved(*_: object) -> bool:
+        asked.append(stop.is_set())
+        if len(asked) == 1:
+            raise StoreError("no answer")
+        stop.set()
+        return False
+
+    monkeypatch.setattr(Lake, "has_moved", has_moved)
+    monkeypatch.setattr("pipeline.forecast.follower.AFTER_AN_ERROR", timedelta(milliseconds=1))
+    Follower(lake.settings, lake.clock, score_matured).run(stop, lambda _: None, print)
+    assert len(asked) == 2
+    assert table(lake, Forecasts).height == 3
+
+
+def test_a_lake_that_was_moved_away_is_waited_for_and_nothing_is_made_in_its_place(tmp_path: Path) -> None:
+    """Shown to fail by leases that make the folder they are asked in: the follower found itself replaced by nobody, and ended."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    follower, place = follow(lake), Path(lake.settings.lake)
+    follower.tick()
+    place.rename(tmp_path / "away")
+    assert follower.is_due()
+    with pytest.raises(StoreError, match="which has none any more"):
+        follower.tick()
+    assert not place.exists()
+    (tmp_path / "away").rename(place)
+    arrive(lake, INSTANTS[1])
+    assert follower.tick().forecast.rows_written == 3
 
 
 def test_a_standby_outlives_leases_that_cannot_be_read(tmp_path: Path) -> None:
@@ -240,11 +273,62 @@ def test_a_new_champion_takes_over_between_two_ticks(tmp_path: Path) -> None:
     assert (change.version, change.last_origin) == ("2", (START + 62 * HOUR).isoformat())
 
 
+def test_a_follower_waits_for_the_tables_and_then_for_a_model_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Shown to fail by `ModelError` passed on, and by a lease that is asked for before there are tables."""
+    lake = TestLake.at(tmp_path, now=START - HOUR)
+    follower, said = Follower(lake.settings, lake.clock, score_matured), []
+    for _ in range(2):
+        follower.lead(said.append)
+    assert [sentence.split(" of ")[0] for sentence in said] == ["Waiting for the tables"]
+    assert not Path(lake.settings.lake).exists()
+    arrive(lake, INSTANTS[0])
+    stop, turns = threading.Event(), []
+
+    def turn(_: float) -> bool:
+        turns.append(lake.register(random_weights()) if len(turns) == 2 else None)
+        return stop.is_set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stop, "wait", turn)
+        follower.run(stop, lambda _: stop.set(), said.append)
+    assert said[1:] == [f"Following {lake.settings.lake}."]
+    assert caplog.text.count("got no champion") == 1
+    assert table(lake, Forecasts).height == 3
+
+
+def test_a_champion_that_cannot_be_loaded_is_told_of_once_and_the_one_before_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Shown to fail by a rebuild whose process finds it out, or by a successor that raises it."""
+    lake = live_lake(tmp_path)
+    arrive(lake, INSTANTS[0])
+    follower = follow(lake)
+    follower.tick()
+    version = lake.register(random_weights(seed=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.forecast.succession.load_version", missing)
+        for instant in INSTANTS[1:3]:
+            arrive(lake, instant)
+            assert follower.is_due()
+            assert follower.tick().forecast.model_version == "1"
+            lake.clock.advance(TRY_AGAIN)
+    assert caplog.text.count("its files are gone") == 1
+    follower.is_due()
+    follower.succession.wait(300)
+    follower.tick()
+    arrive(lake, INSTANTS[3])
+    assert follower.tick().forecast.model_version == version
+
+
+def missing(_settings: Settings, _version: str) -> None:
+    """Be a registry without a version's files."""
+    raise ModelError("its files are gone")
+
+
 def test_a_follower_that_is_started_amid_a_change_goes_on_with_the_old_champion(tmp_path: Path) -> None:
     lake = live_lake(tmp_path)
     arrive(lake, INSTANTS[0])
     follow(lake).tick()
     lake.register(random_weights(seed=1))
-    lake.clock.advance(LENGTH)
     arrive(lake, INSTANTS[1])
-    assert follow(lake).tick().forecast.model_version == "1"
+    assert take_over(lake).tick().forecast.model_version == "1"

@@ -22,6 +22,7 @@ from pipeline.prepare.regularise import regularise
 from pipeline.schemas import Quarantine, Readings
 from pipeline.settings import load_settings
 from pipeline.store.catalog import Catalog
+from pipeline.store.catalog_file import transaction
 from pipeline.store.lake import Lake
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -195,7 +196,7 @@ def test_a_killed_run_is_completed_as_if_nothing_had_happened_in_between(killed)
     report = killed.ingest(killed.path, aggregation={"energy": "counter"})
     assert (counts(report), report.notes) == ((10, 7, 3, 0, 0), ())
     assert (killed.table()["received_at"] == killed.table()["ts"]).all()
-    with Catalog(killed.settings.state_dir)._transaction() as connection:
+    with transaction(killed.settings.state_dir) as connection:
         assert connection.execute("SELECT count(*) FROM unfinished_ingests").fetchone() == (0,)
 
 

@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.errors import DataError
 from pipeline.forecast.engine import StreamEngine
+from pipeline.forecast.follower import Follower
 from pipeline.forecast.once import forecast_frame
 from pipeline.forecast.rolling import forecast
 from pipeline.prepare.covariates import CovariateNames, PanelCovariates
@@ -23,7 +24,8 @@ from pipeline.store.forecasts import scan_forecasts
 from pipeline.store.lake import Lake, read
 from pipeline.store.plans import append_plans
 from pipeline.tracking.mlflow_store import bound
-from pipeline.tracking.registry import LoadedModel, champion
+from pipeline.tracking.registry import champion
+from pipeline.tracking.saved_model import LoadedModel
 from pipeline.train.fit import forecaster_config
 from pipeline.train.train import load_panel
 from tests.lakes import CONFIG, HOUR, START, TestLake, hourly_readings, random_weights
@@ -259,6 +261,19 @@ def test_a_plan_ingested_after_the_forecast_replays_its_target(tmp_path: Path, f
     lake.ingest(TARGET.slice(40, 15))
     forecast(lake.settings, lake.clock)
     assert_served_is_what_a_restart_serves(lake, 54)
+
+
+def test_a_plan_that_comes_while_a_follower_runs_is_in_the_forecast_of_the_next_tick(tmp_path: Path) -> None:
+    """Shown to fail by a follower that looks at the version of the plans when it opens its state, and not again."""
+    lake = serving(tmp_path, TARGET.head(40), CovariateSettings(future=("tariff",)))
+    follower = Follower(lake.settings, lake.clock, lambda *_: 0)
+    follower.lead()
+    follower.tick()
+    announce(lake, [7.0, 9.0], START - 50 * HOUR, START + 44 * HOUR)
+    assert not follower.is_due()
+    lake.ingest(TARGET.slice(40, 1))
+    assert follower.tick().forecast.rows_written == 1
+    assert_served_is_what_a_restart_serves(lake, 40)
 
 
 def test_a_plan_that_changes_nothing_of_what_was_read_replays_nothing(tmp_path: Path) -> None:

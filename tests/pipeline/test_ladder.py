@@ -1,11 +1,11 @@
 """Late readings: a replay from a snapshot is a replay from the first tick, whatever was revised when."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -19,8 +19,11 @@ from tests.lakes import HOUR, START, random_weights
 FORECASTER = random_weights()
 SERIES = ("a", "b", "c")
 FIRST = int(START.timestamp()) // 3600
-FLEET = pl.DataFrame({"series_id": SERIES, "sample_interval_us": [3_600_000_000] * 3, "grid_offset_us": [0] * 3, "first_ts": [START] * 3})
 Step = tuple[int, dict[int, int]]  # ticks to go on, and how far behind the front each series is then revised
+
+
+def first_ticks(series: Sequence[str]) -> dict[str, int]:
+    return dict.fromkeys(series, FIRST)
 
 
 def read_on(state: StreamState, values_TB: NDArray[np.float64], stop: int) -> None:
@@ -74,7 +77,7 @@ def test_a_replay_from_the_ladder_equals_a_replay_from_the_first_tick(steps: lis
             changed = {SERIES[slot]: FIRST + max(0, stop - 1 - back) for slot, back in revised.items()}
             for slot, back in revised.items():
                 values_TB[max(0, stop - 1 - back), slot] += 1.0
-            rewind(state, changed, FLEET, FORECASTER, snapshots)
+            rewind(state, changed, first_ticks, FORECASTER, snapshots)
             read_on(state, values_TB, stop)
             assert_same_state(state, from_the_first_tick(values_TB, stop))
 
@@ -87,10 +90,10 @@ def test_a_late_reading_goes_back_no_further_than_the_newest_snapshot_before_it(
         read_on(state, values_TB, stop)
         state.observations_version = version
         state = snapshots.save(state, HOUR, None)
-    rewind(state, {"a": FIRST + 65, "b": FIRST + 59, "c": WHOLLY}, FLEET, FORECASTER, snapshots)
+    rewind(state, {"a": FIRST + 65, "b": FIRST + 59, "c": WHOLLY}, first_ticks, FORECASTER, snapshots)
     assert (state.tick_B - FIRST).tolist() == [59, 49, -1]
     read_on(state, values_TB, 80)
-    rewind(state, {"a": FIRST + 75}, FLEET, FORECASTER, snapshots)  # the snapshot of 70 has the old value of tick 65
+    rewind(state, {"a": FIRST + 75}, first_ticks, FORECASTER, snapshots)  # the snapshot of 70 has the old value of tick 65
     assert (state.tick_B - FIRST).tolist() == [59, 79, 79]
 
 
@@ -100,7 +103,7 @@ def test_a_lost_snapshot_costs_time_alone(tmp_path: Path) -> None:
     state.observations_version = 1
     state = snapshots.save(state, HOUR, None)
     (tmp_path / "snapshots" / state.rungs[0].name).unlink()
-    rewind(state, {"b": FIRST + 60}, FLEET, FORECASTER, snapshots)
+    rewind(state, {"b": FIRST + 60}, first_ticks, FORECASTER, snapshots)
     assert (state.tick_B - FIRST).tolist() == [49, -1, 49]
 
 

@@ -11,7 +11,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from pipeline.errors import StoreError
 from pipeline.schemas import Observations, Quarantine
-from pipeline.store.lake import WRITER, Lake, read
+from pipeline.store.lake import Lake, read
 from pipeline.store.maintenance import MaintenanceReport, compact, vacuum
 from pipeline.store.observations import write_observations
 from pipeline.store.upkeep import merge_files
@@ -69,7 +69,7 @@ def test_of_two_compactions_of_one_version_the_second_merges_nothing(lake: Lake)
     """Shown to fail by leaving out the look after the turn: delta-rs commits both, and every row is there twice."""
     first, second = lake.open(Quarantine), lake.open(Quarantine)
     place = lake.table_uri(Quarantine)
-    assert [merge_files(place, handle, WRITER) for handle in (first, second)] == [(5, 1), (0, 0)]
+    assert [merge_files(place, handle) for handle in (first, second)] == [(5, 1), (0, 0)]
     assert read(lake.scan(Quarantine)).height == 5
 
 

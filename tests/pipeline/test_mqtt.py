@@ -172,6 +172,19 @@ def test_a_message_that_its_publisher_does_not_want_confirmed_is_stored_all_the_
     assert (source.counts()["acknowledged"], payloads_of(inbox_of(settings))) == (1, [b"qos 0", b"qos 2"])
 
 
+def test_listeners_that_share_a_subscription_take_each_message_once_also_what_came_while_one_was_away(broker, tmp_path, caplog):
+    settings = [broker.settings(tmp_path / "lake", client_id=name, topics=("$share/plant/a",)) for name in ("one", "other")]
+    with listening(settings[0], caplog), listening(settings[1], caplog):
+        broker.publish("a", *[b"%d" % number for number in range(100)])
+        until(lambda: len(inbox_of(settings[0])) == 100)
+    with listening(settings[0], caplog) as one:
+        broker.publish("a", *[b"%d" % number for number in range(100, 200)])
+        until(lambda: one.counts()["acknowledged"] > 0)
+        with listening(settings[1], caplog):
+            until(lambda: len(inbox_of(settings[0])) == 200)
+    assert sorted(map(int, payloads_of(inbox_of(settings[0])))) == list(range(200))
+
+
 def test_of_two_listeners_with_one_client_id_one_gives_up_and_one_stays(broker, tmp_path):
     stops = [threading.Event(), threading.Event()]
     settings = [broker.settings(tmp_path / name) for name in ("one", "other")]

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from datetime import timedelta
 
 import pytest
 
@@ -47,13 +48,27 @@ def test_an_encrypted_connection_takes_messages_of_any_length(encrypted, authori
 def test_a_broker_whose_certificate_somebody_else_signed_is_refused(encrypted, tmp_path):
     stranger = Authority(tmp_path / "stranger", "somebody else's")
     settings = encrypted.settings(tmp_path / "lake", url=f"mqtts://localhost:{encrypted.port}", ca=stranger.ca)
-    assert "its certificate is not trusted" in refusal(settings)
+    assert "its certificate is not trusted: self-signed certificate in certificate chain" in refusal(settings)
+
+
+@left_open
+def test_a_broker_whose_certificate_has_expired_is_refused(authority, tmp_path):
+    cert, key = authority.issue("broker", valid_for=timedelta(minutes=-1))
+    lines = (f"cafile {authority.ca}", f"certfile {cert}", f"keyfile {key}", "allow_anonymous true")
+    with running(Mosquitto(tmp_path / "broker", *lines)) as broker:
+        settings = broker.settings(tmp_path / "lake", url=f"mqtts://localhost:{broker.port}", ca=authority.ca)
+        assert "its certificate is not trusted: certificate has expired" in refusal(settings)
+
+
+def test_a_listener_that_does_not_encrypt_where_the_broker_wants_it_says_what_may_be_wrong(encrypted, tmp_path, caplog):
+    with listening(encrypted.settings(tmp_path / "lake"), caplog, sign="closed the connection at once: it may want TLS"):
+        pass
 
 
 @left_open
 def test_a_broker_with_another_name_than_its_certificate_is_refused(encrypted, authority, tmp_path):
     settings = encrypted.settings(tmp_path / "lake", url=f"mqtts://127.0.0.1:{encrypted.port}", ca=authority.ca)
-    assert "its certificate is not trusted" in refusal(settings)
+    assert "its certificate is not trusted: IP address mismatch" in refusal(settings)
 
 
 def test_a_listener_shows_its_certificate_where_the_broker_asks(mutual, authority, tmp_path, caplog):
@@ -69,6 +84,6 @@ def test_a_listener_without_a_certificate_is_not_let_in_and_says_so(mutual, auth
     settings = mutual.settings(tmp_path / "lake", url=f"mqtts://localhost:{mutual.port}", ca=authority.ca)
     source = MqttSource(settings, SystemClock(), ANONYMOUS, threading.Event())
     source.start()
-    until(lambda: "connection ended" in caplog.text)
+    until(lambda: "it may want TLS, a certificate" in caplog.text)
     source.stop()
     assert "subscribed" not in caplog.text

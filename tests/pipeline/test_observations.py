@@ -14,12 +14,9 @@ from pipeline.store.lake import Lake
 from pipeline.store.observations import (
     Progress,
     changed_observations,
-    labels_of,
     observations_between,
     read_observations,
     read_progress,
-    stored_labels,
-    stored_spans,
     write_observations,
 )
 
@@ -199,23 +196,6 @@ def test_a_read_of_two_days_opens_the_files_of_two_days(lake):
     plan = scan.explain()
     assert [day for day in range(1, 11) if f"event_date=2026-01-{day:02}" in plan or f"event_date%3D2026-01-{day:02}" in plan] == [4, 5]
     assert read_observations(lake, start=START + 3 * DAY, end=START + 4 * DAY + HOUR).height == 2
-
-
-def test_spans_are_those_of_the_whole_table_where_a_series_needs_it(lake):
-    write_observations(lake, rows(*(("a", hour, 1.0, 1, 1) for hour in range(100)), ("b", 5, 1.0, 1, 1)), readings_version=1)
-    wanted = pl.DataFrame(
-        {"series_id": ["a", "b", "new"], "changed_from": [START, None, START]},
-        schema={"series_id": pl.String, "changed_from": Observations.columns["ts"]},
-    )
-    spans = stored_spans(lake.open(Observations), wanted, [START + 90 * HOUR]).sort("series_id")
-    assert spans.rows() == [("a", START, START + 99 * HOUR), ("b", START + 5 * HOUR, START + 5 * HOUR)]
-
-
-def test_stored_labels_are_those_of_the_ticks_asked_for(lake):
-    write_observations(lake, rows(("a", 1, None, 1, 1), ("a", 1, 1.0, 2, 9), ("a", 50, 2.0, 1, 1), ("b", 2, 3.0, 1, 1)), readings_version=1)
-    asked = rows(("a", 1, 0.0, 1, 1), ("a", 2, 0.0, 1, 1), ("b", 2, 0.0, 1, 1)).select("series_id", "ts")
-    assert sorted(stored_labels(lake.open(Observations), asked).rows()) == [("a", START + HOUR), ("b", START + 2 * HOUR)]
-    assert labels_of(lake.open(Observations), ["a"]).rows() == [("a", START + HOUR), ("a", START + 50 * HOUR)]
 
 
 def test_changes_since_a_version_are_the_ticks_whose_rows_differ(lake):

@@ -17,6 +17,7 @@ from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.schemas import Quarantine, Readings
 from pipeline.settings import MetricSettings, Settings
 from pipeline.store.catalog import Catalog
+from pipeline.store.known_units import KnownUnits
 from pipeline.store.lake import Lake
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -92,6 +93,14 @@ def test_a_stale_stamp_is_let_in_by_a_person_alone(site) -> None:
         site.replay(accept=("not_a_number",))
 
 
+def test_what_was_ahead_of_our_clock_is_let_in_by_a_person_alone_and_never_before_its_time(site) -> None:
+    site.receive(reading(1.0, days_ago=-2))
+    assert site.replay(accept=("future_timestamp",)) == (0, 0, 1, {"future_timestamp": 1})
+    site.clock.advance(timedelta(days=1))
+    assert site.replay() == (0, 0, 1, {"future_timestamp": 1})
+    assert site.replay(accept=("future_timestamp",)) == (1, 0, 0, {})
+
+
 def test_a_dry_run_writes_nothing(site) -> None:
     site.receive(reading(5.0, unit="bar"), {**reading(7.0, days_ago=60, unit="W"), "metric": "power"})
     site, lake = site.with_unit("kPa"), Lake(site.settings.lake)
@@ -99,7 +108,7 @@ def test_a_dry_run_writes_nothing(site) -> None:
     assert site.replay(is_dry_run=True, accept=("stale_timestamp",))[0] == 2
     assert [lake.version(schema) for schema in (Readings, Quarantine)] == before
     assert Catalog(site.settings.state_dir).series().equals(series)
-    assert Catalog(site.settings.state_dir).settle_units({"power": "kW"}) == {"power": "kW"}
+    assert KnownUnits(site.settings.state_dir).settle({"power": "kW"}) == {"power": "kW"}
 
 
 def test_connectors_are_chosen_by_pattern(site) -> None:

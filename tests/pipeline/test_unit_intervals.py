@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import DataError
 from pipeline.ingest.unit_intervals import ALWAYS, ingest_unit_intervals
 from pipeline.settings import Settings
-from pipeline.store.catalog import Catalog
+from pipeline.store.known_units import KnownUnits
 
 CHANGE = datetime(2026, 3, 1, tzinfo=UTC)
 HEADER = "device_id,metric,unit,valid_from,valid_to"
@@ -21,7 +21,7 @@ def ingest(tmp_path):
     def ingested(*lines, name="units.csv"):
         (tmp_path / name).write_text("\n".join(lines) + "\n")
         ingest_unit_intervals(settings, [tmp_path / name])
-        return Catalog(settings.state_dir).unit_intervals().rows()
+        return KnownUnits(settings.state_dir).intervals().rows()
 
     return ingested
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.ingest.units import UNITS, UnitRegistry, canonical_name, conversion
 from pipeline.schemas import UTC_US
-from pipeline.store.catalog import UNIT_INTERVALS
+from pipeline.store.known_units import UNIT_INTERVALS
 
 MIDNIGHT, HOUR = datetime(2026, 1, 1, tzinfo=UTC), timedelta(hours=1)
 NOON, EVENING = MIDNIGHT + 12 * HOUR, MIDNIGHT + 18 * HOUR

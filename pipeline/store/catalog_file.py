@@ -1,0 +1,100 @@
+"""The catalog's file, one SQLite file in the state folder: its tables, and how it is opened at their newest form.
+
+Delta holds what only grows; what is overwritten belongs here. Each block is one transaction on a connection of its own, on disk
+(`synchronous=FULL`) when it ends, so threads and processes may share a state folder freely. Called by the modules of `pipeline.store` that
+own the tables: `catalog`, `known_units` and `snapshot_pointers`.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from pipeline.errors import StoreError
+from pipeline.store.state_files import connect, make_in_wal_mode, reported
+
+FILE_NAME = "catalog.db"
+
+# One tuple of statements for each version of the file; append to it, never edit what was released.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        CREATE TABLE series (
+            series_id TEXT PRIMARY KEY, device_id TEXT NOT NULL, metric TEXT NOT NULL, unit TEXT, aggregation TEXT,
+            sample_interval_us INTEGER, grid_offset_us INTEGER, first_ts INTEGER, last_ts INTEGER
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE snapshots (
+            model_version TEXT PRIMARY KEY, path TEXT NOT NULL, observations_version INTEGER NOT NULL, updated_at INTEGER
+        ) STRICT
+        """,
+        "CREATE TABLE positions (source TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT",
+    ),
+    (
+        "CREATE TABLE units (key TEXT PRIMARY KEY, unit TEXT NOT NULL) STRICT",
+        "CREATE TABLE unfinished_ingests (run TEXT PRIMARY KEY, newest TEXT NOT NULL) STRICT",  # newest: JSON, us by series_id
+    ),
+    (
+        """
+        CREATE TABLE device_attributes (
+            device_id TEXT, name TEXT, value TEXT NOT NULL, PRIMARY KEY (device_id, name)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
+    (
+        "ALTER TABLE series ADD COLUMN last_received INTEGER",
+        "ALTER TABLE series ADD COLUMN resumed_at INTEGER",
+        "ALTER TABLE series ADD COLUMN retired_at INTEGER",
+        # newest: JSON by series_id, from now on of [last_ts, last_received, resumed_at]
+        "UPDATE unfinished_ingests SET newest = (SELECT json_group_object(key, json_array(value, NULL, NULL)) FROM json_each(newest))",
+        """
+        CREATE TABLE unit_intervals (
+            device_id TEXT NOT NULL, metric TEXT NOT NULL, unit TEXT NOT NULL, valid_from INTEGER NOT NULL, valid_to INTEGER,
+            PRIMARY KEY (device_id, metric, valid_from), CHECK (valid_to > valid_from)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
+)
+
+
+@contextmanager
+def transaction(state_dir: Path) -> Iterator[sqlite3.Connection]:
+    """Open the file at its newest schema, made where there is none, and run the block as one transaction, committed unless it raises.
+
+    Args:
+        state_dir: a local folder (SQLite's locks do not hold on a network share).
+
+    Raises:
+        StoreError: when the file cannot be read or written, or a newer tidecast wrote it.
+    """
+    path = state_dir / FILE_NAME
+    with reported("The catalog", path, "`tidecast ingest` rebuilds the registry from its sources"):
+        if not path.exists():
+            make_in_wal_mode(path)
+        with closing(connect(path)) as connection:
+            _migrate(connection)
+            connection.execute("BEGIN")
+            with connection:
+                yield connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to the newest schema, one transaction for all that is missing."""
+    if _user_version(connection) == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        have = _user_version(connection)  # again, now that no other process can be at it
+        if have > len(MIGRATIONS):
+            raise StoreError(
+                f"The catalog requires a file of version {len(MIGRATIONS)} or older; got {have}. Use the tidecast that wrote it."
+            )
+        for statements in MIGRATIONS[have:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def _user_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
