@@ -39,19 +39,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(folder)
         lake.create_all()
-        lake.open(Readings).alter.set_table_properties({"delta.deletedFileRetentionDuration": f"interval {TOMBSTONES_S} seconds"})
-        early = _run(lake, 1, 200 + WINDOW // 2)
-        _run(lake, 201 + WINDOW // 2, commits - WINDOW)
-        late = _run(lake, commits - WINDOW + 1, commits)
+        early, late = measured(lake, commits)
     ratios = {name: round(late[name] / early[name], 2) for name in early if "_ms" in name}
     print(json.dumps({"at_200": early, f"at_{commits}": late, "ratio": ratios}, indent=2))
+
+
+def measured(lake: Lake, commits: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Make the commits 1 to `commits` (at least 500) on a lake that holds none, and return what was measured early and late."""
+    lake.open(Readings).alter.set_table_properties({"delta.deletedFileRetentionDuration": f"interval {TOMBSTONES_S} seconds"})
+    early = _run(lake, 1, 200 + WINDOW // 2)
+    _run(lake, 201 + WINDOW // 2, commits - WINDOW)
+    return early, _run(lake, commits - WINDOW + 1, commits)
 
 
 def _run(lake: Lake, first: int, last: int) -> dict[str, float]:
     """Commit the batches `first` to `last` and return what the last `WINDOW` of them took, and what reads take then."""
     times: list[tuple[float, float]] = []
     for seq in range(first, last + 1):
-        rows = _batch(seq)
+        rows = batch(seq)
         times.append(_timed(lambda rows=rows, seq=seq: lake.append(Readings, rows, app_id="bench", seq=seq)))  # type: ignore[misc]
         if seq % DAY == 0:
             vacuum(lake)
@@ -85,7 +90,8 @@ def _summary(name: str, times: list[tuple[float, float]]) -> dict[str, float]:
     }
 
 
-def _batch(seq: int) -> pl.DataFrame:
+def batch(seq: int) -> pl.DataFrame:
+    """Return the rows of one commit: a reading of each device."""
     now = START + seq * CADENCE
     devices = pl.DataFrame({"device_id": [f"device-{number:02d}" for number in range(DEVICES)]})
     return devices.with_columns(

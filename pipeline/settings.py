@@ -63,7 +63,7 @@ class MqttSettings(Section):
     url: str = "localhost"  # mqtt://host:port or mqtts://host:port; without a scheme all but this machine is encrypted
     topics: tuple[str, ...] = Field(default=("#",), min_length=1)  # what cannot be read is quarantined, so that nothing is missed unseen
     client_id: str | None = Field(default=None, min_length=1)  # the broker keeps messages under it while the listener is away
-    session_expiry: timedelta = Field(default=timedelta(days=7), ge=timedelta(minutes=1), le=timedelta(days=3650))
+    session_expiry: timedelta = Field(default=timedelta(days=7), ge=timedelta(seconds=1), le=timedelta(days=3650))
     receive_maximum: int = Field(default=5_000, ge=1_000, le=65_535)  # messages on their way to the disk; brokers send 20 by default
     ca: Path | None = None  # PEM; None: those that the machine trusts
     cert: Path | None = None  # PEM, of this client

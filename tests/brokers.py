@@ -54,17 +54,32 @@ class Mosquitto:
         if program is None:
             assert os.environ.get("CI") != "true", "these tests need Mosquitto: apt-get install mosquitto"
             pytest.skip("needs Mosquitto (apt-get install mosquitto)")
-        log = (self._folder / "mosquitto.log").open("ab")
-        self._process = subprocess.Popen([program, "-c", str(self._folder / "mosquitto.conf")], stdout=log, stderr=log)
-        log.close()
-        until(lambda: self._process.poll() is not None or _listens(self.port))
-        assert self._process.poll() is None, (self._folder / "mosquitto.log").read_text()
+        with (self._folder / "mosquitto.log").open("ab") as log:
+            self._process = subprocess.Popen([program, "-c", str(self._folder / "mosquitto.conf")], stdout=log, stderr=log)
+        try:
+            until(lambda: self._process.poll() is not None or _listens(self.port))
+            assert self._process.poll() is None, self.said()
+        except BaseException:  # a test that is interrupted here knows of no broker that it had to stop
+            self.kill()
+            raise
         return self
 
     def stop(self) -> None:
         """End it as a service manager does: what it has is written down first."""
         self._process.send_signal(signal.SIGTERM)
-        self._process.wait(PATIENCE_S)
+        try:
+            self._process.wait(PATIENCE_S)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it as a power failure would; what has ended stays so."""
+        self._process.kill()
+        self._process.wait()
+
+    def said(self) -> str:
+        """Return everything that its lives have written down."""
+        return (self._folder / "mosquitto.log").read_text(errors="replace")
 
     def publish(
         self,

@@ -37,7 +37,8 @@ from pipeline.schemas import Observations, Plans
 from pipeline.settings import Settings
 from pipeline.store.lake import Lake, read
 from pipeline.store.series import list_series
-from pipeline.tracking.registry import champion_version, register, save_model
+from pipeline.tracking.registry import champion_version, register
+from pipeline.tracking.saved_model import save_model
 from tests.lakes import card_of, random_weights
 
 LAKES = Path(__file__).parent / "data" / "lakes"

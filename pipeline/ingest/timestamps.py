@@ -85,7 +85,14 @@ def parse_stamps(column: pl.Series, rules: StampRules) -> pl.DataFrame:
         return _judge(frame, *_localise(pl.col("raw").cast(_NAIVE_US), rules.time_zone))
     text = frame.cast(pl.String)
     stamp = _in_usual_form(text["raw"])
-    return _from_text(text, rules) if stamp is None else _judge(stamp.to_frame().with_columns(raw=text["raw"]), pl.col("usual"), no_error)
+    if stamp is None:
+        return _from_text(text, rules)
+    usual = _judge(stamp.to_frame().with_columns(raw=text["raw"]), pl.col("usual"), no_error)
+    others = (stamp.is_null() & text["raw"].is_not_null()).arg_true()
+    if others.is_empty():
+        return usual
+    found = _from_text(text[others], rules)
+    return usual.select(usual[name].scatter(others, found[name]) for name in usual.columns)
 
 
 def infer_epoch_unit(column: pl.Series) -> EpochUnit | None:
@@ -205,15 +212,14 @@ def _is_epoch(text: pl.Expr, *, is_declared: bool) -> pl.Expr:
 
 
 def _in_usual_form(text: pl.Series) -> pl.Series | None:
-    """Read a column whose every stamp is ISO 8601 in UTC, as most devices write it, in a seventh of the time; None for any other."""
+    """Read stamps in ISO 8601 and UTC, as most devices write them, in a seventh of the time; others are null. None if the first is one."""
     first = text.drop_nulls().head(1)
     if first.is_empty():
         return pl.Series("usual", [None], dtype=UTC_US).new_from_index(0, len(text))
     form = next((form for end, form in _USUAL.items() if first[0].endswith(end)), None)
     if form is None:
         return None
-    stamp = text.str.to_datetime(form, time_unit="us", strict=False)
-    return stamp.dt.replace_time_zone("UTC").alias("usual") if stamp.null_count() == text.null_count() else None
+    return text.str.to_datetime(form, time_unit="us", strict=False).dt.replace_time_zone("UTC").alias("usual")
 
 
 def _from_text(frame: pl.DataFrame, rules: StampRules) -> pl.DataFrame:

@@ -6,6 +6,7 @@ The connection is `mqtt_connection.py`; what the broker promises, and what it do
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 
 from paho.mqtt.client import MQTTMessage
@@ -13,6 +14,7 @@ from paho.mqtt.client import MQTTMessage
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.listen.group_commit import GroupCommit
+from pipeline.listen.inbox import Inbox
 from pipeline.listen.mqtt_broker import Credentials
 from pipeline.listen.mqtt_connection import MqttConnection
 from pipeline.payloads.cloud_events import structured
@@ -56,7 +58,9 @@ class MqttSource:
         """
         listen = self._settings.listen
         self._commits = GroupCommit(self._settings.state_dir, self._clock, max_bytes=listen.max_inbox_bytes, holds=True)
-        self._connection.start(self._ended)
+        with closing(Inbox(self._settings.state_dir)) as inbox:
+            has_listened = inbox.last_seq() > 0
+        self._connection.start(self._ended, has_listened=has_listened)
 
     def stop(self) -> None:
         """Take no more, store and acknowledge what came, and leave; the broker keeps the session.

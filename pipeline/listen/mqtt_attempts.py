@@ -52,11 +52,22 @@ class Attempts:
         self._is_refused = True
         self.unreachable(f"it refused: {reason}", is_hopeless=reason.value in HOPELESS)
 
-    def let_in(self, *, is_kept: bool) -> None:
-        """Begin to count how long it lasts; the broker has kept the session or not."""
+    def let_in(self, *, is_kept: bool, has_listened: bool = False) -> None:
+        """Begin to count how long it lasts.
+
+        Args:
+            is_kept: whether the broker has kept the session.
+            has_listened: whether somebody has taken messages for our inbox before, perhaps under this client id.
+        """
         logger.info("connected broker=%s session=%s", self._broker, "kept" if is_kept else "new")
         if self.was_let_in and not is_kept:
             logger.warning("the broker has forgotten the session: what was published while there was no connection is lost")
+        elif has_listened and not is_kept:
+            logger.warning(
+                "the broker has no session of client_id=%s, and the inbox holds messages: where that client has listened before, "
+                "its session has expired, and what was published since it left is lost",
+                self._client_id,
+            )
         self.was_let_in, self._let_in_at, self._pause_s = True, time.monotonic(), FIRST_PAUSE_S
 
     def ended(self, reason: ReasonCode) -> None:

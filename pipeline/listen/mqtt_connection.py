@@ -79,9 +79,14 @@ class MqttConnection:
         self._is_woken = False
         self._num_read = 0
 
-    def start(self, ended: threading.Event) -> None:
-        """Connect, and again, for as long as that may help; set `ended` when it does not."""
-        self._ended = ended
+    def start(self, ended: threading.Event, *, has_listened: bool) -> None:
+        """Connect, and again, for as long as that may help; set `ended` when it does not.
+
+        Args:
+            ended: set when another connection would be in vain.
+            has_listened: whether somebody has taken messages for this inbox before, perhaps under this client id.
+        """
+        self._ended, self._has_listened = ended, has_listened
         self._thread.start()
 
     def wake(self) -> None:
@@ -200,7 +205,7 @@ class MqttConnection:
         if reason.is_failure:
             self.attempts.refused(reason)
             return
-        self.attempts.let_in(is_kept=flags.session_present)
+        self.attempts.let_in(is_kept=flags.session_present, has_listened=self._has_listened)
         asked_s = int(self._settings.session_expiry.total_seconds())
         if (granted_s := getattr(granted, "SessionExpiryInterval", asked_s)) < asked_s:
             logger.warning("the broker keeps the session for a shorter time granted_s=%d asked_s=%d", granted_s, asked_s)

@@ -112,9 +112,21 @@ def _texts(payloads: Sequence[bytes], charsets: pl.Series) -> pl.Series:
     try:
         if is_utf8:
             return pl.Series("text", payloads, dtype=pl.Binary).cast(pl.String).str.strip_prefix(_BOM)
-    except pl.exceptions.ComputeError:  # Polars names no row: look at each
+    except pl.exceptions.ComputeError:  # Polars names no row, also where it is asked not to be strict: look at each
         pass
-    return pl.Series("text", [_text(*pair) for pair in zip(payloads, charsets, strict=True)], dtype=pl.String).str.strip_prefix(_BOM)
+    texts = _utf8_texts(payloads) if is_utf8 else [_text(*pair) for pair in zip(payloads, charsets, strict=True)]
+    return pl.Series("text", texts, dtype=pl.String).str.strip_prefix(_BOM)
+
+
+def _utf8_texts(payloads: Sequence[bytes]) -> list[str | None]:
+    """Decode each payload, in a loop without calls: garbage makes every payload of its range come this way."""
+    texts: list[str | None] = []
+    for payload in payloads:
+        try:
+            texts.append(payload.decode())
+        except UnicodeDecodeError:
+            texts.append(None)
+    return texts
 
 
 def _text(payload: bytes, charset: str) -> str | None:

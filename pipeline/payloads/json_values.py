@@ -4,7 +4,6 @@ Called by the JSON formats, for what cannot be parsed in bulk.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator
 
@@ -59,9 +58,12 @@ def as_text(value: JsonValue) -> str | None:
         return None
     if isinstance(value, str):
         return value if value.isascii() else value.encode(errors="replace").decode()
-    if isinstance(value, float) and math.isfinite(value):
+    if not isinstance(value, float):
+        return dump(value)
+    text = repr(value)
+    if "e" in text:
         return np.format_float_positional(value, trim="-")
-    return repr(value) if isinstance(value, float) else dump(value)
+    return text.removesuffix(".0")
 
 
 def dump(value: JsonValue) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,9 @@ from types import TracebackType
 from typing import Self
 
 from models.config import ForecasterConfig, NetworkConfig
+from pipeline.errors import StoreError
 from pipeline.listen.inbox import Inbox
+from pipeline.schemas import Forecasts, Observations, Quarantine, Readings
 from pipeline.settings import ForecastSettings, IngestSettings, ListenSettings, PrepareSettings, Settings
 from pipeline.store.lake import Lake
 from tests.brokers import Mosquitto
@@ -28,13 +30,17 @@ from tests.lakes import TestLake, random_weights
 
 ROOT = Path(__file__).parents[2]
 TIDECAST = [sys.executable, "-c", "from flows.cli import main; main()"]
-PATIENCE_S = 120.0  # on a machine with much else to do: a follower alone starts in five seconds
+PATIENCE_S = 120.0  # without any movement, on a machine with much else to do: a follower alone starts in five seconds
+RECOVERY_S = 300.0  # to the first commit of a life, with everything it has to catch up on
+LONGEST_S = 1_200.0  # for anything at all: a stream that goes on would hide one who does nothing
 LOOK_S = 0.05
+LOOK_FOR_MOVES_S = 1.0
+MOVING = (Readings, Quarantine, Observations, Forecasts)
 LEAD_S = 3.0  # from the making of a crew to the first reading of its fleet
 
 
 class DidNotRecoverError(AssertionError):
-    """A process that was started ended by itself, or did nothing for `PATIENCE_S`."""
+    """A process that was started ended by itself, or nothing moved for `PATIENCE_S`."""
 
 
 @dataclass(eq=False)
@@ -47,8 +53,10 @@ class Member:
         environment: of the command.
         folder: of its output, `<name>.out` and `<name>.err`, of all its lives.
         committed: a number that rises with everything it commits.
+        moves: something that changes for as long as anybody of its crew gets on.
         recoveries_s: of each life after a kill that committed something: seconds from the start of the process to that.
         kills: by signal 9.
+        num_lives: how often it was started.
     """
 
     name: str
@@ -56,8 +64,10 @@ class Member:
     environment: dict[str, str]
     folder: Path
     committed: Callable[[], int]
+    moves: Callable[[], object]
     recoveries_s: list[float] = field(default_factory=list)
     kills: int = 0
+    num_lives: int = 0
 
     def start(self, **environment: str) -> Self:
         """Start it, with variables that hold for this life alone."""
@@ -66,7 +76,21 @@ class Member:
         with (self.folder / f"{self.name}.out").open("ab") as out, (self.folder / f"{self.name}.err").open("ab") as err:
             variables = {**os.environ, **self.environment, **environment}
             self._process = subprocess.Popen(self.command, env=variables, stdout=out, stderr=err, cwd=ROOT)
+        self.num_lives += 1
         return self
+
+    def note_recovery(self) -> None:
+        """Take down how long this life took to its first commit, when that is there; whoever measures looks often.
+
+        Raises:
+            DidNotRecoverError: with its last words, when it takes longer than `RECOVERY_S`.
+        """
+        if self._is_recovering and self.committed() > self._before:
+            self._is_recovering = False
+            if self.kills:
+                self.recoveries_s.append(time.monotonic() - self.started_at)
+        if self._is_recovering and time.monotonic() > self.started_at + RECOVERY_S:
+            raise DidNotRecoverError(f"{self.name} has committed nothing in {RECOVERY_S:.0f} s\n{self.said('err')[-3000:]}")
 
     def has_recovered(self) -> bool:
         """Return whether this life has committed anything.
@@ -74,24 +98,25 @@ class Member:
         Raises:
             DidNotRecoverError: with its last words, when it has ended or takes too long.
         """
-        if self._is_recovering and self.committed() > self._before:
-            self._is_recovering = False
-            if self.kills:
-                self.recoveries_s.append(time.monotonic() - self.started_at)
-        ended = self._process.poll() is not None
-        if ended or (self._is_recovering and time.monotonic() > self.started_at + PATIENCE_S):
-            raise DidNotRecoverError(f"{self.name} ended={ended}\n{self.said('err')[-3000:]}")
+        self.note_recovery()
+        if self._process.poll() is not None:
+            raise DidNotRecoverError(f"{self.name} ended with {self._process.returncode}\n{self.said('err')[-3000:]}")
         return not self._is_recovering
 
     def recover(self) -> None:
         """Wait until it has committed something."""
-        wait(self.has_recovered)
+        wait(self.has_recovered, self.moves)
 
     def kill(self) -> None:
         """End it as a power failure would."""
         self._process.kill()
         self._process.wait()
         self.kills += 1
+
+    def keep_running(self) -> None:
+        """Start it again if it has ended, as a service manager does."""
+        if not self.is_running():
+            self.start()
 
     def died(self, code: int) -> None:
         """Count a death that it was started to die.
@@ -114,13 +139,13 @@ class Member:
 
     def first_word(self) -> str:
         """Wait until this life of it says something, and return that."""
-        wait(lambda: len(self.said("err")) > self._said)
+        wait(lambda: len(self.said("err")) > self._said, self.moves)
         return self.said("err")[self._said :]
 
     def subscribe(self, **environment: str) -> Self:
         """Start a listener and wait until the broker keeps messages for it: what is published before is nobody's."""
         self.start(**environment)
-        wait(lambda: "subscribed" in self.said("err"))
+        wait(lambda: "subscribed" in self.said("err")[self._said :], self.moves)
         return self
 
     def is_running(self) -> bool:
@@ -133,7 +158,8 @@ class Member:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def _must_end_with(self, code: int) -> None:
-        if self._process.wait(PATIENCE_S) != code:
+        wait(lambda: self._process.poll() is not None, self.moves)  # a last drain may be of a million readings
+        if self._process.returncode != code:
             raise DidNotRecoverError(f"{self.name} was to end with {code}; got {self._process.returncode}\n{self.said('err')[-3000:]}")
 
 
@@ -148,8 +174,17 @@ class Crew:
         members: every process but the broker.
     """
 
-    def __init__(self, folder: Path, *, num_devices: int, interval_s: int, seed: int = 0) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, num_devices: int, interval_s: int, seed: int = 0, **settings: object) -> None:
+        """Make the lake.
+
+        Args:
+            folder: of everything.
+            num_devices: of the fleet.
+            interval_s: spacing of its readings, and of the ticks.
+            seed: of the fleet's values and of the model.
+            **settings: fields of `Settings` that differ from those of all crews.
+        """
+        self.folder = folder
         self.lake = TestLake.at(folder)
         self.lake.register(random_weights(seed, champion_of(interval_s)))
         Lake(self.lake.settings.lake).create_all()  # a follower does not wait for a lake
@@ -158,14 +193,16 @@ class Crew:
         self.fleet = Fleet(num_devices, datetime.fromtimestamp(start, UTC).isoformat(), interval_s, seed)
         self.ledger = folder / "ledger"
         self.members: list[Member] = []
-        self.settings = Settings(
-            lake=self.lake.settings.lake,
-            tracking=self.lake.settings.tracking,
-            ingest=IngestSettings(allowed_lateness="PT1S"),
-            prepare=PrepareSettings(sample_interval=f"PT{interval_s}S"),
-            listen=ListenSettings(drain_interval="PT1S"),
-            forecast=ForecastSettings(snapshot_interval="PT0S"),
-        )
+        self._num_received = 0
+        common = {
+            "lake": self.lake.settings.lake,
+            "tracking": self.lake.settings.tracking,
+            "ingest": IngestSettings(allowed_lateness="PT1S"),
+            "prepare": PrepareSettings(sample_interval=f"PT{interval_s}S"),
+            "listen": ListenSettings(drain_interval="PT1S"),
+            "forecast": ForecastSettings(snapshot_interval="PT0S"),
+        }
+        self.settings = Settings(**{**common, **settings})
 
     def __enter__(self) -> Self:
         """Start the broker."""
@@ -173,11 +210,13 @@ class Crew:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End everything that still runs."""
-        for member in self.members:
-            if member.is_running():
-                member.kill()
-        self.broker.stop()
+        """End everything that still runs, the broker too when an interrupt comes meanwhile."""
+        try:
+            for member in self.members:
+                if member.is_running():
+                    member.kill()
+        finally:
+            self.broker.stop()
 
     def producer(self, faults: float = 0.0) -> Member:
         """Return a producer of the fleet's readings; one that is killed goes on behind its ledger."""
@@ -197,15 +236,21 @@ class Crew:
         return member
 
     def num_received(self) -> int:
-        """Return the number of the last message in the inbox."""
-        with closing(Inbox(self.settings.state_dir)) as inbox:
-            return inbox.last_seq()
+        """Return the number of the last message in the inbox, or the last one that could be read."""
+        with suppress(StoreError), closing(Inbox(self.settings.state_dir)) as inbox:  # on a full disk it may not open
+            self._num_received = inbox.last_seq()
+        return self._num_received
+
+    def moves(self) -> dict[str, int]:
+        """Return how far everybody is: bytes of the ledger, messages in the inbox, commits of each table."""
+        facts = {"ledger_bytes": self.ledger.stat().st_size if self.ledger.exists() else 0, "received": self.num_received()}
+        return facts | {table.name: newest_commit(Path(self.settings.lake, table.name, "_delta_log")) for table in MOVING}
 
     def _member(self, name: str, command: list[object], committed: Callable[[], int]) -> Member:
         sections = {"ingest", "prepare", "listen", "forecast"}
         ours = {f"TIDECAST_{one.upper()}": getattr(self.settings, one).model_dump_json(exclude_unset=True) for one in sections}
-        environment = {**self.lake.environment(), **ours}
-        self.members.append(Member(name, [str(part) for part in command], environment, self._folder, committed))
+        environment = {**self.lake.environment(), **ours, "TIDECAST_STATE": str(self.settings.state_dir)}
+        self.members.append(Member(name, [str(part) for part in command], environment, self.folder, committed, self.moves))
         return self.members[-1]
 
 
@@ -215,14 +260,29 @@ def champion_of(interval_s: int) -> ForecasterConfig:
     return ForecasterConfig(sample_interval_s=interval_s, horizon=6, context_length=12, seasons=(6,), network=network)
 
 
-def wait(is_so: Callable[[], bool], pause_s: float = LOOK_S) -> None:
-    """Wait for something that other processes do.
+def newest_commit(log: Path) -> int:
+    """Return the greatest version that a folder of commits holds."""
+    return max((int(file.stem) for file in log.glob("*.json") if file.stem.isdecimal()), default=0)
+
+
+def wait(is_so: Callable[[], bool], moves: Callable[[], object], pause_s: float = LOOK_S) -> None:
+    """Wait for something that other processes do, for as long as they get on at all.
+
+    Args:
+        is_so: whether it has come.
+        moves: something that changes while they get on.
+        pause_s: between two looks.
 
     Raises:
-        DidNotRecoverError: when it does not come.
+        DidNotRecoverError: when nothing has moved for `PATIENCE_S`, or it has not come in `LONGEST_S`.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    begun = moved_at = looked_at = time.monotonic()
+    seen = moves()
     while not is_so():
-        if time.monotonic() > deadline:
-            raise DidNotRecoverError(f"waited in vain for {PATIENCE_S:.0f} s")
+        now = time.monotonic()
+        if now > looked_at + LOOK_FOR_MOVES_S:
+            looked_at, found = now, moves()
+            seen, moved_at = found, (moved_at if found == seen else now)
+        if now > min(moved_at + PATIENCE_S, begun + LONGEST_S):
+            raise DidNotRecoverError(f"waited in vain; for {now - moved_at:.0f} s nothing has moved from {seen}")
         time.sleep(pause_s)

@@ -27,6 +27,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from tests.faults.fleet import Fleet, Reading
 
 MOST_ON_THE_WAY = 2_000
+PATIENCE_S = 300.0  # for the next acknowledgement: a broker may be away for a minute
 
 
 def stream(fleet: Fleet, faults: float) -> Iterator[list[Reading | bytes]]:
@@ -60,6 +61,7 @@ class Producer:
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
         self._client.max_inflight_messages_set(500)
         self._client.on_publish = self._published
+        self._client.reconnect_delay_set(1, 4)  # seconds; by default up to two minutes after an outage of one
         self._client.connect_async("127.0.0.1", port, clean_start=mqtt.MQTT_CLEAN_START_FIRST_ONLY)
         self._client.loop_start()
 
@@ -74,7 +76,7 @@ class Producer:
         """Wait until everything is acknowledged and in the ledger.
 
         Raises:
-            queue.Empty: when nothing was, for a minute.
+            queue.Empty: when nothing was, for `PATIENCE_S`.
         """
         while self._on_the_way:
             self._settle()
@@ -88,7 +90,7 @@ class Producer:
 
     def _settle(self) -> None:
         """Take the next message off the list of those on the way, and put it into the ledger."""
-        reading = self._on_the_way.pop(self._through.get(timeout=60))
+        reading = self._on_the_way.pop(self._through.get(timeout=PATIENCE_S))
         if isinstance(reading, Reading):
             self._ledger.write(f"{line_of(reading)}\n")
 

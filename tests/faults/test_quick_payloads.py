@@ -1,7 +1,7 @@
 """Fuzz among readings, through a real broker and a real listener."""
 
 from tests.faults.crew import Crew
-from tests.faults.scenarios import garbage
+from tests.faults.fuzzing import garbage
 
 
 def test_every_garbage_payload_is_in_quarantine_once_and_whole_and_harms_no_reading(tmp_path):

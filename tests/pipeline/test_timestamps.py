@@ -24,6 +24,13 @@ def only(stamp, **rules):
     return read([stamp], **rules).row(0)
 
 
+@given(st.lists(st.sampled_from(["2016-07-01T12:00:00Z", "2016-07-01T12:00:00+02:00", "2016-07-01 07:30", "1467374400", "true", "", None])))
+def test_a_stamp_is_read_the_same_among_others_as_alone(stamps):
+    rules = {"time_zone": "Europe/Berlin", "epoch_unit": "s"}
+    together = read(pl.Series(stamps, dtype=pl.String), **rules).rows()
+    assert together == [read(pl.Series([stamp], dtype=pl.String), **rules).row(0) for stamp in stamps]
+
+
 @pytest.mark.parametrize(
     "stamp",
     [
