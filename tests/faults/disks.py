@@ -1,0 +1,318 @@
+"""Disks as they may be after the power went: a recording is replayed up to a cut, and what no fsync had reached is kept, lost or torn.
+
+The model is that of ALICE (Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014) and CrashMonkey (Mohan et al., "Finding
+Crash-Consistency Bugs with Bounded Black-Box Crash Testing", OSDI 2018), by what POSIX promises and no more:
+
+- a file keeps what was written before its last fsync or fdatasync began, once that has returned; of each write after it any part may be
+  there: all of it, nothing, its length with zeroes in it (delayed allocation of ext4 and XFS), or a prefix that is cut at a sector;
+- an fsync of a file says nothing of its name: a name that was made, renamed, linked or unlinked since the last fsync of its folder may be
+  there or not, and a folder whose own name is lost takes all below it along. A rename inside a folder is whole or not at all (journals);
+- ext4 and XFS are kinder: their journal keeps the changes of names in order. That is one of the variants, `ORDERED`.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from tests.faults.recording import Call, path_of, text_of
+
+SECTOR = 512
+
+
+class Names(StrEnum):
+    """Which changes of names are kept that no fsync of their folder followed."""
+
+    ALL = "all"
+    NONE = "none"
+    ORDERED = "ordered"  # the first so many of all folders together
+    ANY = "any"  # each or not
+
+
+class Contents(StrEnum):
+    """What is kept of writes that no fsync of their file followed."""
+
+    ALL = "all"
+    NONE = "none"
+    PREFIX = "prefix"  # the first so many, the last of them torn
+    ANY = "any"  # each or not
+    ZEROES = "zeroes"  # their lengths
+
+
+@dataclass(frozen=True)
+class Write:
+    """A change of a file: bytes at an offset, or, where they are None, a new length."""
+
+    stamp: int
+    offset: int
+    data: bytes | None
+
+    def onto(self, content: bytearray) -> None:
+        """Make the change."""
+        if self.data is None:
+            del content[self.offset :]
+            content.extend(bytes(self.offset - len(content)))
+            return
+        content.extend(bytes(max(0, self.offset - len(content))))
+        content[self.offset : self.offset + len(self.data)] = self.data
+
+
+@dataclass(eq=False)
+class File:
+    """A file: what an fsync has reached, what was written since, and both together, as a running machine sees it."""
+
+    durable: bytearray = field(default_factory=bytearray)
+    pending: list[Write] = field(default_factory=list)
+    current: bytearray = field(default_factory=bytearray)
+
+    def write(self, change: Write) -> None:
+        """Change it."""
+        change.onto(self.current)
+        self.pending.append(change)
+
+    def sync(self, before: int) -> None:
+        """Make durable what was done before a call."""
+        for change in self.pending:
+            if change.stamp < before:
+                change.onto(self.durable)
+        self.pending = [change for change in self.pending if change.stamp >= before]
+
+    def after(self, contents: Contents, dice: random.Random) -> bytes:
+        """Return what is left of it."""
+        content = bytearray(self.durable)
+        for change in self._kept(contents, dice):
+            change.onto(content)
+        return bytes(content)
+
+    def _kept(self, contents: Contents, dice: random.Random) -> Iterator[Write]:
+        if contents is Contents.ALL:
+            yield from self.pending
+        elif contents is Contents.ANY:
+            yield from (change for change in self.pending if dice.random() < 0.5)
+        elif contents is Contents.ZEROES:
+            for change in self.pending:
+                yield change if change.data is None else Write(change.stamp, change.offset, bytes(len(change.data)))
+        elif contents is Contents.PREFIX and self.pending:
+            whole = dice.randrange(len(self.pending))
+            yield from self.pending[:whole]
+            torn = self.pending[whole]
+            length = 0 if torn.data is None else dice.randrange(len(torn.data) // SECTOR + 1) * SECTOR
+            yield Write(torn.stamp, torn.offset, b"" if torn.data is None else torn.data[:length])
+
+
+@dataclass(eq=False)
+class Folder:
+    """A folder: its names that an fsync has reached, their changes since, and both together."""
+
+    durable: dict[str, "File | Folder"] = field(default_factory=dict)
+    pending: list[tuple[int, dict[str, "File | Folder | None"]]] = field(default_factory=list)
+    current: dict[str, "File | Folder"] = field(default_factory=dict)
+
+    def change(self, stamp: int, names: dict[str, "File | Folder | None"]) -> None:
+        """Give, take or replace names, all at once."""
+        _rename(self.current, names)
+        self.pending.append((stamp, names))
+
+    def sync(self, before: int) -> None:
+        """Make durable what was done before a call."""
+        for stamp, names in self.pending:
+            if stamp < before:
+                _rename(self.durable, names)
+        self.pending = [(stamp, names) for stamp, names in self.pending if stamp >= before]
+
+
+def _rename(entries: dict[str, File | Folder], names: dict[str, File | Folder | None]) -> None:
+    for name, node in names.items():
+        if node is None:
+            entries.pop(name, None)
+        else:
+            entries[name] = node
+
+
+class Disk:
+    """The file system below a folder, which was there and empty when the recording began.
+
+    Attributes:
+        root: the folder, as the recorded process called it.
+        stamp: how many calls have been replayed.
+        changes: how many of them changed a file or a name.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.stamp, self.changes = root, 0, 0
+        self._top = Folder()
+        self._at: dict[str, int | None] = {}  # of each descriptor: where the next write goes; None: to the end
+        self._journal = 0  # every change of a name before this call is on disk, where the journal keeps their order
+
+    def replay(self, call: Call) -> None:
+        """Do what a call did; calls on other folders count and do nothing."""
+        act = getattr(self, f"_do_{call.name}", None)
+        if act is not None:
+            act(call)
+        else:
+            assert str(self.root) not in str(call), f"a call that the model does not know: {call}"
+        self.stamp += 1
+
+    def current(self) -> dict[str, bytes]:
+        """Return every file, by its path below the root, as the running machine sees it."""
+        return dict(_files(self._top, ""))
+
+    def lay_out(self, folder: Path, names: Names, contents: Contents, dice: random.Random) -> None:
+        """Make what may be left after the power went, in a folder that is there."""
+        stamps = sorted(stamp for node in _folders(self._top) for stamp, _ in node.pending)
+        last = dice.choice([self._journal, *(stamp for stamp in stamps if stamp >= self._journal)])
+        made: dict[File, bytes] = {}
+
+        def is_kept(stamp: int) -> bool:
+            if names is Names.ORDERED:
+                return stamp <= last
+            return names is Names.ALL or (names is Names.ANY and dice.random() < 0.5)
+
+        def lay(node: Folder, place: Path) -> None:
+            entries = dict(node.durable)
+            for stamp, change in node.pending:
+                if is_kept(stamp):
+                    _rename(entries, change)
+            for name, entry in entries.items():
+                if isinstance(entry, Folder):
+                    (place / name).mkdir()
+                    lay(entry, place / name)
+                    continue
+                if entry not in made:  # of two names of one file both show the same
+                    made[entry] = entry.after(contents, dice)
+                (place / name).write_bytes(made[entry])
+
+        lay(self._top, folder)
+
+    def _find(self, path: str) -> tuple[Folder, str] | None:
+        """Return the folder of a path and its name there; None for what is elsewhere, or was deleted."""
+        if path == str(self.root) or not path.startswith(f"{self.root}/"):
+            return None
+        *above, name = path.removeprefix(f"{self.root}/").rstrip("/").split("/")
+        node = self._top
+        for part in above:
+            below = node.current.get(part)
+            if not isinstance(below, Folder):
+                return None
+            node = below
+        return node, name
+
+    def _node(self, path: str) -> File | Folder | None:
+        if path == str(self.root):
+            return self._top
+        found = self._find(path)
+        return None if found is None else found[0].current.get(found[1])
+
+    def _file(self, argument: str) -> File | None:
+        node = self._node(path_of(argument))
+        return node if isinstance(node, File) else None
+
+    def _change(self, path: str, node: File | Folder | None) -> None:
+        found = self._find(path)
+        if found is not None:
+            self.changes += 1
+            found[0].change(self.stamp, {found[1]: node})
+
+    def _write(self, file: File, offset: int, data: bytes | None) -> None:
+        self.changes += 1
+        file.write(Write(self.stamp, offset, data))
+
+    def _do_openat(self, call: Call) -> None:
+        path, flags = call.place or "", call.arguments[2]
+        self._at[str(call.result)] = None if "O_APPEND" in flags else 0
+        found = self._find(path)
+        if found is None:
+            return
+        node = found[0].current.get(found[1])
+        if node is None and "O_CREAT" in flags:
+            self._change(path, File())
+        elif isinstance(node, File) and "O_TRUNC" in flags and node.current:
+            self._write(node, 0, None)
+
+    def _do_lseek(self, call: Call) -> None:
+        self._at[call.arguments[0].split("<")[0]] = call.result
+
+    def _do_write(self, call: Call) -> None:
+        file, descriptor = self._file(call.arguments[0]), call.arguments[0].split("<")[0]
+        if file is None:
+            return
+        at = self._at.get(descriptor, 0)
+        self._write(file, len(file.current) if at is None else at, text_of(call.arguments[1])[: call.result])
+        self._at[descriptor] = None if at is None else at + call.result
+
+    def _do_pwrite64(self, call: Call) -> None:
+        file = self._file(call.arguments[0])
+        if file is not None:
+            self._write(file, int(call.arguments[3]), text_of(call.arguments[1])[: call.result])
+
+    def _do_ftruncate(self, call: Call) -> None:
+        file = self._file(call.arguments[0])
+        if file is not None:
+            self._write(file, int(call.arguments[1]), None)
+
+    def _do_fsync(self, call: Call) -> None:
+        node = self._node(path_of(call.arguments[0]))
+        if node is None:
+            return
+        self.changes += 1
+        node.sync(call.started)
+        if isinstance(node, Folder):
+            self._journal = max(self._journal, call.started)
+
+    _do_fdatasync = _do_fsync
+
+    def _do_rename(self, call: Call) -> None:
+        old, new = _paths(call)
+        source, target = self._find(old), self._find(new)
+        if source is None and target is None:
+            return
+        assert source is not None and target is not None and source[0] is target[0], f"a rename between folders: {old} {new}"
+        self.changes += 1
+        source[0].change(self.stamp, {source[1]: None, target[1]: source[0].current[source[1]]})
+
+    _do_renameat = _do_renameat2 = _do_rename
+
+    def _do_link(self, call: Call) -> None:
+        old, new = _paths(call)
+        if self._find(new) is not None:
+            self._change(new, self._node(old))
+
+    _do_linkat = _do_link
+
+    def _do_unlink(self, call: Call) -> None:
+        self._change(_paths(call)[0], None)
+
+    _do_unlinkat = _do_rmdir = _do_unlink
+
+    def _do_mkdir(self, call: Call) -> None:
+        self._change(_paths(call)[0], Folder())
+
+    _do_mkdirat = _do_mkdir
+
+
+def _paths(call: Call) -> list[str]:
+    """Return the paths that a call names, each against the folder before it where it is relative."""
+    found, base = [], ""
+    for argument in call.arguments:
+        if argument.startswith('"'):
+            path = text_of(argument).decode()
+            found.append(path if path.startswith("/") else f"{base}/{path}")
+        elif "<" in argument:
+            base = path_of(argument)
+    return found
+
+
+def _files(folder: Folder, above: str) -> Iterator[tuple[str, bytes]]:
+    for name, node in folder.current.items():
+        if isinstance(node, Folder):
+            yield from _files(node, f"{above}{name}/")
+        else:
+            yield f"{above}{name}", bytes(node.current)
+
+
+def _folders(folder: Folder) -> Iterator[Folder]:
+    yield folder
+    for node in {**folder.durable, **folder.current}.values():
+        if isinstance(node, Folder):
+            yield from _folders(node)
