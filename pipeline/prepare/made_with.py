@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import StoreError
+from pipeline.store.state_files import sync
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def record_aggregations(state_dir: Path, made_with: Mapping[str, str]) -> None:
             file.flush()
             os.fsync(file.fileno())  # else a power failure leaves a file of no bytes under the good one's name
         partial.replace(path)
+        sync(state_dir)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise StoreError(

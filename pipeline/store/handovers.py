@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from pipeline.store.state_files import make_folder, sync
+
 FILE_NAME = "handovers.jsonl"
 
 
@@ -61,9 +63,10 @@ class Handovers:
             return
         previous = None if before is None else before.model
         change = Handover(version, model, previous, last_origin.isoformat() if last_origin else None, at.isoformat())
-        self.state_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(self.state_dir)
         with (self.state_dir / FILE_NAME).open("a", encoding="utf-8") as file:
             cut_short = file.tell() > 0 and not (self.state_dir / FILE_NAME).read_text(encoding="utf-8").endswith("\n")
             file.write(("\n" if cut_short else "") + json.dumps(asdict(change)) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        sync(self.state_dir)

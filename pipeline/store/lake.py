@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
 from urllib.parse import unquote
 
@@ -23,6 +24,8 @@ from polars.exceptions import ComputeError, PanicException
 
 from pipeline.errors import LeaseLostError, StoreError
 from pipeline.schemas import TABLES, Forecasts, Readings, TableSchema
+from pipeline.store.durable import sync_commits
+from pipeline.store.state_files import make_folder, sync
 from pipeline.store.upkeep import EVERY, HOOKS, recorded, tidy
 
 T = TypeVar("T")
@@ -216,6 +219,12 @@ class Lake:
                 f"The table {schema.name} requires a commit within {MAX_ATTEMPTS} attempts; got {_first_line(conflict)}. "
                 "Look for another writer of the same source, then run it again: nothing was written."
             ) from conflict
+        try:
+            sync_commits(self.table_uri(schema), before + 1, handle.version())
+        except OSError as error:
+            raise StoreError(
+                f"The table {schema.name} requires a disk that keeps what was committed; got {error}. Check the disk, then run it again."
+            ) from error
         if handle.version() // EVERY > before // EVERY:
             tidy(self.table_uri(schema), self.open(schema), writer_for(handle))
         return done
@@ -231,23 +240,40 @@ class Lake:
                 "Choose another folder."
             )
         try:
-            DeltaTable.create(
-                self.table_uri(schema),
-                schema=schema.polars(),
-                mode="error",
-                name=schema.name,
-                partition_by=[schema.partition_by],
-                configuration=_properties(schema),
-                storage_options=self.storage_options,
-                # A retried creation commits the table a second time, as version 1: the loser of a race must lose.
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
+            if "://" in self.uri:
+                self._create_at(self.table_uri(schema), schema)
+            else:
+                self._create_whole(Path(self.table_uri(schema)), schema)
         except (DeltaError, OSError) as error:
             if not self._has(schema):  # else another process was quicker, with the same properties
                 raise StoreError(
                     f"A lake requires a place that can be written; got {self.uri!r}: {_first_line(error)}. "
                     "Check the path, its permissions and the space left."
                 ) from error
+
+    def _create_whole(self, place: Path, schema: type[TableSchema]) -> None:
+        """Put a table in its place in one step, on disk: of one whose first commit is torn nothing is left that a repair could use."""
+        make_folder(place.parent)
+        with TemporaryDirectory(dir=place.parent, prefix="_making-") as folder:
+            draft = Path(folder, schema.name)
+            draft.mkdir()
+            self._create_at(str(draft), schema)
+            sync_commits(str(draft), 0, 0)
+            draft.rename(place)
+        sync(place.parent)
+
+    def _create_at(self, table_uri: str, schema: type[TableSchema]) -> None:
+        DeltaTable.create(
+            table_uri,
+            schema=schema.polars(),
+            mode="error",
+            name=schema.name,
+            partition_by=[schema.partition_by],
+            configuration=_properties(schema),
+            storage_options=self.storage_options,
+            # A retried creation commits the table a second time, as version 1: the loser of a race must lose.
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
 
 
 def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq: int, fence: Fence | None = None) -> None:

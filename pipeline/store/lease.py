@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.errors import LeaseLostError
 from pipeline.schemas import EPOCH, MICROSECOND
-from pipeline.store.state_files import connect, reported
+from pipeline.store.state_files import connect, make_folder, reported
 
 FILE_NAME = "leases.db"
 SCHEMA = "CREATE TABLE IF NOT EXISTS leases (name TEXT PRIMARY KEY, token INTEGER NOT NULL, holder TEXT NOT NULL, ends_us INTEGER NOT NULL)"
@@ -109,7 +109,7 @@ class Leases:
         """Run the block as one transaction that no other process can begin beside it."""
         path = self.state_dir / FILE_NAME
         with reported("A lease", path, "without it nobody forecasts"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with closing(connect(path)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 with connection:

@@ -15,6 +15,8 @@ from pathlib import Path
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, WriterProperties
 from deltalake.exceptions import DeltaError
 
+from pipeline.store.durable import sync_commits
+
 logger = logging.getLogger(__name__)
 
 EVERY = 100  # commits; a merge takes as long as ten of them
@@ -50,7 +52,9 @@ def merge_files(
     """
     with _turn(table_uri, waits=waits):
         handle.update_incremental()
+        before = handle.version()
         metrics = handle.optimize.compact(target_size=target_bytes, writer_properties=writer, post_commithook_properties=HOOKS)
+        sync_commits(table_uri, before + 1, handle.version())
     return int(metrics["numFilesRemoved"]), int(metrics["numFilesAdded"])
 
 

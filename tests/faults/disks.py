@@ -6,7 +6,7 @@ Crash-Consistency Bugs with Bounded Black-Box Crash Testing", OSDI 2018), by wha
 - a file keeps what was written before its last fsync or fdatasync began, once that has returned; of each write after it any part may be
   there: all of it, nothing, its length with zeroes in it (delayed allocation of ext4 and XFS), or a prefix that is cut at a sector;
 - an fsync of a file says nothing of its name: a name that was made, renamed, linked or unlinked since the last fsync of its folder may be
-  there or not, and a folder whose own name is lost takes all below it along. A rename inside a folder is whole or not at all (journals);
+  there or not, and a folder whose own name is lost takes all below it along. A rename is whole or not at all (journals);
 - ext4 and XFS are kinder: their journal keeps the changes of names in order. That is one of the variants, `ORDERED`.
 """
 
@@ -160,19 +160,21 @@ class Disk:
 
     def lay_out(self, folder: Path, names: Names, contents: Contents, dice: random.Random) -> None:
         """Make what may be left after the power went, in a folder that is there."""
-        stamps = sorted(stamp for node in _folders(self._top) for stamp, _ in node.pending)
+        stamps = sorted({stamp for node in _folders(self._top) for stamp, _ in node.pending})
         last = dice.choice([self._journal, *(stamp for stamp in stamps if stamp >= self._journal)])
         made: dict[File, bytes] = {}
 
-        def is_kept(stamp: int) -> bool:
-            if names is Names.ORDERED:
-                return stamp <= last
-            return names is Names.ALL or (names is Names.ANY and dice.random() < 0.5)
+        kept = {
+            Names.ALL: set(stamps),
+            Names.NONE: set(),
+            Names.ORDERED: {stamp for stamp in stamps if stamp <= last},
+            Names.ANY: {stamp for stamp in stamps if dice.random() < 0.5},
+        }[names]
 
         def lay(node: Folder, place: Path) -> None:
             entries = dict(node.durable)
             for stamp, change in node.pending:
-                if is_kept(stamp):
+                if stamp in kept:
                     _rename(entries, change)
             for name, entry in entries.items():
                 if isinstance(entry, Folder):
@@ -267,9 +269,11 @@ class Disk:
         source, target = self._find(old), self._find(new)
         if source is None and target is None:
             return
-        assert source is not None and target is not None and source[0] is target[0], f"a rename between folders: {old} {new}"
+        assert source is not None and target is not None, f"a rename across the border of the recording: {old} {new}"
         self.changes += 1
-        source[0].change(self.stamp, {source[1]: None, target[1]: source[0].current[source[1]]})
+        moved = source[0].current[source[1]]
+        source[0].change(self.stamp, {source[1]: None})
+        target[0].change(self.stamp, {target[1]: moved})
 
     _do_renameat = _do_renameat2 = _do_rename
 

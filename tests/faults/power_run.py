@@ -53,8 +53,9 @@ def write_files(folder: Path, ticks: Iterable[int]) -> None:
             place = folder / str(tick)
             place.mkdir(parents=True)
             readings = [FLEET.reading(99, hour) for hour in range(max(0, tick - FILE_EVERY + 1), tick + 1)]
-            rows = (f"{one.ts.isoformat()},{one.device},{METRIC},{one.value}\n" for one in readings)
-            (place / "readings.csv").write_text("ts,device_id,metric,value\n" + "".join(rows))
+            received_at = instant_of(tick).isoformat()
+            rows = (f"{one.ts.isoformat()},{one.device},{METRIC},{one.value},{received_at}\n" for one in readings)
+            (place / "readings.csv").write_text("ts,device_id,metric,value,received_at\n" + "".join(rows))
 
 
 def live(settings: Settings, landing: Path, ticks: Iterable[int], say: Callable[[str], None], known: Collection[str] = ()) -> None:
