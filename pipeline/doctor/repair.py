@@ -22,6 +22,7 @@ from pipeline.errors import StoreError
 from pipeline.schemas import Forecasts, Observations, Quarantine, Readings, TableSchema
 from pipeline.store.lake import Lake
 from pipeline.store.observations import LATENESS
+from pipeline.store.state_files import sync
 from pipeline.store.upkeep import HOOKS, recorded
 
 DOCTOR = "doctor"  # its own commits are numbered too: a write without a number is a torn one
@@ -106,6 +107,7 @@ def _fill(path: Path, now: datetime) -> None:
         raise StoreError(f"A repair requires a lake at rest; got another writer of {path.name}. Stop it and repair again.") from error
     finally:
         draft.unlink()
+    sync(path.parent)
 
 
 def _remove(handle: DeltaTable, schema: type[TableSchema], paths: Sequence[str], now: datetime) -> None:

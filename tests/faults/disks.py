@@ -269,7 +269,8 @@ class Disk:
         source, target = self._find(old), self._find(new)
         if source is None and target is None:
             return
-        assert source is not None and target is not None, f"a rename across the border of the recording: {old} {new}"
+        assert source is not None, f"a rename into the recorded folder: {old} {new}"
+        assert target is not None, f"a rename out of the recorded folder: {old} {new}"
         self.changes += 1
         moved = source[0].current[source[1]]
         source[0].change(self.stamp, {source[1]: None})

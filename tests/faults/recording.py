@@ -1,8 +1,8 @@
 """What a process does to the files below a folder, recorded by strace: every write with its bytes, every fsync, every change of a name.
 
-strace sees system calls, so it sees Rust's as it sees SQLite's; a preloaded library sees only what goes through the C library's names. What it
-cannot see is a write through a memory map: SQLite's `-shm` is one, and holds nothing that outlives the last process. That nothing else is
-missed is held by a test, which replays the whole recording and compares it with the folder.
+strace sees system calls, so it sees Rust's as it sees SQLite's; a preloaded library sees only what goes through the names of the C library.
+What it cannot see is a write through a memory map: SQLite's `-shm` is one, and holds nothing that outlives the last process. That nothing
+else is missed is held by a test, which replays a whole recording and compares it with the folder.
 
 On a developer's machine without strace, or where it may not trace, the tests are skipped with the reason; where CI=true they fail.
 """
@@ -106,7 +106,8 @@ def _calls(output: Path) -> Iterator[Call]:
 def _call(name: str, text: str, started: int) -> Call | None:
     match = RESULT.match(text)
     assert match, f"strace wrote what is no call: {text[:200]}"
-    return None if int(match[2]) < 0 else Call(name, tuple(part.strip() for part in ARGUMENT.findall(match[1])), int(match[2]), match[3], started)
+    arguments = tuple(part.strip() for part in ARGUMENT.findall(match[1]))
+    return None if int(match[2]) < 0 else Call(name, arguments, int(match[2]), match[3], started)
 
 
 def text_of(argument: str) -> bytes:
