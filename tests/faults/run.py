@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.crew import Crew
+from tests.faults.power_loss import lose_power
 from tests.faults.report import table
 from tests.faults.scenarios import Outcome, crash_everywhere, garbage, kill_at_random, pairs
 
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=900.0, help="that the random kills take at the most")
     parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--disks", type=int, default=300, help="as power failures leave them")
     chosen = parser.parse_args()
     scenarios: list[Callable[[Crew], Outcome]] = [
         crash_everywhere,
@@ -39,6 +41,7 @@ def main() -> None:
         ):
             outcomes.append(scenario(crew))
         sys.stderr.write(f"{time.monotonic() - begun:.0f} s: {outcomes[-1]}\n")
+    outcomes.append(lose_power(disks=chosen.disks, ticks=40, seed=chosen.seed))
     sys.stdout.write(table(outcomes) + "\n")
     sys.exit(not all(outcome.is_whole for outcome in outcomes))
 
