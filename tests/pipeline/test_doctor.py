@@ -297,6 +297,22 @@ def test_an_inbox_of_no_bytes_is_damage_and_the_next_listener_makes_another(stre
     assert is_again(stream, undisturbed)
 
 
+def test_a_transaction_that_the_power_cut_short_is_taken_back_and_no_damage(stream: Stream, tmp_path: Path) -> None:
+    """Its journal lies beside the file. Shown to fail by opening the file to read alone: SQLite may then not play it back."""
+    place = stream.settings.state_dir / "words.db"
+    with closing(sqlite3.connect(tmp_path / "words.db")) as connection:
+        connection.execute("CREATE TABLE words (word TEXT)")
+        connection.executemany("INSERT INTO words VALUES (?)", [("before" * 100,)] * 100)
+        connection.commit()
+        connection.execute("PRAGMA cache_size = 1")  # so that pages go to the file before the commit
+        connection.execute("UPDATE words SET word = 'after'")
+        for suffix in ("", "-journal"):
+            shutil.copyfile(tmp_path / f"words.db{suffix}", place.with_name(f"words.db{suffix}"))
+    assert examine(stream.settings, stream.clock).is_healthy
+    with closing(sqlite3.connect(place)) as connection:
+        assert connection.execute("SELECT DISTINCT word FROM words").fetchall() == [("before" * 100,)]
+
+
 def test_answers_as_of_an_instant_do_not_depend_on_the_times_of_files(stream: Stream, undisturbed: Stream) -> None:
     """A copy has other times: where Delta's travel by instant were used, every one of these would be the first version's."""
     from pipeline.store.observations import read_observations
