@@ -297,6 +297,14 @@ def test_an_inbox_of_no_bytes_is_damage_and_the_next_listener_makes_another(stre
     assert is_again(stream, undisturbed)
 
 
+@pytest.mark.parametrize("schema", TABLES_IN_DANGER)
+def test_a_table_whose_first_commit_is_torn_is_told_again_what_it_is(stream: Stream, undisturbed: Stream, schema) -> None:
+    """Shown to fail by an empty commit in its place: Delta opens no table that does not say what its columns are."""
+    stream.log(schema, 0).write_bytes(b"")
+    mended(stream)
+    assert is_again(stream, undisturbed)
+
+
 def test_a_transaction_that_the_power_cut_short_is_taken_back_and_no_damage(stream: Stream, tmp_path: Path) -> None:
     """Its journal lies beside the file. Shown to fail by opening the file to read alone: SQLite may then not play it back."""
     place = stream.settings.state_dir / "words.db"
