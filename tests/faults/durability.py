@@ -25,6 +25,7 @@ class Contents(StrEnum):
     PREFIX = "prefix"  # the first so many, the last of them torn
     ANY = "any"  # each or not
     ZEROES = "zeroes"  # their lengths
+    MIXED = "mixed"  # of each file in another of these ways
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class File:
 
     def after(self, contents: Contents, dice: random.Random) -> bytes:
         """Return what is left of it."""
+        if contents is Contents.MIXED:
+            contents = dice.choice([one for one in Contents if one is not Contents.MIXED])
         content = bytearray(self.durable)
         for change in self._kept(contents, dice):
             change.onto(content)
