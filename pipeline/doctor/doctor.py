@@ -125,8 +125,11 @@ def _examined(lake: Lake, state_dir: Path, clock: Clock, *, deep: bool) -> Docto
     if damaged:
         return DoctorReport(tuple(damaged))
     versions = _known_versions(lake, state_dir)
-    hashes = recorded(state_dir) if deep else None
-    done = [examine_table(lake, schema, known_version=versions.get(schema.name, -1), hashes=hashes, now=clock.now()) for schema in TABLES]
+    hashes = recorded(state_dir)
+    done = [
+        examine_table(lake, schema, known_version=versions.get(schema.name, -1), hashes=hashes, deep=deep, now=clock.now())
+        for schema in TABLES
+    ]
     found = [finding for examined in done for finding in examined.findings]
     if all(finding.kind in (*FILE_KINDS, "left_over", "old_commit") for finding in found):  # every log can be read
         found += [*examine_inbox(lake, state_dir), *examine_snapshots(lake, state_dir, clock.now()), *examine_handovers(state_dir)]

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 
 from pipeline.schemas import TABLES
 from pipeline.store.lake import Lake
-from pipeline.store.state_files import connect, name_format, reported
+from pipeline.store.state_files import connect, make_folder, name_format, reported
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def hash_of(path: Path) -> bytes:
 def _database(state_dir: Path) -> Iterator[sqlite3.Connection]:
     path = state_dir / FILE_NAME
     with reported("The file of content hashes", path, "`tidecast doctor --repair` mends it"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with closing(connect(path)) as connection:
             connection.execute("BEGIN")
             with connection:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 from deltalake import DeltaTable, Transaction
@@ -24,6 +25,7 @@ from pipeline.store.commits import HOOKS, recorded
 from pipeline.store.lake import Lake
 from pipeline.store.observations import LATENESS
 from pipeline.store.readings import fence
+from pipeline.store.state_files import sync
 
 DOCTOR = "doctor"  # its own commits are numbered too: a write without a number is a torn one
 RECOMPUTE = -1  # µs: no allowed lateness is that, so observations recorded under it are all computed anew
@@ -46,8 +48,8 @@ def mend_log(lake: Lake, schema: type[TableSchema], findings: Sequence[Finding],
         if finding.kind != "missing_commit":
             ward.take(Path(finding.place))
     for version in lost:
-        _fill(log.folder / f"{version:020}.json", now)
-        ward.did(f"put an empty commit in the place of version {version} of {schema.name}")
+        _fill(log.folder / f"{version:020}.json", _empty_commit(now) if version else _creation(schema))
+        ward.did(f"put {'an empty commit' if version else 'the creation of the table'} in the place of version {version} of {schema.name}")
     if lost:
         is_overtaken = any(commit.records for version, commit in log.whole.items() if version > min(lost))
         _set_back(lake, schema, min(lost), ward, is_overtaken=is_overtaken)
@@ -92,12 +94,23 @@ def keep_to_inbox(lake: Lake, numbers: InboxNumbers, before: int, ward: Ward) ->
         )
 
 
-def _fill(path: Path, now: datetime) -> None:
-    """Write an empty commit, on disk before it has its name; whoever was quicker wins."""
+def _empty_commit(now: datetime) -> str:
     said = {"commitInfo": {"timestamp": int(now.timestamp() * 1000), "operation": "DOCTOR", "engineInfo": "tidecast"}}
+    return json.dumps(said) + "\n"
+
+
+def _creation(schema: type[TableSchema]) -> str:
+    """Return the first commit of a new table, which says what the table is: without one, no later commit can be read."""
+    with TemporaryDirectory() as folder:
+        Lake(folder).create_all()
+        return Path(folder, schema.name, "_delta_log", f"{0:020}.json").read_text(encoding="utf-8")
+
+
+def _fill(path: Path, commit: str) -> None:
+    """Write a commit, on disk before it has its name; whoever was quicker wins."""
     draft = path.with_name(f"{path.name}.tmp")
     with draft.open("w") as file:
-        file.write(json.dumps(said) + "\n")
+        file.write(commit)
         file.flush()
         os.fsync(file.fileno())
     try:
@@ -106,6 +119,7 @@ def _fill(path: Path, now: datetime) -> None:
         raise StoreError(f"A repair requires a lake at rest; got another writer of {path.name}. Stop it and repair again.") from error
     finally:
         draft.unlink()
+    sync(path.parent)
 
 
 def _remove(handle: DeltaTable, schema: type[TableSchema], paths: Sequence[str], now: datetime) -> None:
@@ -154,7 +168,7 @@ def _set_back(lake: Lake, schema: type[TableSchema], lost_from: int | None, ward
         _record(lake, Observations, {LATENESS: RECOMPUTE})
         ward.did("set the observations to be computed anew from the readings; the next `tidecast ingest` or forecast does it")
     if schema is Readings and is_overtaken:
-        _lower(lake, None if lost_from is None else lost_from - 1, ward)
+        _lower(lake, lost_from - 1 if lost_from else None, ward)  # before the first commit there were none
     if schema is Quarantine:  # its numbers only count: the readings' say how far a source has been read
         _lower(lake, None, ward)
 

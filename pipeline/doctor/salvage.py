@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-SIDE_FILES = ("-wal", "-shm")
+SIDE_FILES = ("-wal", "-shm", "-journal")  # a journal that stayed would be played back into the new file
 
 
 def salvage(damaged: Path, place: Path, schema: Sequence[str] = ()) -> dict[str, int]:
@@ -14,7 +14,7 @@ def salvage(damaged: Path, place: Path, schema: Sequence[str] = ()) -> dict[str,
     A table is read from its start until a page fails, and from its end back to the same damage.
 
     Args:
-        damaged: the file, moved away with its `-wal`.
+        damaged: the file, moved away with its side files.
         place: where the new one goes; nothing is there.
         schema: statements that make what the file must hold, for what of it the damaged one has lost.
 

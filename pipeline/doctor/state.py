@@ -67,7 +67,7 @@ def inbox_numbers(lake: Lake, state_dir: Path) -> InboxNumbers | None:
     path = state_dir / INBOX
     if not path.exists():
         return None
-    with closing(_read_only(path)) as connection:
+    with closing(_opened(path)) as connection:
         row = connection.execute("SELECT name, forgotten FROM identity").fetchone()
     if row is None:  # salvaged without it: the next listener names it anew
         return None
@@ -121,7 +121,7 @@ def examine_handovers(state_dir: Path) -> Iterator[Finding]:
 def _integrity(path: Path) -> str | None:
     """Return what SQLite says against a file; None where it is whole."""
     try:
-        with closing(_read_only(path)) as connection:
+        with closing(_opened(path)) as connection:
             (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if path.name == INBOX:  # an empty file is whole to SQLite
                 connection.execute("SELECT name, seq FROM identity, messages").fetchone()
@@ -135,8 +135,9 @@ def _integrity(path: Path) -> str | None:
     return None if said == "ok" else str(said)
 
 
-def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+def _opened(path: Path) -> sqlite3.Connection:
+    """Open a file that is there, to write too: SQLite takes back itself what a power failure cut short, where it may."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S)
 
 
 def _snapshot_fault(path: Path, model_version: str) -> str | None:

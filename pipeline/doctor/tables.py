@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import polars as pl
+from polars.exceptions import ComputeError, PanicException
+
 from pipeline.doctor.findings import Finding, Kind
 from pipeline.doctor.hashes import hash_of, live_files
 from pipeline.doctor.log import LAST_CHECKPOINT, TableLog
@@ -48,15 +51,16 @@ class TableExamination:
 
 
 def examine_table(
-    lake: Lake, schema: type[TableSchema], *, known_version: int, hashes: Mapping[str, bytes] | None, now: datetime
+    lake: Lake, schema: type[TableSchema], *, known_version: int, hashes: Mapping[str, bytes], deep: bool, now: datetime
 ) -> TableExamination:
-    """Look for damage in one table; nothing is changed.
+    """Look for damage in one table; nothing is changed. A data file that has no hash yet is read, before it is given one.
 
     Args:
         lake: a lake in a local folder.
         schema: which table.
         known_version: a version that it is known to have reached; -1 where nobody knows.
-        hashes: content hash by path, to hold every live file against; None leaves the contents alone.
+        hashes: content hash by path.
+        deep: whether to hold the live files against their hashes.
         now: tells how old what is left over is.
     """
     log = TableLog.of(lake, schema)
@@ -71,11 +75,13 @@ def examine_table(
         return TableExamination([*in_log, _finding("unreadable_log", schema, str(log.folder), f"Delta cannot open it: {error.__cause__}")])
     root = Path(lake.table_uri(schema)).parent
     damage = [
-        _finding(kind, schema, str(root / file.path), seen) for file in live for kind, seen in _file_damage(root, file.path, file.size)
+        _finding(kind, schema, str(root / file.path), seen)
+        for file in live
+        for kind, seen in _file_damage(root / file.path, file.size, is_known=file.path in hashes)
     ]
     hurt = {finding.place for finding in damage}
-    checked = [file for file in live if hashes is not None and file.path in hashes and str(root / file.path) not in hurt]
-    rotten = [file for file in checked if hashes is not None and hash_of(root / file.path) != hashes[file.path]]
+    checked = [file for file in live if deep and file.path in hashes and str(root / file.path) not in hurt]
+    rotten = [file for file in checked if hash_of(root / file.path) != hashes[file.path]]
     damage += [_finding("rotten_file", schema, str(root / file.path), "its content is not what was written") for file in rotten]
     named = {file.path for file in live} | {f"{schema.name}/{path}" for path in log.removed()}
     return TableExamination([*in_log, *damage, *_unnamed(root, schema, named, now)], len(live), len(checked))
@@ -100,12 +106,22 @@ def _log_damage(log: TableLog, schema: type[TableSchema], known_version: int) ->
             yield _finding("missing_commit", schema, place, f"the commit file of version {version} is gone", version)
 
 
-def _file_damage(root: Path, path: str, size: int) -> Iterator[tuple[Kind, str]]:
-    file = root / path
+def _file_damage(file: Path, size: int, *, is_known: bool) -> Iterator[tuple[Kind, str]]:
+    """Yield what is wrong with a data file; after a power failure one that nobody has read since may be as long as it was, and zeroes."""
     if not file.exists():
         yield "missing_file", f"the data file is gone; it had {size:,} bytes"
     elif (found := file.stat().st_size) != size:
         yield "torn_file", f"the data file has {found:,} of {size:,} bytes"
+    elif not is_known and not _is_readable(file):
+        yield "torn_file", "the data file cannot be read"
+
+
+def _is_readable(file: Path) -> bool:
+    try:
+        pl.read_parquet(file, glob=False, hive_partitioning=False)
+    except (PanicException, ComputeError, OSError):  # a torn file panics, and that is no Exception
+        return False
+    return True
 
 
 def _temporary(folder: Path, schema: type[TableSchema], now: datetime) -> Iterator[Finding]:

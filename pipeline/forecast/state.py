@@ -20,7 +20,7 @@ from models.batch import CarriedState
 from models.forecaster import CausalForecaster
 from pipeline.errors import StoreError
 from pipeline.forecast.calibrate import CalibrationState
-from pipeline.store.state_files import sync
+from pipeline.store.state_files import make_folder, sync
 
 FORMAT = "5"
 UNTOUCHED = np.iinfo(np.int64).max  # no tick has changed
@@ -120,7 +120,7 @@ class StreamState:
 
     def snapshot(self, path: Path) -> None:
         """Write the state so that it survives power loss: temporary file, fsync, rename, fsync of the folder."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         tensors = {f.name: getattr(self.carried, f.name).contiguous() for f in fields(CarriedState)}
         remembered = {} if self.calibration is None else self.calibration.arrays()
         tensors |= {name: torch.from_numpy(array).contiguous() for name, array in remembered.items()}

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.schemas import EPOCH, MICROSECOND
-from pipeline.store.state_files import connect, name_format, reported
+from pipeline.store.state_files import connect, make_folder, name_format, reported
 
 FILE_NAME = "landing.db"
 SCHEMA = (
@@ -62,7 +62,7 @@ class LandingLedger:
         """
         self._path = state_dir / FILE_NAME
         with self._faults():
-            state_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(state_dir)
             # no write-ahead log: two processes that ask for it at once lock each other out, whatever the timeout
             self._connection = connect(self._path)
             for statement in SCHEMA:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.store.state_files import sync
+from pipeline.store.state_files import make_folder, sync
 
 FILE_NAME = "handovers.jsonl"
 
@@ -72,7 +72,7 @@ class Handovers:
 
     def write(self, changes: Sequence[Handover]) -> None:
         """Write changes behind those that are there, on disk when the call returns."""
-        self.state_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(self.state_dir)
         is_cut_short = self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n")
         with self.path.open("a", encoding="utf-8") as file:
             file.write("\n" * is_cut_short + "".join(f"{json.dumps(asdict(change))}\n" for change in changes))

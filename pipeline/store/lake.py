@@ -25,6 +25,7 @@ from pipeline.errors import StoreError, first_line
 from pipeline.schemas import TABLES, TableSchema
 from pipeline.store.commits import append_through
 from pipeline.store.creation import create_table
+from pipeline.store.durable import sync_commits
 from pipeline.store.formats import described, require_known
 from pipeline.store.upkeep import EVERY, tidy
 
@@ -192,6 +193,12 @@ class Lake:
                 f"The table {schema.name} requires a commit within {MAX_ATTEMPTS} attempts; got {first_line(conflict)}. "
                 "Look for another writer of the same source, then run it again: nothing was written."
             ) from conflict
+        try:
+            sync_commits(self.table_uri(schema), before + 1, handle.version())
+        except OSError as error:
+            raise StoreError(
+                f"The table {schema.name} requires a disk that keeps what was committed; got {error}. Check the disk, then run it again."
+            ) from error
         if handle.version() // EVERY > before // EVERY:
             tidy(self.table_uri(schema), self.open(schema))
         return done

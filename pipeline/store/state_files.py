@@ -55,8 +55,7 @@ def make_in_wal_mode(path: Path, statements: Sequence[str] = ()) -> None:
         path: of the file, on a local disk.
         statements: its schema.
     """
-    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with TemporaryDirectory(dir=path.parent, prefix=f"{path.stem}-") as folder:
         draft = Path(folder) / path.name
         with closing(connect(draft)) as connection:
@@ -65,8 +64,7 @@ def make_in_wal_mode(path: Path, statements: Sequence[str] = ()) -> None:
                 connection.execute(statement)
         with suppress(FileExistsError):
             path.hardlink_to(draft)
-    for changed in {path.parent, *(folder.parent for folder in missing)}:
-        sync(changed)
+    sync(path.parent)
 
 
 @contextmanager
@@ -88,6 +86,14 @@ def reported(what: str, path: Path, advice: str) -> Iterator[None]:
             f"{what} requires a readable, writable SQLite file; got {path}: {error}. "
             f"Check the folder, its permissions and the space left; {advice}."
         ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, on disk with their names; whoever writes below it need not look up again."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync(folder.parent)
 
 
 def sync(path: Path) -> None:

@@ -17,6 +17,7 @@ from deltalake.exceptions import DeltaError
 
 from pipeline.errors import first_line
 from pipeline.store.commits import HOOKS, writer_for
+from pipeline.store.durable import sync_commits
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,9 @@ def merge_files(table_uri: str, handle: DeltaTable, target_bytes: int | None = N
     """
     with _turn(table_uri, waits=waits):
         handle.update_incremental()
+        before = handle.version()
         metrics = handle.optimize.compact(target_size=target_bytes, writer_properties=writer_for(handle), post_commithook_properties=HOOKS)
+        sync_commits(table_uri, before + 1, handle.version())
     return int(metrics["numFilesRemoved"]), int(metrics["numFilesAdded"])
 
 

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pipeline.store.lake
+import pipeline.store.commits
+import pipeline.store.observations
 from tests.faults.small_disk import FOLDERS, MARK, folders_in
 
 DISKS = folders_in(os.environ.get(FOLDERS, ""))
 CHANGES = ("INSERT", "UPDATE", "DELETE", "CREATE")
-write_deltalake, connect = pipeline.store.lake.write_deltalake, sqlite3.connect
+write_deltalake, connect = pipeline.store.commits.write_deltalake, sqlite3.connect
 
 
 def is_full(path: str | Path) -> bool:
@@ -58,4 +59,5 @@ def refusing_write(handle: Any, *arguments: Any, **options: Any) -> None:
 
 if DISKS:
     sqlite3.connect = refusing_connect  # type: ignore[assignment]
-    pipeline.store.lake.write_deltalake = refusing_write
+    pipeline.store.commits.write_deltalake = refusing_write
+    pipeline.store.observations.write_deltalake = refusing_write

@@ -30,6 +30,7 @@ from tests.faults.long_log import long_log
 from tests.faults.named_tests import named_tests
 from tests.faults.outages import EXPIRING, expired_session, killed_broker, outage
 from tests.faults.outcome import Outcome
+from tests.faults.power_loss import lose_power
 from tests.faults.report import recovery, remarks, table
 from tests.faults.scenarios import crash_everywhere, kill_at_random, pairs
 
@@ -60,6 +61,7 @@ def scenarios_of(chosen: argparse.Namespace) -> dict[str, Scenario]:
         "fuzz": crew(
             lambda one: garbage(one, payloads=chosen.payloads, readings=4 * chosen.payloads, kills=max(1, chosen.payloads // 5_000))
         ),
+        "power": lambda _: lose_power(disks=chosen.disks, ticks=40, seed=chosen.seed),
         "log": partial(long_log, commits=chosen.commits),
         "single": named_tests,
     }
@@ -73,6 +75,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=900.0, help="that the random kills take at the most")
     parser.add_argument("--restarts", type=int, default=5, help="of the broker, meanwhile")
     parser.add_argument("--outage", type=float, default=60.0, help="of the broker, seconds")
+    parser.add_argument("--disks", type=int, default=300, help="as power failures leave them")
     parser.add_argument("--commits", type=int, default=20_000, help="of the long log")
     parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

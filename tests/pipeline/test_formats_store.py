@@ -19,8 +19,9 @@ from pipeline.listen.inbox import Inbox
 from pipeline.listen.landing_ledger import FILE_NAME as LANDING
 from pipeline.listen.landing_ledger import LandingLedger
 from pipeline.schemas import TABLES, Quarantine, Readings
-from pipeline.store.catalog import FILE_NAME as CATALOG
-from pipeline.store.catalog import NEWEST, Catalog
+from pipeline.store.catalog import Catalog
+from pipeline.store.catalog_file import FILE_NAME as CATALOG
+from pipeline.store.catalog_file import NEWEST
 from pipeline.store.formats import DESCRIPTION, FORMAT, number_of
 from pipeline.store.lease import FILE_NAME as LEASES
 from pipeline.store.lease import Leases

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -40,3 +41,9 @@ def test_a_line_that_a_crash_cut_short_is_no_change(tmp_path: Path) -> None:
     assert newest.model == "1-aa"
     handovers.record("2", "2-bb", NOW)
     assert [change.model for change in handovers.all()] == ["1-aa", "2-bb"]
+
+
+def test_the_name_of_the_file_is_on_disk_too(tmp_path: Path) -> None:
+    with patch("pipeline.store.handovers.sync") as synced:
+        Handovers(tmp_path).record("1", "1-aa", NOW)
+    synced.assert_called_once_with(tmp_path)

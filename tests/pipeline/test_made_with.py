@@ -1,5 +1,8 @@
 """The record of what observations were made with survives what befalls a file."""
 
+from pathlib import Path
+from unittest.mock import patch
+
 import pytest
 
 from pipeline.errors import StoreError
@@ -29,3 +32,10 @@ def test_a_state_folder_that_is_full_is_told_as_such(settings):
     (settings.state_dir / "aggregations.json").mkdir(parents=True)
     with pytest.raises(StoreError, match="requires a state folder that can be written"):
         record_ways(settings.state_dir, {"s": "mean"})
+
+
+def test_what_is_recorded_is_on_disk_under_its_name(tmp_path: Path) -> None:
+    with patch("pipeline.prepare.made_with.sync") as synced:
+        record_ways(tmp_path, {"pump/flow": "mean"})
+    synced.assert_called_once_with(tmp_path)
+    assert recorded_ways(tmp_path) == {"pump/flow": "mean"}
