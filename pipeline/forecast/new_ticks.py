@@ -44,7 +44,8 @@ def new_panels(lake: Lake, state: StreamState, fleet: pl.DataFrame, known: Knowl
     Returns:
         Panels of distinct series, all of the state's that the fleet has; none when there is nothing to read.
     """
-    following = pl.DataFrame({"series_id": state.series_ids, "tick": state.tick_B + 1}).join(fleet, on="series_id")
+    reached = pl.DataFrame({"series_id": state.series_ids, "tick": state.tick_B + 1}, schema={"series_id": pl.String, "tick": pl.Int64})
+    following = reached.join(fleet, on="series_id")
     # Series that have stopped have nothing to read; with them every tick would read the whole time since.
     is_due = tick_expr("last_ts") >= pl.col("tick")
     newest = following.filter(is_due)["tick"].max()

@@ -229,6 +229,18 @@ def test_a_series_begins_where_its_observations_do_though_the_catalog_knows_more
     assert_same_forecasts(issued(ahead), issued(plain))
 
 
+def test_a_lake_of_which_no_tick_is_written_yet_is_waited_for(followed: tuple[TestLake, LoadedModel], tmp_path: Path) -> None:
+    """Shown to fail by a state of no series whose names had no type."""
+    _, model = followed
+    empty = TestLake.at(tmp_path, now=at(0))
+    Lake(empty.settings.lake).create_all()
+    settings = empty.settings.model_copy(update={"prepare": PrepareSettings(sample_interval=HOUR)})
+    arrive(settings, [reading(0, 0)])
+    regularise(settings, ReplayClock(at(0) + timedelta(seconds=2)))
+    assert Catalog(settings.state_dir).series()["first_ts"].to_list() == [at(0)]
+    assert RollingForecasts.open(settings, model).advance(empty.clock).rows_written == 0
+
+
 def test_the_history_of_a_series_that_comes_at_once_is_not_forecast(followed: tuple[TestLake, LoadedModel], tmp_path: Path) -> None:
     lake, model = followed
     arrivals = [reading(slot, hour) for hour in range(61, 67) for slot in (0, 1)]
