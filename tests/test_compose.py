@@ -7,8 +7,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import jsonschema
 import pytest
 import yaml
 
-from pipeline.clock import SystemClock
 from pipeline.listen.inbox import Inbox
 from pipeline.settings import load_settings
 from pipeline.store.lease import Leases
@@ -262,11 +261,10 @@ def test_each_process_of_ours_is_given_settings_that_exist(service, monkeypatch,
 
 
 def is_healthy(service: str, state_dir: Path) -> bool:
-    """Return what the check of a service says of a state folder."""
+    """Return what the check of a service says of a state folder; it waits for half a second in place of seven."""
     *_, script = stack()["services"][service]["healthcheck"]["test"]
-    return (
-        subprocess.run([sys.executable, "-c", script.replace("/state", str(state_dir))], capture_output=True, check=False).returncode == 0
-    )
+    here = script.replace("/state", str(state_dir)).replace("sleep(7)", "sleep(0.5)")
+    return subprocess.run([sys.executable, "-c", here], capture_output=True, check=False).returncode == 0
 
 
 def test_the_listener_is_healthy_when_its_inbox_can_be_read(tmp_path):
@@ -276,11 +274,21 @@ def test_the_listener_is_healthy_when_its_inbox_can_be_read(tmp_path):
 
 
 def test_the_follower_is_healthy_while_its_lease_is_renewed(tmp_path):
-    leases, now = Leases(tmp_path), SystemClock().now()
+    leases, ended = Leases(tmp_path), threading.Event()
     assert not is_healthy("follower", tmp_path)
-    token = leases.take("forecast/tidecast/lease", "me", now, timedelta(seconds=60))
+    token = leases.take("forecast/tidecast/lease", "me")
+    assert not is_healthy("follower", tmp_path)  # it was taken, and nobody renews it
+
+    def renew() -> None:
+        while not ended.wait(0.05):
+            leases.renew("forecast/tidecast/lease", token)
+
+    renewing = threading.Thread(target=renew)
+    renewing.start()
     assert is_healthy("follower", tmp_path)
-    leases.renew("forecast/tidecast/lease", token, now, timedelta(seconds=-1))
+    ended.set()
+    renewing.join()
+    leases.release("forecast/tidecast/lease", token)
     assert not is_healthy("follower", tmp_path)
 
 

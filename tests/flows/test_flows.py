@@ -199,7 +199,7 @@ def test_a_fault_inside_a_flow_is_one_sentence_and_no_traceback(prefect_server: 
     environment = {**os.environ, "PREFECT_API_URL": prefect_server}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"A lake requires a place that can be written; got '{tmp_path / 'readings.csv'}'")
+    assert done.stderr.startswith(f"A lake requires a place that can be written; got '{tmp_path / 'readings.csv'}/readings'")
     assert done.stderr.count("\n") == 1
 
 

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,13 @@ from pipeline.store.formats import DESCRIPTION, FORMAT, number_of
 from pipeline.store.lease import FILE_NAME as LEASES
 from pipeline.store.lease import Leases
 from pipeline.store.state_files import connect, format_of
-from tests.streams import START, Stream
+from tests.streams import Stream
 
 LATER = "in whose format it is; got tidecast .* Install that version"
 OPENERS: dict[str, Callable[[Stream], object]] = {
     CATALOG: lambda stream: Catalog(stream.settings.state_dir).series(),
     INBOX: lambda stream: Inbox(stream.settings.state_dir).close(),
-    LEASES: lambda stream: Leases(stream.settings.state_dir).take("forecast", "me", START, timedelta(seconds=1)),
+    LEASES: lambda stream: Leases(stream.settings.state_dir).take("forecast", "me"),
     LANDING: lambda stream: LandingLedger(stream.settings.state_dir).close(),
     HASHES: lambda stream: record_hashes(stream.lake, stream.settings.state_dir),
 }

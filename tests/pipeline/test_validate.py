@@ -99,7 +99,7 @@ def test_a_stale_stamp_is_accepted_where_a_person_says_so():
     old = batch({**GOOD, "ts": "2011-04-21T00:00:00Z", "received": "2026-05-21T00:00:00Z"})
     assert judge(old, LONG).rejected["error_code"].to_list() == ["stale_timestamp"]
     assert len(judge(old, LONG, accept=("stale_timestamp",)).accepted) == 1
-    with pytest.raises(SettingsError, match="requires one of stale_timestamp; got missing_value"):
+    with pytest.raises(SettingsError, match="requires one of stale_timestamp, future_timestamp; got missing_value"):
         judge(old, LONG, accept=("missing_value",))
 
 
