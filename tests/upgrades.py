@@ -107,7 +107,7 @@ def ask(folder: Path) -> dict[str, Json]:
 
 
 def differences(told: Json, expected: Json, place: str = "") -> list[str]:
-    """Return where two answers differ; numbers may by a millionth part, as processors do."""
+    """Return where two answers differ; numbers may by a hundred-thousandth part, as processors do."""
     if isinstance(told, dict) and isinstance(expected, dict) and told.keys() == expected.keys():
         return [found for name in told for found in differences(told[name], expected[name], f"{place}/{name}")]
     if isinstance(told, list) and isinstance(expected, list) and len(told) == len(expected):

@@ -6,11 +6,10 @@ forecast that is already there is never written again, so a run that dies anywhe
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -153,9 +152,7 @@ class RollingForecasts:
         everyone = self._catalog.series()  # the retired too: the state of one that comes back must not have missed a correction
         for part in passes(changes, fleet, max(due.issued.values(), default=0)):
             changed = first_changes(part.changes, self.state, everyone, config) | dict.fromkeys(redescribed, WHOLLY)
-            first_ticks = partial(self._first_ticks, part.knowledge, everyone)
-            rewind(self.state, changed, first_ticks, self.model.model, self._snapshots)
-            self._admit(fleet, first_ticks)
+            self._revise(changed, fleet, everyone, part.knowledge)
             ticks += self._read(new_panels(self._lake, self.state, fleet, part.knowledge), due, issue, written)
             replayed, redescribed = replayed | changed.keys(), []
             due = due.after(self.ticks)
@@ -228,11 +225,13 @@ class RollingForecasts:
             ticks |= dict(origins.select("series_id", tick_expr("origin")).iter_rows())
         return ticks
 
-    def _first_ticks(self, knowledge: Knowledge, everyone: pl.DataFrame, series: Sequence[str]) -> dict[str, int]:
-        return knowledge.first_ticks(self._lake, everyone.filter(pl.col("series_id").is_in(series)))
+    def _revise(self, changed: Mapping[str, int], fleet: pl.DataFrame, everyone: pl.DataFrame, knowledge: Knowledge) -> None:
+        """Take back the series that have changed, and give those of the fleet that have none a fresh state, just before their first tick."""
 
-    def _admit(self, fleet: pl.DataFrame, first_ticks: Callable[[Sequence[str]], Mapping[str, int]]) -> None:
-        """Give every series of the fleet that has none a fresh state, just before its first tick."""
+        def first_ticks(series: Sequence[str]) -> dict[str, int]:
+            return knowledge.first_ticks(self._lake, everyone.filter(pl.col("series_id").is_in(series)))
+
+        rewind(self.state, changed, first_ticks, self.model.model, self._snapshots)
         new = fleet.filter(~pl.col("series_id").is_in(list(self.state.series_ids)))["series_id"].to_list()
         firsts = first_ticks(new) if new else {}
         if firsts:

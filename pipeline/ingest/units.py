@@ -1,7 +1,7 @@
 """Which unit a metric is stored in, whatever each device sends: the one that the settings declare, else the first that came.
 
 A reading that names no unit is in the one that the registry of intervals says its device sent then, else in its metric's own.
-Called by `ingest.py` after validation; a unit that cannot be converted sends the reading to quarantine.
+Called by `intake.py` after validation; a unit that cannot be converted sends the reading to quarantine.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -37,7 +37,7 @@ class UnitRegistry:
         Args:
             declared: unit by metric, as the settings say; these win.
             series: catalog rows with series_id, metric and unit.
-            intervals: as `Catalog.unit_intervals` returns them.
+            intervals: as `KnownUnits.intervals` returns them.
         """
         seen = _first_units(series.sort("series_id"))
         return cls({**seen, **{metric: canonical_name(unit) for metric, unit in declared.items() if unit is not None}}, intervals)

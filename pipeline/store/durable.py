@@ -2,7 +2,7 @@
 
 The catalog, the snapshots, the ledger of landed files and the trimmed inbox are on disk when they say so, and what they say is what the
 tables have. So a commit is on disk before its writer goes on: what a power failure can still tear is one commit that nobody has heard of.
-Called by `lake.py` and `upkeep.py`.
+Called by `lake.py`, `creation.py` and `upkeep.py`.
 """
 
 import json

@@ -2,7 +2,8 @@
 
 Readings are never changed: a correction is a further row of the same series and stamp, and of the rows of one stamp the greatest by
 (received_at, source_seq, value) counts. Asking what counted at an earlier instant must therefore give the same answer whatever was
-delivered twice or out of order, and that decides what a duplicate is here. Called by ingest (append) and prepare (changes).
+delivered twice or out of order, and that decides what a duplicate is here. Called by ingest and listen (append) and
+prepare (changes).
 """
 
 import logging

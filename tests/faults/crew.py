@@ -187,7 +187,7 @@ class Crew:
         self.folder = folder
         self.lake = TestLake.at(folder)
         self.lake.register(random_weights(seed, champion_of(interval_s)))
-        Lake(self.lake.settings.lake).create_all()  # a follower does not wait for a lake
+        Lake(self.lake.settings.lake).create_all()  # so that the follower need not wait for the listener's first commit
         self.broker = Mosquitto(folder / "broker")
         start = math.ceil((time.time() + LEAD_S) / interval_s) * interval_s
         self.fleet = Fleet(num_devices, datetime.fromtimestamp(start, UTC).isoformat(), interval_s, seed)

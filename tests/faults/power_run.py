@@ -82,7 +82,7 @@ def _live(settings: Settings, landing: Path, ticks: Iterable[int], say: Callable
         clock.instant = instant_of(tick)
         _take(settings, clock, {name: one for name, one in messages_of(tick).items() if name not in known}, say)
         if follower is None:
-            drain(settings, clock)  # a follower does not wait for a lake; the listener makes it
+            drain(settings, clock)  # the listener makes the lake
             follower = Follower(settings, clock, score_matured, take_in=take_in)
             follower.lead()
         if (landing / str(tick)).exists():

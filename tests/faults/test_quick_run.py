@@ -26,7 +26,7 @@ def test_a_run_that_is_interrupted_leaves_no_process_and_no_mount(tmp_path, how)
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
 
 
-def test_a_scenario_that_fails_keeps_its_folder_and_the_run_goes_on():
+def test_a_scenario_that_fails_keeps_its_folder_and_ends_no_run():
     def loses(_folder: Path) -> Outcome:
         raise DidNotRecoverError("nothing moves")
 

@@ -191,7 +191,7 @@ def test_a_connection_whose_next_request_does_not_come_is_closed(tmp_path: Path,
 
 
 def test_a_request_may_take_longer_than_the_wait_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "REQUEST_S", 0.1)
+    monkeypatch.setattr(http_protocol, "REQUEST_S", 1.0)  # in which two connections are made and a head is sent
     head = b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
     with serving(tmp_path) as client, connected(client) as device, connected(client) as silent:
         device.sendall(head)
