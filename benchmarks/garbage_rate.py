@@ -4,8 +4,8 @@
 
 Every drain is a process of its own over an inbox that another process has filled; clean and mixed ones take turns, and what counts is
 processor time, because of what else runs on the machine. Each kind of garbage is an equal share, of about the size of a good message:
-cut short, members of wrong types, text for a value, NaN, 1e400, a byte that is no UTF-8, deep nesting, nothing at all, random bytes. Prints a Markdown
-table (messages, and good readings among them, a second of processor time, and how much less that is) and one JSON line.
+cut short, members of wrong types, text for a value, NaN, 1e400, a byte that is no UTF-8, deep nesting, nothing at all, random bytes.
+Prints a Markdown table (messages, and good readings among them, a second of processor time, and how much less that is) and one JSON line.
 """
 
 import argparse

@@ -226,7 +226,7 @@ class RollingForecasts:
         return ticks
 
     def _revise(self, changed: Mapping[str, int], fleet: pl.DataFrame, everyone: pl.DataFrame, knowledge: Knowledge) -> None:
-        """Take back the series that have changed, and give those of the fleet that have none a fresh state, just before their first tick."""
+        """Take back the series that have changed; give those of the fleet that have none a fresh state, just before their first tick."""
 
         def first_ticks(series: Sequence[str]) -> dict[str, int]:
             return knowledge.first_ticks(self._lake, everyone.filter(pl.col("series_id").is_in(series)))

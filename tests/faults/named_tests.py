@@ -9,13 +9,13 @@ from pathlib import Path
 from tests.faults.crew import ROOT
 from tests.faults.outcome import Outcome
 
-FULL_SIZE = (
+FULL_SIZE = (  # run larger
     "test_quick_crashes",
     "test_quick_payloads",
     "test_quick_broker",
     "test_quick_power",
     "test_a_full_disk_under_lake",
-)  # run larger
+)
 LAST_LINES = 30  # of a failure, which are shown
 PATIENCE_S = 60.0  # for tests that are interrupted, and end what they have started
 
