@@ -266,3 +266,25 @@ def test_a_pause_of_the_whole_fleet_is_forecast_when_it_ends(followed: tuple[Tes
     tick_by_tick(live, model, arrivals, at(65) + CLOSES)
     at_once(away, model, arrivals, at(65) + CLOSES)
     assert_same_forecasts(issued(away), issued(live))
+
+
+def test_a_series_whose_ticks_close_between_those_of_others_is_forecast_when_its_own_close(tmp_path: Path) -> None:
+    """Stamps at half past beside full hours, and a correction between. Shown to fail by ticks that are compared across grids."""
+    readings = hourly_readings(FOLLOWED + 1, SERIES[:2])
+    behind = pl.when(series_id=SERIES[1]).then(HOUR / 2).otherwise(timedelta())
+    followed = TestLake.at(tmp_path / "followed", now=at(FOLLOWED + 0.5) + CLOSES)
+    followed.register(random_weights())
+    followed.ingest(readings.with_columns(pl.col("ts", "received_at") + behind))
+    forecast(followed.settings, followed.clock)
+    model = champion(followed.settings)
+    arrivals = [(SERIES[slot], at(hour + slot / 2), 20.0 + hour, at(hour + slot / 2)) for hour in range(61, 67) for slot in (0, 1)]
+    arrivals += [(SERIES[0], at(62), -50.0, at(63.25)), (SERIES[1], at(61.5), 90.0, at(64.75))]
+    live, away = copied(followed, tmp_path / "live"), copied(followed, tmp_path / "away")
+    rolling = RollingForecasts.open(live.settings, model)
+    for instant in sorted({arrival[3] for arrival in arrivals}):
+        advanced(live, rolling, [arrival for arrival in arrivals if arrival[3] == instant], instant + CLOSES)
+    at_once(away, model, arrivals, at(66.5) + CLOSES)
+    made = Lake(live.settings.lake).scan(Forecasts).filter(pl.col("origin") > at(FOLLOWED + 0.5)).collect()
+    assert made.height == 2 * 6
+    assert (made["created_at"] - made["origin"]).unique().to_list() == [CLOSES]
+    assert_same_forecasts(issued(away), issued(live))
