@@ -6,6 +6,7 @@ Called by `pipeline.forecast.rolling`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -27,7 +28,8 @@ class Origins:
 
     Attributes:
         issued: the newest tick that each series was forecast from.
-        begun: the fleet's newest tick when a series became known that nobody has forecast, on the grid of that series.
+        begun: the fleet's newest tick when a series became known that nobody has forecast, or was back of those that are left behind,
+            on the grid of that series.
         newest: how many ticks of a series that nobody has forecast, at the least.
         offset_us: grid offset of each series of the fleet; ticks of two series are at one time only where these are one.
         interval_us: grid spacing.
@@ -58,7 +60,7 @@ class Origins:
         told = changes.measured.filter(pl.col("n_obs") > 0).join(fleet, on="series_id").with_columns(tick=tick_expr())
         fronts = told.group_by("available_at").agg(front=pl.col("ts").max()).sort("available_at")
         fronts = fronts.with_columns(pl.col("front").cum_max().clip(lower_bound=none.front))
-        new = told.filter(~pl.col("series_id").is_in(list(issued)))
+        new = told.filter(~pl.col("series_id").is_in([name for name in issued if name not in none.left_behind]))
         met = new.filter(pl.col("available_at") == pl.col("available_at").min().over("series_id"))
         met = met.group_by("series_id", "available_at", *GRID).agg(pl.col("tick").max()).join(fronts, on="available_at")
         met = met.with_columns(front=(pl.col("front").dt.timestamp("us") - pl.col("grid_offset_us")) // pl.col("sample_interval_us"))
@@ -71,6 +73,13 @@ class Origins:
         labels = (tick * self.interval_us + self.offset_us[name] for name, tick in self.issued.items() if name in self.offset_us)
         return EPOCH + max(labels, default=0) * MICROSECOND
 
+    @cached_property
+    def left_behind(self) -> set[str]:
+        """The series that were not forecast from the fleet's newest tick, silent or retired: what they bring of that time came later."""
+        front_us = (self.front - EPOCH) // MICROSECOND
+        newest = {name: (front_us - offset_us) // self.interval_us for name, offset_us in self.offset_us.items()}
+        return {name for name, tick in self.issued.items() if name in newest and tick < newest[name]}
+
     def after(self, ticks: Mapping[str, int]) -> Self:
         """Return what is due once every series was forecast from these ticks; one that was taken back is not forecast again."""
         return replace(self, issued={**self.issued, **{name: max(tick, self.issued.get(name, tick)) for name, tick in ticks.items()}})
@@ -82,14 +91,11 @@ class Origins:
             series: B names.
             end_B: the tick after the last that each of them reads.
         """
-        due = [
-            self.issued[name] + 1 if name in self.issued else min(end - self.newest, self.begun.get(name, end))
-            for name, end in zip(series, end_B.tolist(), strict=True)
-        ]
-        return np.array(due, dtype=np.int64)
+        next_B = np.array([self.issued.get(name, -1) + 1 for name in series], dtype=np.int64)
+        begun_B = np.array([self.begun.get(name, end) for name, end in zip(series, end_B.tolist(), strict=True)], dtype=np.int64)
+        goes_on_B = np.array([name in self.issued and name not in self.left_behind for name in series], dtype=bool)
+        return np.where(goes_on_B, next_B, np.maximum(next_B, np.minimum(end_B - self.newest, begun_B)))
 
     def keeps_up(self, series: Sequence[str]) -> NDArray[np.bool_]:
         """Return which series of the fleet were forecast from its newest tick, or would have been."""
-        front_us = (self.front - EPOCH) // MICROSECOND
-        newest = {name: (front_us - self.offset_us[name]) // self.interval_us for name in series}
-        return np.array([self.issued[name] == newest[name] if name in self.issued else name in self.begun for name in series], dtype=bool)
+        return np.array([name not in self.left_behind if name in self.issued else name in self.begun for name in series], dtype=bool)
