@@ -14,7 +14,7 @@ import polars as pl
 
 from pipeline.forecast.revisions import Changes
 from pipeline.prepare.grid import label_expr, tick_expr
-from pipeline.schemas import Observations
+from pipeline.schemas import UTC_US, Observations
 from pipeline.store.lake import Lake, read
 from pipeline.store.observations import ROW, observations_between, read_observations
 
@@ -71,13 +71,13 @@ class Pass:
     knowledge: Knowledge
 
 
-def passes(changes: Changes | None, fleet: pl.DataFrame, frontier: int) -> Iterator[Pass]:
+def passes(changes: Changes | None, fleet: pl.DataFrame, frontier: datetime) -> Iterator[Pass]:
     """Yield the passes in which an advance takes in what is new; one, unless a revision came between two of its origins.
 
     Args:
         changes: since the state was made; None where they are not known.
         fleet: series of the catalog.
-        frontier: newest tick that any series was forecast from.
+        frontier: newest label that any series was forecast from.
     """
     if changes is None:
         yield Pass(None, EVERYTHING)
@@ -92,14 +92,14 @@ def passes(changes: Changes | None, fleet: pl.DataFrame, frontier: int) -> Itera
     yield Pass(Changes(measured, announced), EVERYTHING)
 
 
-def _cuts(measured: pl.DataFrame, fleet: pl.DataFrame, frontier: int) -> list[datetime]:
-    """Return, in order, the last instant before each revision at which the fleet's newest tick moved on, so that origins were forecast."""
-    told = measured.filter(pl.col("n_obs") > 0).join(fleet, on="series_id")
+def _cuts(measured: pl.DataFrame, fleet: pl.DataFrame, frontier: datetime) -> list[datetime]:
+    """Return, in order, the last instant before each revision at which the fleet's newest label moved on, so that origins were forecast."""
+    told = measured.filter(pl.col("n_obs") > 0).join(fleet, on="series_id", how="semi")
     revised = told.filter(pl.col("revision") > 1).select("available_at").unique().sort("available_at")
     if revised.is_empty():
         return []
-    newest = told.group_by("available_at").agg(tick_expr().max().alias("tick")).sort("available_at")
-    before = pl.max_horizontal(pl.lit(frontier), pl.col("tick").cum_max().shift(1))
-    moved_on = newest.filter(pl.col("tick") > before).select("available_at", cut="available_at")
+    newest = told.group_by("available_at").agg(pl.col("ts").max()).sort("available_at")
+    before = pl.max_horizontal(pl.lit(frontier, UTC_US), pl.col("ts").cum_max().shift(1))
+    moved_on = newest.filter(pl.col("ts") > before).select("available_at", cut="available_at")
     last = revised.join_asof(moved_on, on="available_at", strategy="backward", allow_exact_matches=False)
     return last["cut"].drop_nulls().unique().sort().to_list()

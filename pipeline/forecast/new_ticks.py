@@ -102,14 +102,14 @@ class Written:
 class Advance:
     """One advance of the series of one panel: which rows each of them reads, and where its forecasts go."""
 
-    def __init__(self, model: LoadedModel, panel: Panel, state: StreamState, frontier: int, origins: Origins, issue: Issue) -> None:
+    def __init__(self, model: LoadedModel, panel: Panel, state: StreamState, frontier_us: int, origins: Origins, issue: Issue) -> None:
         """Prepare an advance.
 
         Args:
             model: that forecasts.
             panel: new ticks.
             state: of the fleet.
-            frontier: the tick after the fleet's newest.
+            frontier_us: the fleet's newest label, microseconds since the epoch.
             origins: that are due.
             issue: what all rows share.
         """
@@ -119,7 +119,8 @@ class Advance:
         self.slots_B = np.array([slots[series] for series in panel.series_ids], dtype=np.int64)
         since_B = state.carried.since_B.numpy()[self.slots_B]
         keeps_up_B = origins.keeps_up(panel.series_ids)
-        self.target_B, self.is_silent_B = targets(panel, since_B, self.config.history_length, frontier, keeps_up_B)
+        frontier_B = (frontier_us - panel.offset_us_B) // panel.interval_us + 1
+        self.target_B, self.is_silent_B = targets(panel, since_B, self.config.history_length, frontier_B, keeps_up_B)
         self.panel = _extended(panel, int(self.target_B.max()))
 
     def read_covariates(self, lake: Lake, catalog: Catalog, allowed_lateness: timedelta) -> None:
@@ -161,7 +162,7 @@ class Advance:
         self.state.put(self.slots_B[columns_B], replace(before, tick_B=before.tick_B + target))
 
 
-def targets(panel: Panel, since_B: Ints, patience: int, frontier: int, keeps_up_B: NDArray[np.bool_]) -> tuple[Ints, NDArray[np.bool_]]:
+def targets(panel: Panel, since_B: Ints, patience: int, frontier_B: Ints, keeps_up_B: NDArray[np.bool_]) -> tuple[Ints, NDArray[np.bool_]]:
     """Return how many ticks each series reads, and which have stopped.
 
     A series goes on to the fleet's frontier through unobserved ticks, unless it has been silent for longer than `patience` ticks: then
@@ -172,10 +173,10 @@ def targets(panel: Panel, since_B: Ints, patience: int, frontier: int, keeps_up_
         panel: new ticks; the last row of a series is observed, if it has any.
         since_B: ticks since the last observation, before the panel.
         patience: ticks.
-        frontier: the tick after the fleet's newest.
+        frontier_B: the tick after the last that is complete at the fleet's newest label.
         keeps_up_B: series that were forecast from the fleet's newest tick the last time.
     """
-    lag_B = frontier - (panel.first_tick_B + panel.length_B)
+    lag_B = np.maximum(frontier_B - (panel.first_tick_B + panel.length_B), 0)
     left_B = patience - np.where(panel.length_B > 0, 0, since_B)
     is_silent_B = lag_B > left_B
     reads_on_B = np.where(is_silent_B, np.where(keeps_up_B, np.maximum(left_B, 0), 0), lag_B)

@@ -150,7 +150,7 @@ class RollingForecasts:
         written = Written(self._lake, None if self.leadership is None else self.leadership.fence)
         issue, replayed, ticks = Issue(self.model.identity, versions.observations, clock.now()), set(redescribed), 0
         everyone = self._catalog.series()  # the retired too: the state of one that comes back must not have missed a correction
-        for part in passes(changes, fleet, max(due.issued.values(), default=0)):
+        for part in passes(changes, fleet, due.front):
             changed = first_changes(part.changes, self.state, everyone, config) | dict.fromkeys(redescribed, WHOLLY)
             self._revise(changed, fleet, everyone, part.knowledge)
             ticks += self._read(new_panels(self._lake, self.state, fleet, part.knowledge), due, issue, written)
@@ -240,11 +240,11 @@ class RollingForecasts:
 
     def _read(self, panels: list[Panel], due: Origins, issue: Issue, written: Written) -> int:
         """Advance through the panels; return how many ticks were read."""
-        frontier = max((int((panel.first_tick_B + panel.length_B).max()) for panel in panels), default=0)
+        frontier_us = max((int(panel.labels_us(panel.length_B - 1).max()) for panel in panels), default=0)
         ticks = 0
         for panel in panels:
             self._begin_anew(panel)
-            part = Advance(self.model, panel, self.state, frontier, due, issue)
+            part = Advance(self.model, panel, self.state, frontier_us, due, issue)
             part.read_covariates(self._lake, self._catalog, self._settings.ingest.allowed_lateness)
             part.run(written)
             ticks += int(part.target_B.sum())

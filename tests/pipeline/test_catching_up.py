@@ -278,3 +278,47 @@ def test_a_pause_of_the_whole_fleet_is_forecast_when_it_ends(followed: tuple[Tes
     tick_by_tick(live, model, arrivals, at(65) + CLOSES)
     at_once(away, model, arrivals, at(65) + CLOSES)
     assert_same_forecasts(issued(away), issued(live))
+
+
+def test_a_series_whose_ticks_close_between_those_of_others_is_forecast_when_its_own_close(tmp_path: Path) -> None:
+    """Stamps at half past beside full hours, and a correction between. Shown to fail by ticks that are compared across grids."""
+    readings = hourly_readings(FOLLOWED + 1, SERIES[:2])
+    behind = pl.when(series_id=SERIES[1]).then(HOUR / 2).otherwise(timedelta())
+    followed = TestLake.at(tmp_path / "followed", now=at(FOLLOWED + 0.5) + CLOSES)
+    followed.register(random_weights())
+    followed.ingest(readings.with_columns(pl.col("ts", "received_at") + behind))
+    forecast(followed.settings, followed.clock)
+    model = champion(followed.settings)
+    arrivals: list[Arrival] = [
+        (SERIES[slot], at(hour + slot / 2), 20.0 + hour, at(hour + slot / 2)) for hour in range(61, 67) for slot in (0, 1)
+    ]
+    arrivals += [(SERIES[0], at(62), -50.0, at(63.25)), (SERIES[1], at(61.5), 90.0, at(64.75))]
+    live, away = copied(followed, tmp_path / "live"), copied(followed, tmp_path / "away")
+    rolling = RollingForecasts.open(live.settings, model)
+    for instant in sorted({arrival[3] for arrival in arrivals}):
+        advanced(live, rolling, [arrival for arrival in arrivals if arrival[3] == instant], instant + CLOSES)
+    at_once(away, model, arrivals, at(66.5) + CLOSES)
+    made = Lake(live.settings.lake).scan(Forecasts).filter(pl.col("origin") > at(FOLLOWED + 0.5)).collect()
+    assert made.height == 2 * 6
+    assert (made["created_at"] - made["origin"]).unique().to_list() == [CLOSES]
+    assert_same_forecasts(issued(away), issued(live))
+
+
+@pytest.mark.parametrize("away", ["silent", "retired"])
+def test_what_a_series_brings_of_the_time_when_it_was_not_forecast_is_not_forecast_from(
+    followed: tuple[TestLake, LoadedModel], tmp_path: Path, away: str
+) -> None:
+    """Silent for longer than it is read on for, or retired. Shown to fail by origins of that time that knew all that came after them."""
+    lake, model = followed
+    live = copied(lake, tmp_path)
+    back = FOLLOWED + 9 + model.model.config.history_length
+    catalog = Catalog(live.settings.state_dir)
+    catalog.retire([SERIES[1]] if away == "retired" else [], live.clock.now())
+    there = [reading(slot, hour) for hour in range(61, back) for slot in (0, 1) if slot == 0 or away == "retired"]
+    buffered = [reading(1, hour, delay_min=60 * (back - hour)) for hour in range(61, back) if away == "silent"]
+    state = tick_by_tick(live, model, there, at(back - 1) + CLOSES)
+    catalog.unretire([SERIES[1]])
+    came = [reading(0, back), reading(1, back), *buffered]
+    advanced(live, RollingForecasts(live.settings, model, state), came, at(back) + CLOSES)
+    made = Lake(live.settings.lake).scan(Forecasts).filter(pl.col("created_at") > at(back)).collect()
+    assert made["origin"].unique().sort().to_list() == [at(back - 1), at(back)][away == "retired" :]  # the buffer came just before
