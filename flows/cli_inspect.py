@@ -86,7 +86,8 @@ def quarantine(
     if as_json:
         write_json(report.to_dict())
     elif not report.total:
-        note("Nothing that matches lies in quarantine.")
+        codes = f" Codes that do: {', '.join(report.codes)}." if report.codes else ""
+        note(f"Nothing that matches lies in quarantine.{codes}")
     else:
         _print_table(report.counts.rows(named=True))
         if len(report.newest):
