@@ -62,7 +62,8 @@ def retire(
     if as_json:
         write_json({"series": chosen, "retired": not undo})
     else:
-        stdout().print(f"{len(chosen):,} series {'are forecast again' if undo else 'are retired'}.", highlight=False)
+        done = "forecast again" if undo else "retired"
+        stdout().print(f"{len(chosen):,} series {'is' if len(chosen) == 1 else 'are'} {done}.", highlight=False)
 
 
 def quarantine(
