@@ -3,7 +3,7 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.tasks import publish, settings_of_run
+from flows.tasks import close, publish, settings_of_run
 from pipeline.clock import SystemClock
 from pipeline.evaluate.backtest import BacktestReport, BacktestRequest
 from pipeline.evaluate.backtest import backtest as score_past_origins
@@ -26,7 +26,9 @@ def backtest(request: BacktestRequest = TEST_PERIOD, settings: Settings | None =
         request: the origins, and whether statistical baselines are fitted too.
         settings: by default those of the process the run is in.
     """
-    report = score(settings_of_run(settings), request)
+    settings = settings_of_run(settings)
+    close(settings)
+    report = score(settings, request)
     publish("backtest", report.to_markdown(), report_rows(report))
     return report
 

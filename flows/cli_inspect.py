@@ -62,7 +62,8 @@ def retire(
     if as_json:
         write_json({"series": chosen, "retired": not undo})
     else:
-        stdout().print(f"{len(chosen):,} series {'are forecast again' if undo else 'are retired'}.", highlight=False)
+        done = "forecast again" if undo else "retired"
+        stdout().print(f"{len(chosen):,} series {'is' if len(chosen) == 1 else 'are'} {done}.", highlight=False)
 
 
 def quarantine(
@@ -86,7 +87,8 @@ def quarantine(
     if as_json:
         write_json(report.to_dict())
     elif not report.total:
-        note("Nothing that matches lies in quarantine.")
+        codes = f" Codes that do: {', '.join(report.codes)}." if report.codes else ""
+        note(f"Nothing that matches lies in quarantine.{codes}")
     else:
         _print_table(report.counts.rows(named=True))
         if len(report.newest):

@@ -45,10 +45,10 @@ def _print(report: "ReplayReport") -> None:
     from pipeline.query.printable import printable
 
     out = stdout()
-    stored = "would be stored" if report.is_dry_run else "are stored"
+    stored = "that would be stored" if report.is_dry_run else "stored"
     out.print(
-        f"{report.payloads:,} payloads: {report.accepted:,} readings {stored}, {report.duplicate:,} were there already, "
-        f"{report.refused:,} payloads still hold none.",
+        f"Payloads read again: {report.payloads:,}. Readings {stored}: {report.accepted:,}; there already: {report.duplicate:,}. "
+        f"Payloads that still hold none: {report.refused:,}.",
         highlight=False,
     )
     if report.reasons:

@@ -1,6 +1,6 @@
 """Closing ticks: what was acknowledged in time is brought to the readings first, so that a tick closes on all of it.
 
-Called by the flow `forecast`, by `flows.direct` and by the follower.
+Called by every stage that reads observations, so that a lake which only listeners fill needs no `tidecast ingest`, and by the follower.
 """
 
 import logging
@@ -34,7 +34,15 @@ def take_in(settings: "Settings", clock: Clock) -> datetime:
 
 
 def close_ticks(settings: "Settings", clock: Clock) -> "RegulariseReport":
-    """Take in what has arrived, then write the observations of the ticks that had closed by then."""
-    from pipeline.prepare.regularise import regularise
+    """Take in what has arrived, then write the observations of the ticks that had closed by then.
 
-    return regularise(settings, ReplayClock(take_in(settings, clock)))
+    Raises:
+        StoreError: when there is no lake, or it cannot be read or written.
+    """
+    from pipeline.prepare.regularise import regularise
+    from pipeline.schemas import Observations
+    from pipeline.store.lake import Lake
+
+    until = take_in(settings, clock)  # makes the tables of a lake whose listener has not drained yet
+    Lake(settings.lake).open(Observations)  # else a mistyped --lake would get a state folder
+    return regularise(settings, ReplayClock(until))

@@ -56,6 +56,7 @@ def train(request: "TrainRequest", settings: "Settings") -> "TrainReport":
     """Train a model on the lake's observations."""
     from pipeline.train.train import train as train_model
 
+    close_ticks(settings, SystemClock())
     return train_model(settings, request, SystemClock(), report_epoch)
 
 
@@ -73,6 +74,7 @@ def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestRepor
     """Backtest the champion."""
     from pipeline.evaluate.backtest import backtest as score_past_origins
 
+    close_ticks(settings, SystemClock())
     return score_past_origins(settings, request, SystemClock())
 
 
@@ -93,6 +95,7 @@ def tune(request: "TuneRequest", settings: "Settings") -> "TuneReport":
     """Search for good settings."""
     from pipeline.study.tune import tune as search_settings
 
+    close_ticks(settings, SystemClock())
     return search_settings(settings, request, SystemClock(), report_step)
 
 
@@ -100,4 +103,5 @@ def study_depth(request: "DepthRequest", settings: "Settings") -> "DepthReport":
     """Compare depths, each tuned on its own."""
     from pipeline.study.depth import study_depth as compare_depths
 
+    close_ticks(settings, SystemClock())
     return compare_depths(settings, request, SystemClock(), report_step)

@@ -4,7 +4,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.console import report_step
-from flows.tasks import publish, settings_of_run
+from flows.tasks import close, publish, settings_of_run
 from pipeline.clock import SystemClock
 from pipeline.settings import Settings
 from pipeline.study.depth import study_depth as compare_depths
@@ -28,6 +28,8 @@ def study_depth(request: DepthRequest = DEFAULT_BUDGET, settings: Settings | Non
         request: which series, and the budget.
         settings: of every training; by default those of the process the run is in.
     """
-    report = search_and_compare(settings_of_run(settings), request)
+    settings = settings_of_run(settings)
+    close(settings)
+    report = search_and_compare(settings, request)
     publish("study-depth", report.to_markdown(), [{"cell": row.cell.name, "crps": row.crps, "void": row.is_void} for row in report.cells])
     return report

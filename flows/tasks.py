@@ -1,4 +1,4 @@
-"""What the flows share: when a task is tried again, the settings a run works with, and how a report reaches the run's page."""
+"""What the flows share: when a task is tried again, settings, the closing of ticks, and how a report reaches the run's page."""
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +10,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
+from flows.closing import close_ticks
+from pipeline.clock import SystemClock
+from pipeline.prepare.regularise import RegulariseReport
 from pipeline.settings import Settings, load_settings
 
 P = ParamSpec("P")
@@ -44,6 +47,12 @@ def retried_task(function: Callable[P, R]) -> Task[P, R]:
 def settings_of_run(settings: Settings | None) -> Settings:
     """Return the settings a run was given, else those of the process it runs in."""
     return settings if settings is not None else load_settings()
+
+
+@retried_task
+def close(settings: Settings) -> RegulariseReport:
+    """Take in what has arrived and write the observations of the ticks that have closed by now."""
+    return close_ticks(settings, SystemClock())
 
 
 Rows = Sequence[Mapping[str, object]]

@@ -4,7 +4,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.console import report_epoch
-from flows.tasks import publish, settings_of_run
+from flows.tasks import close, publish, settings_of_run
 from pipeline.clock import SystemClock
 from pipeline.settings import Settings
 from pipeline.train.train import TrainReport, TrainRequest
@@ -27,6 +27,8 @@ def train(request: TrainRequest = EVERY_SERIES, settings: Settings | None = None
         request: which series, up to when, and whether the model becomes the champion.
         settings: by default those of the process the run is in.
     """
-    report = fit_and_register(settings_of_run(settings), request)
+    settings = settings_of_run(settings)
+    close(settings)
+    report = fit_and_register(settings, request)
     publish("train", report.to_markdown(), [{"metric": name, "value": value} for name, value in report.metrics.items()])
     return report

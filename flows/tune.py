@@ -4,7 +4,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.console import report_step
-from flows.tasks import publish, settings_of_run
+from flows.tasks import close, publish, settings_of_run
 from pipeline.clock import SystemClock
 from pipeline.settings import Settings
 from pipeline.study.tune import TuneReport, TuneRequest
@@ -27,6 +27,8 @@ def tune(request: TuneRequest = TWENTY_TRIALS, settings: Settings | None = None)
         request: which series and how many trials.
         settings: those to better; by default those of the process the run is in.
     """
-    report = search(settings_of_run(settings), request)
+    settings = settings_of_run(settings)
+    close(settings)
+    report = search(settings, request)
     publish("tune", report.to_markdown(), [{"knob": name, "value": value} for name, value in report.best.items()])
     return report

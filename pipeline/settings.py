@@ -10,12 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from models.config import NetworkConfig
 from pipeline.errors import SettingsError
 from pipeline.failpoints import VARIABLE as FAILPOINT_VARIABLE
+from pipeline.refused_knobs import refused_knobs
 
 Aggregation = Literal["mean", "last", "sum", "counter"]
 PayloadFormat = Literal["json", "ndjson", "line_protocol", "senml", "cloud_events", "sparkplug"]
@@ -80,14 +81,23 @@ class KafkaSettings(Section):
     properties: dict[str, str] = {}  # of librdkafka, such as security.protocol; no passwords
 
 
-# RFC 6901: the empty text is the whole message, each level begins with a slash, ~1 is a slash and ~0 a tilde inside a name
-Pointer = Annotated[str, Field(pattern=r"^(/([^/~]|~[01])*)*$")]
+def _is_pointer(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise ValueError(f"a JSON pointer requires a slash before each level; got {text!r}. Begin with a slash: `/header/sent`")
+    if re.search(r"~(?![01])", text):
+        raise ValueError(f"a JSON pointer requires ~1 for a slash and ~0 for a tilde inside a name; got {text!r}")
+    return text
+
+
+# RFC 6901: the empty text is the whole message
+Pointer = Annotated[str, AfterValidator(_is_pointer)]
+IN_TOPIC = ("device_id", "metric")  # what a route's topic may name
 
 
 class Route(Section):
     """How the messages of some topics are read; what it leaves open is found by its usual name, as in files."""
 
-    topic: str = "#"  # with + and # as in MQTT; {device_id} and {metric} are read out of it, other names stand for any word
+    topic: str = "#"  # with + and # as in MQTT; {device_id} and {metric} are read out of it, {_any} is not
     format: PayloadFormat | None = None  # None: by content type, else by the bytes
     ts: Pointer | None = None
     device_id: Pointer | None = None
@@ -109,6 +119,12 @@ class Route(Section):
         rest = re.sub(r"\{\w+\}", "", topic).removesuffix("#")
         if not topic or len(set(names)) < len(names) or re.search(r"[{}#]|[^/]\+|\+[^/]", rest) or re.search(r"[^/]#$", topic):
             raise ValueError(f"topic requires levels such as site/+/{{device_id}}/{{metric}}, with # only at its end; got {topic!r}")
+        others = sorted(name for name in set(names) - set(IN_TOPIC) if name[0] != "_")
+        if others:  # a misspelt {device} would leave every message without a series
+            raise ValueError(
+                f"topic requires one of {', '.join(f'{{{name}}}' for name in IN_TOPIC)} in braces; got {{{others[0]}}}. "
+                f"What nobody reads is a +, or a name that begins with _: {{_{others[0]}}}"
+            )
         return topic
 
     @model_validator(mode="after")
@@ -286,7 +302,7 @@ def load_settings(path: Path | None = None, **overrides: object) -> Settings:
     try:
         return FromFile(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        knobs = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()[:5])
-        raise SettingsError(f"The settings require known knobs with valid values; got {knobs}. See docs/settings.md.") from error
+        got = refused_knobs(error, Settings)
+        raise SettingsError(f"The settings require known knobs with valid values; got {got}. See docs/settings.md.") from error
     except ValueError as error:  # a TOML file that does not parse
         raise SettingsError(f"The settings file requires valid TOML; got {error}. Correct it.") from error

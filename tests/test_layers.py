@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LEAVES = {"pipeline.errors", "pipeline.clock", "pipeline.failpoints", "pipeline.schemas", "pipeline.settings", "pipeline.stopping"}
+LEAVES = {
+    *("pipeline.errors", "pipeline.clock", "pipeline.failpoints", "pipeline.refused_knobs", "pipeline.schemas", "pipeline.settings"),
+    "pipeline.stopping",
+}
 
 # Each allowed arrow, by the longest prefix of a module's name; a part may always import itself, and every part the leaves.
 ARROWS = {
@@ -18,9 +21,10 @@ ARROWS = {
     "pipeline.errors": set(),
     "pipeline.clock": {"pipeline.errors"},
     "pipeline.failpoints": {"pipeline.errors"},
+    "pipeline.refused_knobs": set(),
     "pipeline.schemas": set(),
     "pipeline.stopping": set(),
-    "pipeline.settings": {"pipeline.errors", "pipeline.failpoints", "models.config"},
+    "pipeline.settings": {"pipeline.errors", "pipeline.failpoints", "pipeline.refused_knobs", "models.config"},
     "pipeline.store": LEAVES,
     "pipeline.ingest": LEAVES | {"pipeline.store"},
     "pipeline.payloads": LEAVES | {"pipeline.ingest", "pipeline.store.identity"},

@@ -99,7 +99,9 @@ def _local(settings: Settings) -> Lake:
             "use its own versioning and checks."
         )
     if not any(Path(settings.lake, schema.name).is_dir() for schema in TABLES):
-        raise StoreError(f"tidecast doctor requires a lake; got {settings.lake!r}, which has none. Run `tidecast ingest` first.")
+        raise StoreError(
+            f"tidecast doctor requires a lake; got {settings.lake!r}, which has none. Run `tidecast ingest` or `tidecast listen` first."
+        )
     lake = Lake(settings.lake)
     _refuse_later_formats(lake, settings.state_dir)
     return lake

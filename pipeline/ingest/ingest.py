@@ -202,8 +202,8 @@ class _Run:
     def notes(self) -> list[str]:
         """Return a sentence for each file whose readings were taken to arrive now for want of a better instant."""
         return [
-            f"{name}: {count} readings lie behind what was stored for their series and count as received now; "
-            "name the column of their arrival times with --received-at if that is known."
+            f"{name}: readings that lie behind what was stored for their series count as received now: {count:,}. "
+            "Name the column of their arrival times with --received-at if that is known."
             for name, count in self.behind.items()
             if count
         ]

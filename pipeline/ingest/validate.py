@@ -91,12 +91,14 @@ class Check:
         fails: true where a row must be rejected.
         requires: first half of the error text.
         got: the offending value.
+        advice: what to do, as a sentence; follows the offending value.
     """
 
     code: str
     fails: pl.Expr
     requires: str
     got: pl.Expr
+    advice: str = ""
 
 
 def validate(batch: RawBatch, mapping: ColumnMapping, rules: Rules) -> Verdict:
@@ -126,7 +128,7 @@ def split(frame: pl.DataFrame, checks: Sequence[Check]) -> tuple[pl.DataFrame, p
     judged = frame.with_columns(code.alias("error_code"))
     text = pl.coalesce(
         pl.when(pl.col("error_code") == check.code).then(
-            pl.concat_str(pl.lit(f"{check.requires}; got "), _shown(check.got), pl.lit(".")),
+            pl.concat_str(pl.lit(f"{check.requires}; got "), _shown(check.got), pl.lit(f". {check.advice}".rstrip())),
         )
         for check in checks
     )
@@ -192,8 +194,6 @@ def _identify(batch: RawBatch, mapping: ColumnMapping, rules: Rules) -> pl.DataF
 
 def _row_checks(rules: Rules, *, is_wide: bool) -> list[Check]:
     earliest = datetime(rules.earliest_year, 1, 1, tzinfo=UTC)
-    now = pl.lit(rules.now, UTC_US)
-    reference = now if "future_timestamp" in rules.accept else pl.min_horizontal("received_at", now)  # a gateway's clock may be ahead, too
     stamp, received_error = pl.col("ts_text"), pl.col("received_error")
     max_age = None if "stale_timestamp" in rules.accept else rules.max_age
     is_stale = pl.lit(value=False) if max_age is None else pl.col("ts") < pl.col("received_at") - max_age
@@ -201,8 +201,14 @@ def _row_checks(rules: Rules, *, is_wide: bool) -> list[Check]:
     return [
         *(Check(code, pl.col("stamp_error") == code, requires, stamp) for code, requires in STAMP_REQUIRES.items()),
         Check("implausible_timestamp", pl.col("ts") < earliest, f"A timestamp requires the year {rules.earliest_year} or later", stamp),
-        Check("future_timestamp", pl.col("ts") > reference + rules.max_future, "A timestamp requires an instant that has been", stamp),
-        Check("stale_timestamp", is_stale, f"A timestamp requires an instant at most {max_age} before its arrival", stamp),
+        _future_check(rules, stamp),
+        Check(
+            "stale_timestamp",
+            is_stale,
+            f"A timestamp requires an instant at most {_said(rules.max_age)} (ingest.max_age) before its arrival",
+            stamp,
+            "Check the device's clock; docs/event_time.md says how a backfill is let in.",
+        ),
         Check("missing_series", is_nameless, "A reading requires a series: a device and a metric", pl.lit("none of them, or only one")),
         _name_check("device_id"),
         _name_check("metric"),  # in a wide file null here, and judged with its cell
@@ -226,6 +232,33 @@ def _row_checks(rules: Rules, *, is_wide: bool) -> list[Check]:
             pl.col("raw_quality"),
         ),
     ]
+
+
+def _future_check(rules: Rules, stamp: pl.Expr) -> Check:
+    now = pl.lit(rules.now, UTC_US)
+    reference = now if "future_timestamp" in rules.accept else pl.min_horizontal("received_at", now)  # a gateway's clock may be ahead, too
+    return Check(
+        "future_timestamp",
+        pl.col("ts") > reference + rules.max_future,
+        f"A timestamp requires an instant that is not in the future, but for at most {_said(rules.max_future)} (ingest.max_future)",
+        stamp,
+        "Check the clock of the device, and ours.",
+    )
+
+
+def _said(length: timedelta | None) -> str:
+    """Return a length of time in words, in its greatest unit that leaves none over.
+
+    >>> _said(timedelta(days=30)), _said(timedelta(minutes=90)), _said(timedelta(seconds=1))
+    ('30 days', '90 minutes', '1 second')
+    """
+    if length is None:
+        return "any length"
+    units = {"day": timedelta(days=1), "hour": timedelta(hours=1), "minute": timedelta(minutes=1), "second": timedelta(seconds=1)}
+    for name, unit in units.items():
+        if length and not length % unit:
+            return f"{length // unit} {name}{'s' if length != unit else ''}"
+    return f"{length.total_seconds():g} seconds"
 
 
 def _name_check(name: str) -> Check:

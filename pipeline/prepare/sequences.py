@@ -200,7 +200,10 @@ def _one_interval(grids: pl.DataFrame) -> int:
     if len(intervals) == 1:
         return int(intervals[0])
     if len(intervals) == 0:
-        raise DataError("A panel requires at least one series with observations; got none. Ingest readings first.")
+        raise DataError(
+            "A panel requires at least one series with observations; got none. "
+            "Bring readings in with `tidecast ingest` or `tidecast listen`: a tick is observed when it has closed."
+        )
     spacings = ", ".join(str(us * MICROSECOND) for us in intervals.to_list()[:5])
     raise DataError(
         f"One model requires series of one sample interval; got {spacings}. "

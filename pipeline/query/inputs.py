@@ -77,6 +77,6 @@ def _allowed_lateness(store: Lake) -> timedelta:
     if progress is None:
         raise DataError(
             f"Observations as known to an origin require a table that says how long its ticks stay open; got {store.uri!r}, which was "
-            "never regularised. Give known_at, or run `tidecast ingest`."
+            "never regularised. Give known_at, or run `tidecast ingest` or `tidecast forecast`."
         )
     return progress.allowed_lateness

@@ -22,16 +22,18 @@ class QuarantineReport:
     Attributes:
         total: payloads.
         counts: error_code, connector and payloads, the most first.
+        codes: every error code that lies in quarantine, whatever was asked for, in order.
         newest: received_at, connector, position, error_code, error_text, num_bytes and payload (as `shown`), the newest first.
     """
 
     total: int
     counts: pl.DataFrame
+    codes: list[str]
     newest: pl.DataFrame
 
     def to_dict(self) -> dict[str, object]:
         """Return a JSON-ready form."""
-        return {"total": self.total, "counts": self.counts.to_dicts(), "newest": self.newest.to_dicts()}
+        return {"total": self.total, "codes": self.codes, "counts": self.counts.to_dicts(), "newest": self.newest.to_dicts()}
 
 
 def read_quarantine(lake: Lake, *, connector: str | None = None, code: str | None = None, limit: int = 20) -> QuarantineReport:
@@ -47,6 +49,7 @@ def read_quarantine(lake: Lake, *, connector: str | None = None, code: str | Non
         StoreError: when there is no such table, or it cannot be read.
     """
     rows = lake.scan(Quarantine)
+    codes = read(rows.select(pl.col("error_code").unique().sort()))["error_code"].to_list()
     if connector is not None:
         rows = rows.filter(matches("connector", [connector]))
     if code is not None:
@@ -57,6 +60,7 @@ def read_quarantine(lake: Lake, *, connector: str | None = None, code: str | Non
     return QuarantineReport(
         int(counts["payloads"].sum()),
         counts.sort("payloads", "error_code", "connector", descending=[True, False, False]),
+        codes,
         newest.select(
             *("received_at", "connector", "position", "error_code", "error_text"),
             pl.col("payload").bin.size().alias("num_bytes"),

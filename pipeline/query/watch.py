@@ -146,7 +146,7 @@ class Watch:
         if not (self.catalog.state_dir / FILE_NAME).exists():  # opening it would make an empty one
             raise DataError(
                 f"Watching requires the registry of the lake's series; got {self.catalog.state_dir}, which has none. "
-                "Run `tidecast ingest`, or point TIDECAST_STATE at the state folder of this lake."
+                "Run `tidecast ingest` or `tidecast listen`, or point TIDECAST_STATE at the state folder of this lake."
             )
         registered = self.catalog.series()
         ids = registered["series_id"].to_list()

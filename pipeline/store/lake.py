@@ -102,7 +102,7 @@ class Lake:
                 ) from error
             raise StoreError(
                 f"A lake requires the table {schema.name}; got {self.uri!r}, which has none. "
-                "Run `tidecast ingest` first, or point TIDECAST_LAKE at a lake."
+                "Run `tidecast ingest` or `tidecast listen` first, or point TIDECAST_LAKE at a lake."
             ) from error
         except DeltaError as error:
             wanted = "its newest version" if version is None else f"version {version}"

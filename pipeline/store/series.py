@@ -71,5 +71,8 @@ def retire_series(settings: Settings, clock: Clock, patterns: Sequence[str], *, 
 
 def _catalog(settings: Settings) -> Catalog:
     if not (settings.state_dir / FILE_NAME).is_file():
-        raise DataError(f"A list of series requires a catalog; got {settings.state_dir}, which has none. Run `tidecast ingest` first.")
+        raise DataError(
+            f"A list of series requires a catalog; got {settings.state_dir}, which has none. "
+            "Run `tidecast ingest` or `tidecast listen` first."
+        )
     return Catalog(settings.state_dir)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from flows.cli import app
 from tests.brokers import Mosquitto, inbox_of, payloads_of, running
 from tests.waiting import until
 
-LISTEN = [sys.executable, "-c", "from flows.cli import main; main()", "listen", "mqtt", "--client-id", "listener", "--json"]
+TIDECAST = [sys.executable, "-c", "from flows.cli import main; main()"]
+LISTEN = [*TIDECAST, "listen", "mqtt", "--client-id", "listener", "--json"]
 NUMBERS = [b"%d" % number for number in range(60)]
 
 
@@ -88,3 +90,22 @@ def test_a_listener_that_is_asked_to_end_stores_acknowledges_and_drains_what_cam
 def test_a_listener_without_a_client_id_says_what_it_is_for(tmp_path):
     done = CliRunner().invoke(app, ["listen", "mqtt", "--lake", str(tmp_path / "lake")])
     assert "requires a client id, under which the broker keeps messages" in str(done.exception)
+
+
+def test_a_lake_that_only_a_listener_filled_is_trained_on_and_followed(broker, tmp_path):
+    """Shown to fail by training on the observations as they are: there are none."""
+    now, lake = datetime.now(UTC), ["--lake", str(tmp_path / "lake")]
+    hours = [{"ts": (now - timedelta(hours=age)).isoformat(), "device_id": "pump-1", "flow": age % 24} for age in range(500, -1, -1)]
+    with listener(broker, tmp_path) as process:
+        broker.publish("site", *(json.dumps(hours[start : start + 100]).encode() for start in range(0, len(hours), 100)))
+        until(lambda: len(inbox_of(broker.settings(tmp_path / "lake"))) == 6)
+        process.kill()  # the lake may have none of it yet
+        process.wait()
+    small = ["--horizon", "2", "--max-seconds", "2", "--num-layers", "1", "--hidden-size", "4"]
+    trained = CliRunner().invoke(app, ["train", "--no-orchestrator", *small, *lake], catch_exceptions=False)
+    assert trained.exit_code == 0, trained.output
+    with subprocess.Popen([*TIDECAST, "forecast", "--follow", "--json", *lake], stdout=subprocess.PIPE) as follower:
+        tick = json.loads(follower.stdout.readline())
+        follower.terminate()
+    assert tick["forecast"]["rows_written"] == 1
+    assert follower.returncode == 0

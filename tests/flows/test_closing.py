@@ -9,9 +9,11 @@ import pytest
 
 from flows.closing import close_ticks, take_in
 from pipeline.clock import ReplayClock
+from pipeline.errors import StoreError
 from pipeline.listen.inbox import Inbox
 from pipeline.payloads.message import Message
 from pipeline.prepare.regularise import regularise
+from pipeline.settings import Settings
 from pipeline.store.lake import Lake
 from pipeline.store.observations import read_observations
 from tests.lakes import HOUR, START, TestLake, hourly_readings
@@ -58,3 +60,9 @@ def test_without_an_inbox_none_is_made(tmp_path: Path) -> None:
     lake = TestLake.at(tmp_path)
     assert take_in(lake.settings, ReplayClock(CLOSES)) == CLOSES
     assert not (lake.settings.state_dir / "inbox.db").exists()
+
+
+def test_a_mistyped_lake_gets_no_state_folder(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="requires the table observations"):
+        close_ticks(Settings(lake=str(tmp_path / "typo")), ReplayClock(CLOSES))
+    assert list(tmp_path.iterdir()) == []

@@ -242,7 +242,9 @@ def test_history_arrives_when_it_was_measured_and_what_is_behind_arrives_now(sit
 def test_readings_taken_to_arrive_now_are_told(site):
     site.ingest(site.write("s.csv", *hourly(1, 2, 3)))
     site.clock.advance(HOUR)
-    told = "s.csv: 1 readings lie behind what was stored for their series and count as received now; name the column of their arrival times"
+    told = (
+        "s.csv: readings that lie behind what was stored for their series count as received now: 1. Name the column of their arrival times"
+    )
     assert site.ingest(site.write("s.csv", *hourly(1, 9, 3, 4))).notes == (f"{told} with --received-at if that is known.",)
     assert site.ingest(site.write("s.csv", *hourly(1, 9, 3, 4))).notes == ()
 

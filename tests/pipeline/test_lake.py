@@ -51,7 +51,7 @@ def test_creating_again_changes_nothing(lake: Lake) -> None:
 
 
 def test_missing_table_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"requires the table forecasts; got .* Run `tidecast ingest` first"):
+    with pytest.raises(StoreError, match=r"requires the table forecasts; got .* Run `tidecast ingest` or `tidecast listen` first"):
         Lake(str(tmp_path)).open(Forecasts)
     assert not Lake(str(tmp_path)).exists()
     assert list(tmp_path.iterdir()) == []

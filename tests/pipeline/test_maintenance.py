@@ -134,5 +134,5 @@ def test_rewritten_table_is_compacted_too(lake: Lake) -> None:
 
 
 def test_lake_without_tables_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="Run `tidecast ingest` first"):
+    with pytest.raises(StoreError, match="Run `tidecast ingest` or `tidecast listen` first"):
         compact(Lake(str(tmp_path)))

@@ -52,6 +52,10 @@ def test_only_what_was_asked_for_is_counted(lake):
     assert read_quarantine(lake, code="missing").total == 0
 
 
+def test_the_codes_that_there_are_are_told_whatever_is_asked_for(lake):
+    assert read_quarantine(lake, code="missing").codes == ["missing_value", "unparseable_message"]
+
+
 @given(st.binary(max_size=2_000))
 def test_nothing_that_a_terminal_obeys_is_shown(payload):
     """Shown to fail by decoding alone."""

@@ -221,7 +221,7 @@ def test_rows_of_files_are_named_and_left(site, tmp_path) -> None:
 def test_the_verb_says_what_became_of_the_payloads(site, tmp_path) -> None:
     site.receive(reading(1.0, days_ago=60), reading("[red]"))
     shown = CliRunner().invoke(app, ["replay-quarantine", "--lake", site.settings.lake, "--dry-run", "--accept", "stale_timestamp"])
-    assert "2 payloads: 1 readings would be stored, 0 were there already, 1 payloads still hold none." in shown.stdout
+    assert "Payloads read again: 2. Readings that would be stored: 1; there already: 0. Payloads that still hold none: 1." in shown.stdout
     told = CliRunner().invoke(app, ["replay-quarantine", "--lake", site.settings.lake, "--json", "--accept", "stale_timestamp"])
     assert json.loads(told.stdout)["reasons"] == {"not_a_number": 1}
     assert len(site.table()) == 1

@@ -44,3 +44,26 @@ def test_a_lake_is_a_place(lake: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
         load_settings()
     with pytest.raises(SettingsError, match="lake requires a folder, a file:// or an s3:// URI"):
         load_settings(lake=lake)
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (
+            '[[listen.routes]]\ntopic = "lab/{device}/{metric}"',
+            r"one of {device_id}, {metric} in braces; got {device}\. ",
+        ),
+        ('[[listen.routes]]\nts = "header/sent"', r"got 'header/sent'\. Begin with a slash: `/header/sent`"),
+        ('[[listen.routes]]\nts = "/a~b"', "~1 for a slash and ~0 for a tilde inside a name; got '/a~b'"),
+        ('[[listen.routes]]\ndevice = "/id"', r"listen.routes.0.device: no such knob\. Did you mean device_id\?"),
+        ("[metrics.unit]\nunits = 'kW'", r"metrics.unit.units: no such knob\. Did you mean unit\?"),
+        ("[train.network]\nlayers = 2", r"train.network.layers: no such knob\. Did you mean num_layers\?"),
+        ("[prepare]\nxyz = 2", "prepare.xyz: no such knob; there are sample_interval"),
+        ("[listening]\nxyz = 2", r"listening: no such knob\. Did you mean listen\?"),
+        ("[ingest]\nbatch_rows = 0", "ingest.batch_rows: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_refusal_says_what_to_write_instead(table: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "tidecast.toml").write_text(table)
+    with pytest.raises(SettingsError, match=sentence):
+        load_settings(tmp_path / "tidecast.toml")

@@ -184,3 +184,10 @@ def test_no_wide_cell_is_lost_or_counted_twice(cells):
     found = judge(batch(*[{"ts": GOOD["ts"], "a": a, "b": b} for a, b in cells]), WIDE)
     assert len(found.accepted) + len(found.rejected) + found.num_empty == 2 * len(cells)
     assert found.rejected["position"].n_unique() == len(found.rejected)
+
+
+def test_a_clock_that_is_wrong_is_told_so_in_words():
+    ahead, behind = {**GOOD, "ts": "2026-06-01T00:06:00Z"}, {**GOOD, "ts": "2026-04-20T00:00:00Z", "received": "2026-05-21T00:00:00Z"}
+    told = judge(batch(ahead, behind), LONG).rejected["error_text"].to_list()
+    assert "for at most 5 minutes (ingest.max_future); got 2026-06-01T00:06:00Z. Check the clock of the device" in told[0]
+    assert "at most 30 days (ingest.max_age) before its arrival; got 2026-04-20T00:00:00Z. Check the device's clock" in told[1]
