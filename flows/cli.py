@@ -1,5 +1,7 @@
 """The command `tidecast`: the verbs are the stages of the river, and this module is the list of them.
 
+Installed, it is `tidecast`; from a copy of the source that is not, `python -m flows.cli` is the same.
+
 Each verb lives in a `flows.cli_*` module and imports what it needs when it is called: `tidecast --help` loads typer and nothing heavy.
 """
 
@@ -112,3 +114,7 @@ def main() -> None:
 
             fail("tidecast was stopped by SIGTERM; what was stored before stays. Run the command again to go on.")
         raise
+
+
+if __name__ == "__main__":
+    main()
