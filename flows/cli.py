@@ -5,6 +5,8 @@ Installed, it is `tidecast`; from a copy of the source that is not, `python -m f
 Each verb lives in a `flows.cli_*` module and imports what it needs when it is called: `tidecast --help` loads typer and nothing heavy.
 """
 
+import atexit
+import gc
 import signal
 import sys
 from types import FrameType
@@ -98,6 +100,7 @@ def main() -> None:
     """
     from pipeline.errors import TidecastError
 
+    atexit.register(gc.freeze)  # else the end looks for garbage in all that torch and Prefect loaded: 5 s, a minute on a busy machine
     signal.signal(signal.SIGTERM, _terminate)  # Lightning and Prefect call it after their own; `ui` and `serve` set theirs later
     try:
         app()
