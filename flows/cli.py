@@ -1,8 +1,12 @@
 """The command `tidecast`: the verbs are the stages of the river, and this module is the list of them.
 
+Installed, it is `tidecast`; from a copy of the source that is not, `python -m flows.cli` is the same.
+
 Each verb lives in a `flows.cli_*` module and imports what it needs when it is called: `tidecast --help` loads typer and nothing heavy.
 """
 
+import atexit
+import gc
 import signal
 import sys
 from types import FrameType
@@ -96,6 +100,7 @@ def main() -> None:
     """
     from pipeline.errors import TidecastError
 
+    atexit.register(gc.freeze)  # else the end looks for garbage in all that torch and Prefect loaded: 5 s, a minute on a busy machine
     signal.signal(signal.SIGTERM, _terminate)  # Lightning and Prefect call it after their own; `ui` and `serve` set theirs later
     try:
         app()
@@ -112,3 +117,7 @@ def main() -> None:
 
             fail("tidecast was stopped by SIGTERM; what was stored before stays. Run the command again to go on.")
         raise
+
+
+if __name__ == "__main__":
+    main()

@@ -16,8 +16,8 @@ def simulate(  # noqa: PLR0913 (a verb's options are its signature)
     *,
     devices: Annotated[int, typer.Option(min=1, help="Devices of the fleet; each measures four metrics.")] = 4,
     days: Annotated[int, typer.Option(min=1, help="Length of the history.")] = 90,
-    interval: Annotated[timedelta | None, duration_option("--interval", "Spacing of the readings.  [default: 1h]")] = None,
-    start: Annotated[datetime | None, instant_option("--start", "Stamp of the first reading.  [default: 2026-01-01]")] = None,
+    interval: Annotated[timedelta | None, duration_option("--interval", "Spacing of the readings.  (default: 1h)")] = None,
+    start: Annotated[datetime | None, instant_option("--start", "Stamp of the first reading.  (default: 2026-01-01T00:00Z)")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 7,
     fault: Annotated[
         list[str] | None,

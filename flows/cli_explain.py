@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def explain(
     series: Annotated[str, typer.Argument(metavar="SERIES", help="The series id, as 'pump-1/flow'.")],
-    origin: Annotated[datetime | None, instant_option("--origin", "When the forecast was issued.  [default: the newest tick]")] = None,
+    origin: Annotated[datetime | None, instant_option("--origin", "When the forecast was issued.  (default: the newest tick)")] = None,
     step: Annotated[int, typer.Option(min=1, help="Which step of it; 1 is the first tick after the origin.")] = 1,
     out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it into this file.")] = None,
     lake: Lake = None,

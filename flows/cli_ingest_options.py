@@ -39,15 +39,15 @@ def _ingest_options(  # noqa: PLR0913 (the options of a verb are a signature)
     unit: Annotated[str | None, typer.Option(metavar="COLUMN", help="The unit of the value.")] = None,
     received_at: Annotated[str | None, typer.Option(metavar="COLUMN", help="When the reading was first seen.")] = None,
     seq: Annotated[str | None, typer.Option(metavar="COLUMN", help="The device's sequence number.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="NAME", help="Device of files that name none.  [default: the file's name]")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Device of files that name none.  (default: the file's name)")] = None,
     time_zone: Annotated[
         str | None, typer.Option(metavar="ZONE", help="Zone of stamps without an offset, as UTC or Europe/Berlin.")
     ] = None,
     epoch_unit: Annotated[
-        Literal["s", "ms", "us", "ns"] | None, typer.Option(help="Unit of stamps that are numbers.  [default: by magnitude]")
+        Literal["s", "ms", "us", "ns"] | None, typer.Option(help="Unit of stamps that are numbers.  (default: by magnitude)")
     ] = None,
     format: Annotated[  # noqa: A002 (the flag's name)
-        Literal["csv", "ndjson", "parquet"] | None, typer.Option(help="Format of every file.  [default: by its name]")
+        Literal["csv", "ndjson", "parquet"] | None, typer.Option(help="Format of every file.  (default: by its name)")
     ] = None,
     aggregation: Annotated[
         list[str] | None, typer.Option(metavar="METRIC=KIND", help="How readings of a metric become one value: mean, last, sum, counter.")

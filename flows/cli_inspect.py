@@ -93,7 +93,17 @@ def quarantine(
         _print_table(report.counts.rows(named=True))
         if len(report.newest):
             stdout().print("\nThe newest:")
-            _print_table(report.newest.drop("error_code").rows(named=True))
+            for payload in report.newest.iter_rows(named=True):
+                _print_payload(payload)
+
+
+def _print_payload(payload: Mapping[str, object]) -> None:
+    """Write where a payload came from, then why it could not be used and how it begins: a table of these would be too wide to read."""
+    from flows.console import cell, stdout
+
+    where = "  ".join(cell(payload[name]) for name in ("received_at", "connector", "position"))
+    lines = f"{where}  {payload['num_bytes']:,} bytes", f"    {cell(payload['error_text'])}", f"    {payload['payload']}"
+    stdout().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_table(rows: Iterable[Mapping[str, object]]) -> None:

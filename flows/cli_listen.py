@@ -24,7 +24,7 @@ def listen_mqtt(  # noqa: PLR0913 (a verb's options are its signature)
         str | None, typer.Option(metavar="URL", help="mqtt://HOST:PORT, or mqtts:// for TLS, the default but for this machine.")
     ] = None,
     topic: Annotated[
-        list[str] | None, typer.Option(metavar="FILTER", help="What to subscribe to; repeatable.  [default: #, every topic]")
+        list[str] | None, typer.Option(metavar="FILTER", help="What to subscribe to; repeatable.  (default: #, every topic)")
     ] = None,
     client_id: Annotated[
         str | None, typer.Option(metavar="NAME", help="Required: the broker keeps messages under it while the listener is away.")

@@ -12,9 +12,9 @@ from flows.cli_options import AsJson, Lake, NoOrchestrator, SettingsFile, given,
 
 def listen_kafka(
     *,
-    servers: Annotated[str | None, typer.Option(metavar="HOST:PORT,…", help="Brokers to begin with.  [default: localhost:9092]")] = None,
+    servers: Annotated[str | None, typer.Option(metavar="HOST:PORT,…", help="Brokers to begin with.  (default: localhost:9092)")] = None,
     topic: Annotated[list[str] | None, typer.Option(metavar="TOPIC", help="A topic, or ^ and a pattern; repeatable.")] = None,
-    group: Annotated[str | None, typer.Option(metavar="NAME", help="Consumer group.  [default: tidecast]")] = None,
+    group: Annotated[str | None, typer.Option(metavar="NAME", help="Consumer group.  (default: tidecast)")] = None,
     lake: Lake = None,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,

@@ -35,21 +35,25 @@ def parse_duration(text: str) -> timedelta:
 
 
 def parse_instant(text: str) -> datetime:
-    """Read an ISO 8601 instant; one without an offset is UTC.
+    """Read an ISO 8601 instant with its offset; as for readings, none is guessed.
 
     >>> parse_instant("2018-02-20T02:00+02:00")
     datetime.datetime(2018, 2, 20, 0, 0, tzinfo=datetime.timezone.utc)
 
     Raises:
-        typer.BadParameter: where it is not ISO 8601, or its offset takes it out of the years 1 to 9999.
+        typer.BadParameter: where it is not ISO 8601, has no offset, or its offset takes it out of the years 1 to 9999.
     """
     try:
         instant = datetime.fromisoformat(text)
-        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+        if instant.tzinfo is None:
+            raise typer.BadParameter(f"An instant requires an offset or Z, for UTC; got {text!r}. Write {instant.isoformat()}Z.")
+        return instant.astimezone(UTC)
     except ValueError:
-        raise typer.BadParameter(f"An instant requires ISO 8601; got {text!r}. Write 2018-02-20 or 2018-02-20T13:00+01:00.") from None
+        raise typer.BadParameter(
+            f"An instant requires ISO 8601; got {text!r}. Write 2018-02-20T12:00Z or 2018-02-20T13:00+01:00."
+        ) from None
     except OverflowError:
-        raise typer.BadParameter(f"An instant requires a year of 1 to 9999 in UTC; got {text!r}. Write 2018-02-20.") from None
+        raise typer.BadParameter(f"An instant requires a year of 1 to 9999 in UTC; got {text!r}. Write 2018-02-20T12:00Z.") from None
 
 
 Lake = Annotated[str | None, typer.Option("--lake", help="The lake: a folder or an s3:// URI. Wins over TIDECAST_LAKE and tidecast.toml.")]
@@ -87,7 +91,7 @@ def duration_option(name: str, explanation: str) -> object:
 
 
 Horizon = Annotated[int | None, typer.Option("--horizon", min=1, help="Steps to forecast from every origin.")]
-TrainEnd = Annotated[datetime | None, instant_option("--train-end", "Targets up to here train.  [default: by the settings' fractions]")]
+TrainEnd = Annotated[datetime | None, instant_option("--train-end", "Targets up to here train.  (default: by the settings' fractions)")]
 ValidationEnd = Annotated[
     datetime | None, instant_option("--validation-end", "Origins from there to here choose; no choice sees later ones.")
 ]

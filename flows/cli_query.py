@@ -3,6 +3,7 @@
 import io
 import sys
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,7 +24,7 @@ def query(  # noqa: PLR0913 (one option for each way to narrow a query)
     device: Annotated[str | None, typer.Option(help="Only this device; * and ? match.")] = None,
     metric: Annotated[str | None, typer.Option(help="Only this metric; * and ? match.")] = None,
     latest: Annotated[
-        bool | None, typer.Option("--latest/--every-origin", help="The newest origin of each series [default], or every one.")
+        bool | None, typer.Option("--latest/--every-origin", help="The newest origin of each series (default), or every one.")
     ] = None,
     start: Annotated[datetime | None, instant_option("--from", "First origin; with --to it asks for every origin between.")] = None,
     end: Annotated[datetime | None, instant_option("--to", "Last origin.")] = None,
@@ -34,7 +35,7 @@ def query(  # noqa: PLR0913 (one option for each way to narrow a query)
     model_version: Annotated[str | None, typer.Option(metavar="VERSION", help="Only forecasts of this model.")] = None,
     with_actuals: Annotated[bool, typer.Option("--with-actuals", help="Add what came true, as far as it was known.")] = False,
     inputs: Annotated[bool, typer.Option("--inputs", help="Instead of forecasts, the observations that each of them could see.")] = False,
-    format: Annotated[Format | None, typer.Option(help="[default: table, or by the ending of FILE] nixtla: CSV for its tools.")] = None,  # noqa: A002 (the flag's name)
+    format: Annotated[Format | None, typer.Option(help="(default: table, or by the ending of FILE) nixtla: CSV for its tools.")] = None,  # noqa: A002 (the flag's name)
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of stdout.")] = None,
     lake: Lake = None,
     settings_file: SettingsFile = None,
@@ -48,26 +49,27 @@ def query(  # noqa: PLR0913 (one option for each way to narrow a query)
     _require_agreement(form, output)
     _require_forecasts(form, inputs=inputs, with_actuals=with_actuals)
     settings = read_settings(settings_file, lake)
-    frame = query_forecasts(
+    ask = partial(
+        query_forecasts,
         settings.lake,
         series=series,
         device=device,
         metric=metric,
-        latest=latest if latest is not None else start is None and end is None,
         start=start,
         end=end,
-        step=step,
-        lead_time=lead_time,
-        at=at,
         as_of=as_of,
         model_version=model_version,
-        with_actuals=with_actuals,
     )
+    chosen = latest if latest is not None else start is None and end is None
+    frame = ask(latest=chosen, step=step, lead_time=lead_time, at=at, with_actuals=with_actuals)
+    is_too_far = frame.is_empty() and (step is not None or lead_time is not None)
     if inputs:
         from pipeline.query.inputs import query_inputs
 
         frame = query_inputs(settings.lake, frame)
     _write(frame, form, output, provenance=at is not None)
+    if is_too_far:
+        _say_how_far(ask(latest=True))
 
 
 def _require_agreement(form: Format | None, output: Path | None) -> None:
@@ -130,6 +132,17 @@ def _draw(frame: "pl.DataFrame", *, provenance: bool) -> None:
         note("No forecast matches. `tidecast query` without options shows the newest of every series; `tidecast forecast` makes them.")
     else:
         stdout().print(to_table(frame, provenance=provenance) if "step" in frame.columns else to_inputs_table(frame))
+
+
+def _say_how_far(frame: "pl.DataFrame") -> None:
+    """Say how far the newest forecasts reach, where there are any."""
+    import polars as pl
+
+    from flows.console import note
+
+    if not frame.is_empty():
+        lead, step = frame.select(pl.col("ts") - pl.col("origin"), "step").sort("ts").row(-1)
+        note(f"The longest lead of the newest forecasts is {lead}, which is step {step}.")
 
 
 def _content(frame: "pl.DataFrame", form: Format) -> bytes:

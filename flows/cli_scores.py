@@ -18,7 +18,7 @@ def scores(
     *,
     series: Series = None,
     last: Annotated[
-        timedelta | None, duration_option("--last", "Targets of this long, back from the newest that came true.  [default: 1d]")
+        timedelta | None, duration_option("--last", "Targets of this long, back from the newest that came true.  (default: 1d)")
     ] = None,
     by: Annotated[
         Literal["series", "lead", "model"], typer.Option(help="A row for each of these; errors of two metrics never mix.")

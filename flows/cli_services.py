@@ -19,8 +19,8 @@ Which = Literal["both", "prefect", "mlflow"]
 def ui(
     which: Annotated[Which, typer.Argument(help="Both pages, or just one of them.")] = "both",
     *,
-    prefect_port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: 4200, or any that is free]")] = None,
-    mlflow_port: Annotated[int | None, typer.Option(min=1, max=65535, help="[default: 5000, or any that is free]")] = None,
+    prefect_port: Annotated[int | None, typer.Option(min=1, max=65535, help="(default: 4200, or any that is free)")] = None,
+    mlflow_port: Annotated[int | None, typer.Option(min=1, max=65535, help="(default: 5000, or any that is free)")] = None,
     lake: Lake = None,
     settings_file: SettingsFile = None,
     as_json: AsJson = False,

@@ -38,7 +38,7 @@ def ingest(  # noqa: PLR0913 (a verb's options are its signature)
     *,
     options: "IngestOptions",
     sample_interval: Annotated[
-        timedelta | None, duration_option("--sample-interval", "Spacing of the grid.  [default: inferred for each series]")
+        timedelta | None, duration_option("--sample-interval", "Spacing of the grid.  (default: inferred for each series)")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="The files hold what is known ahead, such as tariffs: for covariates.")] = False,
     known_ahead: Annotated[
@@ -193,8 +193,8 @@ def forecast(
 
 
 def backtest(
-    start: Annotated[datetime | None, instant_option("--start", "First origin.  [default: the first that training did not see]")] = None,
-    end: Annotated[datetime | None, instant_option("--end", "Last origin.  [default: the last that has come true]")] = None,
+    start: Annotated[datetime | None, instant_option("--start", "First origin.  (default: the first that training did not see)")] = None,
+    end: Annotated[datetime | None, instant_option("--end", "Last origin.  (default: the last that has come true)")] = None,
     stride: Annotated[int, typer.Option(min=1, help="Take every n-th origin.")] = 1,
     statistical: Annotated[bool, typer.Option("--statistical", help="Fit a statistical baseline too (the extra `stats`).")] = False,
     lake: Lake = None,

@@ -84,7 +84,7 @@ def study_depth(  # noqa: PLR0913 (a verb's options are its signature)
     trials: Annotated[int, typer.Option(min=2, help="Trials of each depth and wiring; half as many more where a range is widened.")] = 5,
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each finalist, with seeds no choice has seen.")] = 4,
     minutes: Annotated[float, typer.Option(min=1, help="Time for the whole; decides the epochs of every training.")] = 28.0,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of every training.  [default: what the minutes allow]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of every training.  (default: what the minutes allow)")] = None,
     workers: Workers = 2,
     series: Series = None,
     horizon: Horizon = None,

@@ -18,7 +18,7 @@ def verify(
         str | None,
         typer.Argument(
             metavar="[MODEL|MODULE]",
-            help="A version, a saved model's folder, or an nn.Module as package.module:name or file.py:name.  [default: the champion]",
+            help="A version, a saved model's folder, or an nn.Module as package.module:name or file.py:name.  (default: the champion)",
         ),
     ] = None,
     max_seconds: Annotated[float, typer.Option(min=1, help="Time for the short trainings that two of the laws need.")] = TRAIN_SECONDS,

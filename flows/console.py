@@ -116,10 +116,12 @@ def fail(sentence: str) -> None:
 
 
 def table(rows: Sequence[Mapping[str, object]], *, title: str | None = None) -> "RenderableType":
-    """Lay rows out as a table; columns are those of the first row, numbers are set to the right."""
+    """Lay rows out as a table; columns are those of the first row, numbers are set to the right; only a terminal gets a frame."""
+    from rich.box import HEAVY_HEAD
     from rich.table import Table
 
-    drawn = Table(title=title, title_justify="left", header_style="bold")
+    lines = HEAVY_HEAD if sys.stdout.isatty() else None
+    drawn = Table(title=title, title_justify="left", header_style="bold", box=lines, pad_edge=lines is not None)
     for name, value in (rows[0] if rows else {}).items():
         drawn.add_column(name, justify="right" if isinstance(value, int | float) else "left", overflow="fold")
     for row in rows:

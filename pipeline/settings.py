@@ -70,6 +70,27 @@ class MqttSettings(Section):
     cert: Path | None = None  # PEM, of this client
     key: Path | None = None  # PEM; None: it is in `cert`
 
+    @field_validator("topics")
+    @classmethod
+    def _topics_are_filters(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [topic for topic in topics if not _is_filter(topic)]
+        if wrong:
+            raise ValueError(
+                f"topics requires filters such as site/+/power or site/#, whose + and # stand for whole levels and # for the last, "
+                f"or $share/GROUP/FILTER; got {', '.join(map(repr, wrong[:5]))}"
+            )
+        return topics
+
+
+def _is_filter(topic: str) -> bool:
+    """Whether a broker may be asked for it (MQTT 5, sections 4.7 and 4.8.2)."""
+    shared = re.fullmatch(r"\$share/([^/+#]+)/(.+)", topic, re.DOTALL)
+    if topic.startswith("$share/") and shared is None:
+        return False
+    levels = (shared[2] if shared else topic).split("/")
+    wild = all(level in ("+", "#") or not re.search(r"[+#]", level) for level in levels)
+    return topic != "" and "\0" not in topic and len(topic.encode(errors="replace")) <= 65_535 and wild and "#" not in levels[:-1]
+
 
 class KafkaSettings(Section):
     """Which topics `tidecast listen kafka` reads, and from where."""

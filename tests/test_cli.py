@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.text import Text
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -156,6 +157,7 @@ def test_a_fault_of_the_user_is_one_sentence_on_stderr(arguments: list[str], sen
     "arguments",
     [
         ["query", "--from", "yesterday"],
+        ["query", "--at", "2026-01-01T02:00"],
         ["query", "--from", "0001-01-01T00:00+14:00"],
         ["query", "--to", "9999-12-31T23:59-12:00"],
         ["query", "--lead-time", "1"],
@@ -201,18 +203,30 @@ def test_query_prints_an_array_of_rows(lake: Path) -> None:
 
 
 def test_query_by_range_and_lead_time(lake: Path) -> None:
-    arguments = ["query", "--lake", str(lake), "--from", "2026-01-01", "--to", "2026-01-02", "--lead-time", "2h", "--json"]
+    arguments = ["query", "--lake", str(lake), "--from", "2026-01-01T00:00Z", "--to", "2026-01-02T00:00Z", "--lead-time", "2h", "--json"]
     rows = json.loads(CliRunner().invoke(app, arguments).stdout)
     assert [(row["series_id"], row["origin"]) for row in rows] == [
         (series, f"2026-01-01T0{hour}:00:00Z") for series in ("pump-1/flow", "pump-2/flow") for hour in (0, 1)
     ]
 
 
+@pytest.mark.parametrize("far", [["--lead-time", "6h"], ["--step", "3"]])
+def test_a_query_beyond_the_horizon_says_how_far_forecasts_reach(lake: Path, far: list[str]) -> None:
+    done = CliRunner().invoke(app, ["query", "--lake", str(lake), "--json", *far])
+    assert (done.exit_code, json.loads(done.stdout)) == (0, [])
+    assert done.stderr == "The longest lead of the newest forecasts is 2:00:00, which is step 2.\n"
+
+
+def test_the_module_runs_as_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "flows.cli", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("tidecast ")
+
+
 def test_query_at_an_instant_says_which_model_and_which_inputs(lake: Path) -> None:
-    query = ["query", "--lake", str(lake), "--series", "pump-1/flow", "--at", "2026-01-01T02:00", "--every-origin"]
+    query = ["query", "--lake", str(lake), "--series", "pump-1/flow", "--at", "2026-01-01T02:00Z", "--every-origin"]
     rows = json.loads(CliRunner().invoke(app, [*query, "--json"]).stdout)
     assert [(row["step"], row["q0.5"], row["model_version"], row["input_version"]) for row in rows] == [(2, 5.0, "1", 1), (1, 3.0, "1", 1)]
-    known = json.loads(CliRunner().invoke(app, [*query, "--as-of", "2026-01-01T00:30", "--json"]).stdout)
+    known = json.loads(CliRunner().invoke(app, [*query, "--as-of", "2026-01-01T00:30Z", "--json"]).stdout)
     assert [row["step"] for row in known] == [2]
     header = CliRunner().invoke(app, query).stdout.splitlines()[0]
     assert header.split()[-4:] == ["model", "inputs", "made", "(UTC)"]
@@ -295,3 +309,13 @@ def test_maintain_reports_what_it_did(lake: Path) -> None:
     reports = json.loads(done.stdout)
     assert set(reports) == {"compacted", "vacuumed", "hashed"}
     assert all(set(reports[step]) == {"files_removed", "files_added", "tables"} for step in ("compacted", "vacuumed"))
+
+
+def test_no_help_holds_what_would_be_taken_for_markup_and_left_out() -> None:
+    """Shown to fail by `[default: 5s]`, which typer's help takes for a style."""
+    verbs = [("", get_command(app))]
+    for path, verb in verbs:
+        verbs += [(f"{path} {name}", one) for name, one in getattr(verb, "commands", {}).items()]
+    texts = {(path, one.name): getattr(one, "help", None) or "" for path, verb in verbs for one in (verb, *verb.params)}
+    assert len(verbs) > 20
+    assert not [where for where, text in texts.items() if Text.from_markup(text).plain != text]

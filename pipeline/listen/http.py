@@ -116,6 +116,10 @@ class HttpSource:
         """Return the messages stored, and those whose key had brought them before."""
         return dict(self._counts)
 
+    def is_connected(self) -> bool:
+        """Return True: a server waits for those who connect."""
+        return True
+
 
 def _config(app: FastAPI, options: HttpOptions) -> uvicorn.Config:
     return uvicorn.Config(

@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 CONNECTOR = "kafka"
 MAX_MESSAGES, MAX_BYTES = 50_000, 32 * 1024**2  # waiting at once, which bounds the memory; as in the drain
 POLL_S = 0.25
-LOOK_UP_S = 10.0  # for the name of the cluster, and for the ends of a partition; a stop waits for it
-RETRY_S = 2.0
+LOOK_UP_S = 10.0  # for the ends of a partition; a stop waits for it
+FIND_S = 2.0  # for the name of the cluster; a stop waits for it
+RETRY_S, LONGEST_PAUSE_S = 2.0, 30.0
 
 
 class KafkaSource:
@@ -54,6 +55,7 @@ class KafkaSource:
         self._store = PartitionStore(settings, clock)
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._skipped = Counter(tombstones=0, cut_short=0)
+        self._is_connected = False
         self._thread = SourceThread("kafka", self._run, stop)
 
     def start(self) -> None:
@@ -68,6 +70,10 @@ class KafkaSource:
         """Return messages stored, what became of their readings, and the messages that were not taken as they are, by name."""
         return {**self._store.counts, **self._skipped}
 
+    def is_connected(self) -> bool:
+        """Return whether brokers have answered since it last joined the group; what they lose later, the client says and mends."""
+        return self._is_connected
+
     def _run(self, ending: threading.Event) -> None:
         """Be a member of the group; after a fault leave it and join again, which forgets what was read and not stored."""
         from confluent_kafka import KafkaException
@@ -77,14 +83,16 @@ class KafkaSource:
                 with closing(self._consumer):
                     self._take_part(ending)
             except (StoreError, KafkaException) as error:
+                self._is_connected = False
                 logger.error("kafka failed retry_s=%.0f: %s", RETRY_S, error)
                 ending.wait(RETRY_S)
                 self._consumer, self._partitions = new_consumer(self._section, self._password), {}
 
     def _take_part(self, ending: threading.Event) -> None:
-        self._name = self._section.name or self._consumer.cluster_id(LOOK_UP_S)
-        if not self._name:
-            raise StoreError(f"Kafka requires a broker that answers; got none at {self._section.servers}. Check listen.kafka.servers.")
+        name = self._section.name or self._find_cluster(ending)
+        if name is None:
+            return
+        self._name = name
         self._consumer.subscribe(list(self._section.topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
         while not ending.is_set():
             self._gather(ending)
@@ -92,18 +100,30 @@ class KafkaSource:
                 if partition.waiting:
                     self._store_one(topic, number, partition)
 
-    def _cluster(self) -> str:
+    def _find_cluster(self, ending: threading.Event) -> str | None:
+        """Return the name of the cluster once a broker answers; None when asked to end before."""
         from confluent_kafka import KafkaException
 
-        try:
-            name: str | None = self._consumer.cluster_id(LOOK_UP_S)
-        except KafkaException:
-            name = None
-        if not name:
-            raise SettingsError(f"Kafka requires a broker that answers; got none at {self._section.servers}. Check listen.kafka.servers.")
-        return name
+        pause_s = RETRY_S
+        while not ending.is_set():
+            try:
+                name: str | None = self._consumer.cluster_id(FIND_S)
+            except KafkaException:  # it says "timed out", and asks for a version of brokers, whatever is wrong
+                name = None
+            if name:
+                self._is_connected = True
+                return name
+            logger.warning(
+                "no connection servers=%s retry_s=%.0f: no broker there answers with the name of its cluster; check --servers, TLS and the "
+                "password, and set listen.kafka.name for brokers older than 0.10.1",
+                *(self._section.servers, pause_s),
+            )
+            ending.wait(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return None
 
     def _assigned(self, consumer: "Consumer", given: "Sequence[TopicPartition]") -> None:
+        self._is_connected = True
         for one in given:
             partition = self._store.open(f"{CONNECTOR}/{self._name}/{one.topic}/{one.partition}")
             self._partitions[one.topic, one.partition] = partition

@@ -92,6 +92,11 @@ class Landing:
         """How many files the last look found that may still be written to."""
         return len(self._first_seen)
 
+    @property
+    def has_folder(self) -> bool:
+        """Whether the folder is there; one on another machine may go and come."""
+        return self._folder.is_dir()
+
     def look(self) -> None:
         """Take the files that have come and stand still; one that cannot be read stops none of the others.
 
@@ -190,6 +195,10 @@ class LandingSource:
         """Return what became of files and readings, by name."""
         report = self._landing.report().to_dict()
         return {**{name: count for name, count in report.items() if isinstance(count, int)}, "failed": len(self._landing.report().failed)}
+
+    def is_connected(self) -> bool:
+        """Return whether there is a folder that files can land in."""
+        return self._landing.has_folder
 
     def _run(self, ending: threading.Event) -> None:
         while not ending.is_set():

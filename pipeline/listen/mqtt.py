@@ -85,6 +85,10 @@ class MqttSource:
             "cut_short": self._cut_short,
         }
 
+    def is_connected(self) -> bool:
+        """Return whether the broker has let us in."""
+        return self._connection.attempts.is_let_in
+
     def _has_room(self) -> bool:
         return self._submitted_bytes - self._answered_bytes < MAX_WAITING_BYTES
 

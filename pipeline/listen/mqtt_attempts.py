@@ -36,6 +36,11 @@ class Attempts:
         self._num_short = 0
         self._pause_s = FIRST_PAUSE_S
 
+    @property
+    def is_let_in(self) -> bool:
+        """Whether there is a connection now."""
+        return self._let_in_at is not None
+
     def fail(self, sentence: str) -> None:
         """Give up, because the listener requires what the sentence says."""
         self.failure = SettingsError(f"tidecast listen mqtt requires {sentence}")

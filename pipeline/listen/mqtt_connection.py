@@ -130,6 +130,8 @@ class MqttConnection:
             self._client.connect(self._address.host, self._address.port, KEEPALIVE_S, clean_start=False, properties=asked)
         except ssl.SSLCertVerificationError as error:
             self.attempts.unreachable(f"its certificate is not trusted: {error.verify_message}", is_hopeless=True)
+        except (ssl.SSLError, ConnectionResetError) as error:  # Mosquitto resets what does not begin as MQTT does
+            self.attempts.unreachable(f"TLS could not begin ({error}): the port may be one without TLS, which mqtt:// asks for")
         except OSError as error:
             self.attempts.unreachable(str(error))
 

@@ -7,11 +7,14 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from pipeline.clock import Clock
+from pipeline.errors import StoreError
 from pipeline.listen.drain import DrainReport, drain
+from pipeline.listen.inbox import FILE_NAME, Inbox
 from pipeline.settings import Settings
 from pipeline.stopping import stopped_by_signals
 
@@ -32,6 +35,9 @@ class Source(Protocol):
     def counts(self) -> Mapping[str, int]:
         """Return what it has counted since it began, by name."""
 
+    def is_connected(self) -> bool:
+        """Whether messages can come in now."""
+
 
 @dataclass(frozen=True)
 class ListenReport:
@@ -40,10 +46,12 @@ class ListenReport:
     Attributes:
         counts: what its source counted.
         drained: what became of the messages, in all of its drains; another process may have drained more of them.
+        undrained: messages of the inbox that are not in the lake, whoever drains it; None where there is no inbox, or no drain succeeded.
     """
 
     counts: Mapping[str, int]
     drained: Mapping[str, int]
+    undrained: int | None
 
     def to_dict(self) -> dict[str, object]:
         """Return the report as one JSON object."""
@@ -56,6 +64,7 @@ class Drainer:
     def __init__(self, settings: Settings, clock: Clock, stop: threading.Event) -> None:
         self.totals: Counter[str] = Counter(messages=0, accepted=0, duplicate=0, late=0, quarantined=0)
         self._settings, self._clock, self._stop = settings, clock, stop
+        self._through: int | None = None  # the number up to which the lake has the inbox, as the last drain found it
         self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
 
     def start(self) -> None:
@@ -67,6 +76,16 @@ class Drainer:
         self._thread.join()
         self._drain()
 
+    def undrained(self) -> int | None:
+        """Return how many messages of the inbox the lake does not have; None where there is no inbox, or no drain has looked yet."""
+        if self._through is None or not (self._settings.state_dir / FILE_NAME).exists():
+            return None
+        try:
+            with closing(Inbox(self._settings.state_dir)) as inbox:
+                return inbox.last_seq() - self._through
+        except StoreError:  # the next drain says what is wrong with it
+            return None
+
     def _run(self) -> None:
         while not self._stop.wait(self._settings.listen.drain_interval.total_seconds()):
             self._drain()
@@ -77,6 +96,7 @@ class Drainer:
         except BaseException:  # the service's edge: a panic of Polars is no Exception, and the inbox keeps what was not drained
             logger.exception("drain failed retry_s=%.0f", self._settings.listen.drain_interval.total_seconds())
             return
+        self._through = report.through
         self.totals.update({name: getattr(report, name) for name in self.totals})
 
 
@@ -101,15 +121,16 @@ def run_listener(settings: Settings, clock: Clock, source: Source, *, stop: thre
         drainer.start()
         try:
             while not stop.wait(STATUS_S):
-                _say(source, drainer)
+                _say("listening" if source.is_connected() else "not connected", source, drainer)
             source.stop()
         finally:
             stop.set()
             drainer.finish()
-    _say(source, drainer)
-    return ListenReport(dict(source.counts()), dict(drainer.totals))
+    _say("ended", source, drainer)
+    return ListenReport(dict(source.counts()), dict(drainer.totals), drainer.undrained())
 
 
-def _say(source: Source, drainer: Drainer) -> None:
-    facts = {**source.counts(), "drained": drainer.totals["messages"]}
-    logger.info("listening %s", " ".join(f"{name}={count}" for name, count in facts.items()))
+def _say(state: str, source: Source, drainer: Drainer) -> None:
+    undrained = drainer.undrained()
+    facts = {**source.counts(), **({} if undrained is None else {"undrained": undrained})}
+    logger.info("%s %s", state, " ".join(f"{name}={count}" for name, count in facts.items()))

@@ -40,6 +40,14 @@ def test_names_and_payloads_are_shown_as_text(lake: Path) -> None:
     assert "\x1b[2J" not in shown
 
 
+def test_a_pipe_gets_plain_lines(lake: Path) -> None:
+    """Shown to fail by the frames that a terminal gets, which need 150 characters for a payload."""
+    shown = run(lake, "series") + run(lake, "quarantine")
+    assert "│" not in shown
+    (at,) = (number for number, line in enumerate(shown.splitlines()) if line.endswith("a.ndjson:3  17 bytes"))
+    assert shown.splitlines()[at + 2] == r"    \x1b[2J[bold]no JSON"
+
+
 def test_states_narrow_the_list_and_retiring_moves_a_series_between_them(lake: Path) -> None:
     assert json.loads(run(lake, "retire", "fan/*", "--json")) == {"series": ["fan/t"], "retired": True}
     (retired,) = json.loads(run(lake, "series", "--state", "retired", "--json"))

@@ -25,7 +25,7 @@ def run(lake: TestLake, *arguments: str) -> Result:
 
 def test_tune_and_train_leaves_a_champion_with_the_best_settings(lake: TestLake) -> None:
     """Shown to fail by training with the settings as they were, and by borders that the training places anew."""
-    borders = ["--train-end", "2026-03-10T08:00", "--validation-end", "2026-03-12"]
+    borders = ["--train-end", "2026-03-10T08:00Z", "--validation-end", "2026-03-12T00:00Z"]
     done = run(lake, "tune", "--trials", "2", *borders, "--train", "--json")
     report = json.loads(done.stdout)
     assert (done.exit_code, report["trials"], report["failed"]) == (0, 2, 0)

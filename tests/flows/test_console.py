@@ -70,10 +70,16 @@ def test_a_duration_without_a_unit_is_refused(text: str) -> None:
         parse_duration(text)
 
 
-@pytest.mark.parametrize("text", ["2018-02-20", "2018-02-20T00:00", "2018-02-20T01:00+01:00", "2018-02-20T00:00:00Z"])
+@pytest.mark.parametrize("text", ["2018-02-20T00:00Z", "2018-02-20T01:00+01:00", "2018-02-20T00:00:00Z"])
 def test_instants_are_utc(text: str) -> None:
     assert parse_instant(text) == datetime(2018, 2, 20, tzinfo=UTC)
     assert parse_instant(text).tzinfo is UTC
+
+
+@pytest.mark.parametrize("text", ["2018-02-20", "2018-02-20T00:00"])
+def test_an_instant_without_an_offset_is_refused_as_a_reading_is(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match=r"requires an offset or Z, for UTC; got '2018-02-20.*Write 2018-02-20T00:00:00Z"):
+        parse_instant(text)
 
 
 def test_an_instant_that_is_none_is_refused() -> None:

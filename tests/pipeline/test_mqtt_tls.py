@@ -72,6 +72,14 @@ def test_a_listener_that_does_not_encrypt_where_the_broker_wants_it_says_what_ma
 
 
 @left_open
+def test_a_listener_that_encrypts_where_the_broker_does_not_says_what_may_be_wrong(tmp_path, caplog):
+    with running(Mosquitto(tmp_path / "broker")) as plain:
+        settings = plain.settings(tmp_path / "lake", url=f"mqtts://localhost:{plain.port}")
+        with listening(settings, caplog, sign="the port may be one without TLS, which mqtt:// asks for") as source:
+            assert not source.is_connected()
+
+
+@left_open
 def test_a_broker_with_another_name_than_its_certificate_is_refused(encrypted, authority, tmp_path):
     settings = encrypted.settings(tmp_path / "lake", url=f"mqtts://127.0.0.1:{encrypted.port}", ca=authority.ca)
     assert "its certificate is not trusted: IP address mismatch" in refusal(settings)
@@ -81,6 +89,7 @@ def test_a_listener_shows_its_certificate_where_the_broker_asks(mutual, authorit
     cert, key = authority.issue("listener")
     settings = mutual.settings(tmp_path / "lake", url=f"mqtts://localhost:{mutual.port}", ca=authority.ca, cert=cert, key=key)
     with listening(settings, caplog) as source:
+        assert source.is_connected()
         mutual.publish("a", b"1", ca=authority.ca, certificate=(cert, key))
         until(lambda: source.counts()["acknowledged"] == 1)
 

@@ -1,5 +1,6 @@
 """A listener's life: a failing drain never ends it, whatever ends it drains once more, and what ended its source is said."""
 
+import logging
 import threading
 from dataclasses import replace
 
@@ -9,7 +10,9 @@ from pipeline.clock import SystemClock
 from pipeline.errors import SettingsError, StoreError
 from pipeline.listen import service
 from pipeline.listen.drain import DrainReport
+from pipeline.listen.inbox import Inbox
 from pipeline.listen.service import run_listener
+from pipeline.payloads.message import Message
 from pipeline.schemas import EPOCH
 from pipeline.settings import ListenSettings, Settings
 from tests.waiting import until
@@ -38,6 +41,10 @@ class Ticker:
     def counts(self) -> dict[str, int]:
         """Return both counts."""
         return {"began": self.began, "ended": self.ended}
+
+    def is_connected(self) -> bool:
+        """Say that nobody has let it in yet."""
+        return False
 
 
 def drains(monkeypatch, *outcomes: DrainReport | Exception) -> list[DrainReport | Exception]:
@@ -81,3 +88,29 @@ def test_what_ended_the_source_is_raised_after_a_last_drain(monkeypatch):
     with pytest.raises(SettingsError, match="taken over"):
         run_listener(QUICK, SystemClock(), Ticker(SettingsError("taken over")), stop=stop)
     assert len(to_come) == 1
+
+
+def test_a_source_that_is_not_connected_is_not_said_to_listen(monkeypatch, caplog):
+    monkeypatch.setattr(service, "STATUS_S", 0.01)
+    caplog.set_level(logging.INFO)
+    drains(monkeypatch, NOTHING)
+    stop = threading.Event()
+    ending = threading.Thread(target=lambda: (until(lambda: "not connected began=1" in caplog.text), stop.set()))
+    ending.start()
+    run_listener(QUICK, SystemClock(), Ticker(), stop=stop)
+    ending.join()
+    assert "listening" not in caplog.text
+
+
+def test_what_the_lake_does_not_have_is_counted_whoever_drains(monkeypatch, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    settings = Settings(lake=str(tmp_path / "lake"))
+    inbox = Inbox(settings.state_dir)
+    inbox.put([Message("mqtt", "a", b"%d" % number, EPOCH) for number in range(3)])
+    inbox.close()
+    drains(monkeypatch, replace(NOTHING, through=2))  # another process drained both
+    stop = threading.Event()
+    stop.set()
+    report = run_listener(settings, SystemClock(), Ticker(), stop=stop)
+    assert (report.drained["messages"], report.undrained) == (0, 1)
+    assert "ended began=1 ended=1 undrained=1" in caplog.text

@@ -4,9 +4,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from pipeline.errors import SettingsError
-from pipeline.settings import load_settings
+from pipeline.settings import MqttSettings, load_settings
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,17 @@ def test_a_refusal_says_what_to_write_instead(table: str, sentence: str, tmp_pat
     (tmp_path / "tidecast.toml").write_text(table)
     with pytest.raises(SettingsError, match=sentence):
         load_settings(tmp_path / "tidecast.toml")
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ["", "site#", "a/#/b", "a+/b", "a/+b", "a\0b", "a" * 65_536, "$share/", "$share/g", "$share//a", "$share/g/", "$share/g+/a"],
+)
+def test_a_topic_that_no_broker_may_be_asked_for_is_refused(topic: str) -> None:
+    with pytest.raises(ValidationError, match="topics requires filters"):
+        MqttSettings(topics=("a", topic))
+
+
+def test_the_filters_of_mqtt_are_taken() -> None:
+    topics = ("#", "+", "/", "a//b", "+/+/#", "site/+/power", "$SYS/#", "$share/g/#", "$share/g/site/+/power")
+    assert MqttSettings(topics=topics).topics == topics
