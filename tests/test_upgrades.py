@@ -30,6 +30,6 @@ def test_this_release_has_packed_its_lake() -> None:
 def test_an_answer_that_differs_is_named_by_its_place() -> None:
     """Shown to fail by comparing lists up to the shorter one."""
     was = {"rows": [{"q0.5": 1.0}, {"q0.5": 2.0}]}
-    assert differences({"rows": [{"q0.5": 1.000001}, {"q0.5": 2.0}]}, was) == []
+    assert differences({"rows": [{"q0.5": 1.000001}, {"q0.5": 2.0, "q0.9": 3.0}], "new": 1}, was) == []
     assert differences({"rows": [{"q0.5": 1.0}, {"q0.5": 2.1}]}, was) == ["/rows/1/q0.5: got 2.1, and it was 2.0"]
     assert len(differences({"rows": was["rows"][:1]}, was)) == len(differences({}, was)) == 1

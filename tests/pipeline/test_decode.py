@@ -120,7 +120,7 @@ def test_a_message_of_which_nothing_is_good_is_broken_once(payload):
 
 
 def test_a_topic_names_device_and_metric():
-    route = Route(topic="site/{site}/{device_id}/{metric}")
+    route = Route(topic="site/{_site}/{device_id}/{metric}")
     found = said('{"ts": 1767225600, "value": 21.5}', "device_id", "metric", "value", route=route, topic="site/b/d1/temperature")
     assert found == [("d1", "temperature", "21.5")]
 

@@ -135,7 +135,7 @@ def test_messages_about_the_session_are_accounted_for(topic):
 
 def test_a_topic_template_may_name_the_device():
     data = sparkplug("DDATA", {"name": b"m", "datatype": DOUBLE, "double_value": 1.0}, device="d")
-    assert rows([data], Route(topic="spBv1.0/{group}/+/{node}/{device_id}"))["device_id"].to_list() == ["d"]
+    assert rows([data], Route(topic="spBv1.0/{_group}/+/{_node}/{device_id}"))["device_id"].to_list() == ["d"]
 
 
 @pytest.mark.parametrize(("numbers", "missing"), [((0, 1, 2), 0), ((255, 0, 1), 0), ((0, 2, 5), 3), ((254, 1), 2)])
