@@ -4,33 +4,35 @@ Called by every stage that reads observations, so that a lake which only listene
 """
 
 import logging
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipeline.clock import Clock, ReplayClock
 
 if TYPE_CHECKING:
+    from pipeline.prepare.closing import Settled
     from pipeline.prepare.regularise import RegulariseReport
     from pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
-def take_in(settings: "Settings", clock: Clock) -> datetime:
+def take_in(settings: "Settings", clock: Clock) -> "Settled":
     """Bring the readings up to the inbox, where there is one.
 
     Returns:
-        The instant up to which everything that was acknowledged is in the readings. Now, where a drain fails: forecasts go on without
-        what waits in the inbox, which then corrects history like any late reading.
+        How far the readings have what was acknowledged. Up to now, where a drain fails: forecasts go on without what waits in the inbox,
+        which then corrects history like any late reading.
     """
     from pipeline.errors import StoreError
     from pipeline.listen.drain import drain
+    from pipeline.prepare.closing import Settled
 
     try:
-        return drain(settings, clock).until
+        done = drain(settings, clock)
     except StoreError as error:
         logger.warning("closing ticks without what waits in the inbox: %s", error)
-        return clock.now()
+        return Settled(clock.now())
+    return Settled(done.until, done.readings_version)
 
 
 def close_ticks(settings: "Settings", clock: Clock) -> "RegulariseReport":
@@ -43,6 +45,6 @@ def close_ticks(settings: "Settings", clock: Clock) -> "RegulariseReport":
     from pipeline.schemas import Observations
     from pipeline.store.lake import Lake
 
-    until = take_in(settings, clock)  # makes the tables of a lake whose listener has not drained yet
+    until, readings_version = take_in(settings, clock)  # makes the tables of a lake whose listener has not drained yet
     Lake(settings.lake).open(Observations)  # else a mistyped --lake would get a state folder
-    return regularise(settings, ReplayClock(until))
+    return regularise(settings, ReplayClock(until), readings_version)

@@ -17,7 +17,7 @@ from pipeline.errors import DataError, LeaseLostError, ModelError, StoreError
 from pipeline.forecast.leadership import Candidate, Leadership, leader
 from pipeline.forecast.rolling import ForecastReport, RollingForecasts
 from pipeline.forecast.succession import ChampionWatch, Succession
-from pipeline.prepare.closing import next_close
+from pipeline.prepare.closing import Settled, next_close
 from pipeline.prepare.regularise import regularise
 from pipeline.schemas import Readings
 from pipeline.settings import Settings
@@ -70,7 +70,7 @@ class Follower:
         clock: Clock,
         score: Callable[[Settings, Clock], int],
         *,
-        take_in: Callable[[Settings, Clock], datetime] = lambda _, clock: clock.now(),
+        take_in: Callable[[Settings, Clock], Settled] = lambda _, clock: Settled(clock.now()),
         origins: int = 1,
     ) -> None:
         """Follow a lake.
@@ -79,7 +79,7 @@ class Follower:
             settings: of the lake.
             clock: tells which ticks have closed.
             score: scores what has come true (`pipeline.evaluate.maturity.score_matured`).
-            take_in: brings the readings up to what was acknowledged, and says up to which instant they have it (`flows.closing.take_in`).
+            take_in: brings the readings up to what was acknowledged, and says how far they have it (`flows.closing.take_in`).
             origins: ticks to forecast for series that nobody has forecast.
         """
         self._settings, self._clock, self._score, self._take_in, self._origins = settings, clock, score, take_in, origins
@@ -168,9 +168,9 @@ class Follower:
             raise StoreError(
                 f"A follower requires the tables of its lake; got {self._settings.lake}, which has none any more. Put it back: it goes on."
             )
-        now = self._take_in(self._settings, self._clock)  # what closes after that is due at once
+        now, readings_version = self._take_in(self._settings, self._clock)  # what closes after that is due at once
         self._check()
-        closed = regularise(self._settings, ReplayClock(now))
+        closed = regularise(self._settings, ReplayClock(now), readings_version)
         self._check()
         rolling = self._rolling or self._opened()
         done = rolling.advance(self._clock, origins=self._origins)

@@ -43,6 +43,7 @@ class DrainReport:
         reasons: quarantined readings by error code.
         through: the number up to which the lake has the inbox.
         until: the instant up to which everything that was acknowledged is in the lake.
+        readings_version: of the readings, which hold what was acknowledged by then and nothing that came later; None without an inbox.
     """
 
     messages: int
@@ -54,6 +55,7 @@ class DrainReport:
     reasons: Mapping[str, int]
     through: int
     until: datetime
+    readings_version: int | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return a JSON-ready form."""
@@ -136,8 +138,11 @@ class _Drain:
             logger.info("inbox trimmed num_messages=%d", trimmed)
 
     def report(self, until: datetime) -> DrainReport:
-        """Return the counts."""
-        return _report(self.counts, dict(self.reasons.most_common()), self.through, until)
+        """Return the counts, and how far the readings have the inbox: messages that came during the drain are in them, and count."""
+        version, through = self.commits.settled(self.inbox.source)
+        last = self.inbox.read(through - 1, max_messages=1, max_bytes=1) if through else []
+        until = max([until, *(min(stored.message.received_at, self.commits.clock.now()) for stored in last)])
+        return replace(_report(self.counts, dict(self.reasons.most_common()), self.through, until), readings_version=version)
 
     def _stored_through(self) -> int:
         return self.commits.stored_through(self.inbox.source)

@@ -1,11 +1,24 @@
 """When ticks close: the next one, which a live loop waits for, and the last. Called by `pipeline.forecast.follower` and `regularise.py`."""
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import polars as pl
 
 from pipeline.prepare.grid import closed_tick_expr, label_expr, tick_expr
 from pipeline.schemas import EPOCH, MICROSECOND
+
+
+class Settled(NamedTuple):
+    """How far the readings have what was acknowledged.
+
+    Attributes:
+        until: the instant up to which they have all of it.
+        readings_version: that has it, and nothing that came later; None for the newest.
+    """
+
+    until: datetime
+    readings_version: int | None = None
 
 
 def next_close(fleet: pl.DataFrame, allowed_lateness: timedelta, now: datetime) -> datetime | None:

@@ -57,7 +57,7 @@ class RegulariseReport:
         return asdict(self)
 
 
-def regularise(settings: Settings, clock: Clock) -> RegulariseReport:
+def regularise(settings: Settings, clock: Clock, readings_version: int | None = None) -> RegulariseReport:
     """Bring the observations up to the readings and to the present.
 
     A tick that has not closed by `clock.now()` is not written; the first run after it has closed writes it, new readings or not.
@@ -66,6 +66,8 @@ def regularise(settings: Settings, clock: Clock) -> RegulariseReport:
     Args:
         settings: `lake`, `ingest.allowed_lateness`, `metrics` and `prepare`.
         clock: tells which ticks have closed.
+        readings_version: what to read of the readings; None for all. A live loop names the version that held what had come by
+            `clock.now()` and no more: else late readings of a moment later would be known before they came.
 
     Raises:
         SettingsError: when `prepare.sample_interval` is finer than a millisecond.
@@ -76,7 +78,7 @@ def regularise(settings: Settings, clock: Clock) -> RegulariseReport:
         raise SettingsError(f"A grid requires a sample interval of 1 ms or more; got {interval}. Correct prepare.sample_interval.")
     lake, catalog = Lake(settings.lake), Catalog(settings.state_dir)
     for _ in range(MAX_ROUNDS):
-        report = _run(lake, catalog, settings, clock.now())
+        report = _run(lake, catalog, settings, clock.now(), readings_version)
         if report is not None:
             logger.info("regularised %s", " ".join(f"{name}={count}" for name, count in report.to_dict().items()))
             return report
@@ -85,7 +87,7 @@ def regularise(settings: Settings, clock: Clock) -> RegulariseReport:
     )
 
 
-def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime) -> RegulariseReport | None:
+def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime, wanted: int | None) -> RegulariseReport | None:
     """Compute and write what is missing; None when another run was quicker, so that it must be computed anew."""
     lateness = settings.ingest.allowed_lateness
     stored = lake.open(Observations)  # before the readings: what is stored can then only be behind them
@@ -93,6 +95,9 @@ def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime) -> Reg
     closed_until = _closed_until(recorded, now, settings.ingest.max_future)
     progress = _usable(recorded, lateness)
     readings_version = lake.version(Readings)
+    if wanted is not None and (recorded is None or recorded.readings_version <= wanted):  # else another run has gone on already
+        readings_version = min(wanted, readings_version)
+    lake = lake.at(Readings, readings_version)  # one state of the table for all of its reads
     changed = _changed_readings(lake, progress, catalog.position(TAKEN_IN))
     fleet = register_series(lake, catalog, changed, settings, stored)
     changed = pl.concat([changed, _made_otherwise(lake, settings, fleet)])

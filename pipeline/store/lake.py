@@ -10,8 +10,8 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -51,9 +51,15 @@ class Lake:
 
     Attributes:
         uri: folder or URI above the tables' own folders.
+        pinned: versions to see where a table is opened at none, by the table's name.
     """
 
     uri: str
+    pinned: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    def at(self, schema: type[TableSchema], version: int) -> "Lake":
+        """Return the same lake, of whose one table everything is read at a version; to write to that table is not meant."""
+        return replace(self, pinned={**self.pinned, schema.name: version})
 
     @property
     def storage_options(self) -> dict[str, str] | None:
@@ -87,12 +93,13 @@ class Lake:
 
         Args:
             schema: which table.
-            version: the table version to see; None for the newest.
+            version: the table version to see; None for the newest, or the one that is pinned.
 
         Raises:
             FormatError: when a later tidecast wrote it.
             StoreError: when the table is missing, its log is damaged, or it has no such version any more.
         """
+        version = self.pinned.get(schema.name) if version is None else version
         try:
             handle = DeltaTable(self.table_uri(schema), version=version, storage_options=self.storage_options)
         except TableNotFoundError as error:

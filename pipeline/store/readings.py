@@ -130,12 +130,9 @@ def split_duplicates(lake: Lake, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.
     stored = _stored_at_stamps(lake, rows)
     contested = _contested(rows, stored)  # most readings are alone at their stamp: fresh without a sort
     candidates = contested.join(_replayed(contested, stored), on="row", how="anti", maintain_order="left")
-    arrivals = (
-        pl.concat([stored.with_columns(row=pl.lit(None, pl.UInt32)), candidates.select(*stored.columns, "row")])
-        .sort(*STAMP, *ARRIVAL, "row")  # of two equal ones the stored one, whose row is null, comes first
-        .filter(pl.col("row").is_null() | pl.struct(*STAMP, *IDENTITY).is_first_distinct())  # the first delivery is the reading
-        .filter(~same_as_previous(*STAMP, "value"))
-    )
+    arrivals = pl.concat([stored.with_columns(row=pl.lit(None, pl.UInt32)), candidates.select(*stored.columns, "row")])
+    arrivals = arrivals.sort(*STAMP, *ARRIVAL, "row")  # of two equal ones the stored one, whose row is null, comes first
+    arrivals = arrivals.join(_redelivered(arrivals), on="row", how="anti").filter(~same_as_previous(*STAMP, "value"))
     repeated = contested.join(arrivals.select("row"), on="row", how="anti").select("row")
     fresh = rows.join(repeated, on="row", how="anti", maintain_order="left")
     duplicate = rows.join(repeated, on="row", how="semi", maintain_order="left")
@@ -163,11 +160,32 @@ def changed_since(lake: Lake, readings_version: int) -> pl.DataFrame:
         return Readings.empty().select(CHANGED_COLUMNS)
     try:
         # Without allow_out_of_range: with it, a version whose log is gone counts as no change at all.
-        changes = pl.DataFrame(handle.load_cdf(starting_version=readings_version + 1, columns=list(CHANGED_COLUMNS)))
+        changes = pl.DataFrame(handle.load_cdf(readings_version + 1, handle.version(), columns=list(CHANGED_COLUMNS)))
     except (DeltaError, ComputeError) as error:
         logger.warning("readings changes unknown, taking all since_version=%d reason=%s", readings_version, first_line(error))
         changes = read(lake.scan(Readings))
     return changes.select(CHANGED_COLUMNS).unique().sort(STAMP)
+
+
+def _redelivered(arrivals: pl.DataFrame) -> pl.DataFrame:
+    """Return `row` of what is a reading that counted before, delivered once more, given sorted arrivals of which null rows are stored.
+
+    Whether a reading counted depends on all before it at its stamp, so they are gone through one by one; few stamps have such readings.
+    """
+    again = pl.struct(*STAMP, *IDENTITY).is_duplicated().any().over(STAMP) & (pl.col("value").n_unique().over(STAMP) > 1)
+    rows: list[int] = []
+    stamp: list[object] = []
+    counts: float | None = None
+    counted: set[tuple[str, int | None, float | None]] = set()
+    for *here, source, seq, value, row in arrivals.filter(again).select(*STAMP, *IDENTITY, "row").iter_rows():
+        if here != stamp:
+            stamp, counts, counted = here, None, set()
+        if row is not None and (source, seq, value) in counted:
+            rows.append(row)
+        elif row is None or not counted or value != counts:
+            counts = value
+            counted.add((source, seq, value))
+    return pl.DataFrame({"row": rows}, schema={"row": pl.UInt32})
 
 
 def with_stored_arrivals(lake: Lake, series: pl.DataFrame) -> pl.DataFrame:

@@ -81,6 +81,17 @@ def lake(tmp_path: Path) -> Lake:
 events = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([1.0, 2.0]), st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=10)
 
 
+def test_a_repetition_leaves_no_trace_in_a_batch_as_it_leaves_none_between_batches(lake: Lake) -> None:
+    """Shown to fail by the first of equal readings alone: the second of these is no reading, so the last one is none of it again."""
+    batches = [[(0, 1.0, 0, 0), (0, 1.0, 0, 1)], [(0, 2.0, 1, 0), (0, 1.0, 1, 1)]]
+    at_once, by_turns = lake, new_lake(Path(lake.uri).with_name("by-turns"))
+    deliver(at_once, readings(*batches[0], *batches[1]))
+    for batch in batches:
+        deliver(by_turns, readings(*batch))
+    assert table(at_once).select(Readings.key).rows() == table(by_turns).select(Readings.key).rows()
+    assert counting_value(at_once) == counting_value(by_turns) == 1.0
+
+
 @settings(max_examples=15, deadline=None)
 @given(events=events, cuts=st.sets(st.integers(1, 3), max_size=2), data=st.data())
 def test_at_every_instant_the_same_value_counts_however_it_was_delivered(tmp_path_factory, events, cuts, data) -> None:
