@@ -12,16 +12,13 @@ import argparse
 import json
 import random
 import re
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from benchmarks.live_ingest import NUM_DEVICES, bodies, settings_in
+from benchmarks.live_ingest import NUM_DEVICES, bodies, run_steps, settings_in
 from pipeline.clock import SystemClock
 from pipeline.listen.drain import drain
 from pipeline.listen.inbox import Inbox
@@ -75,17 +72,12 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def run(case: str, num_readings: int) -> dict[str, float]:
-    """Prepare and measure, each in a process of its own.
+    """Prepare and measure.
 
     Raises:
         SystemExit: when a good reading did not arrive.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        for step in ("prepare", "measure"):
-            command = [sys.executable, "-m", "benchmarks.garbage_rate", "--step", step, "--folder", folder]
-            command += ["--cases", case, "--readings", str(num_readings)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
+    found = run_steps("benchmarks.garbage_rate", case, num_readings)
     if found["accepted"] < num_readings:
         raise SystemExit(f"garbage_rate requires every good reading in the lake; got {found['accepted']} of {num_readings}.")
     return found

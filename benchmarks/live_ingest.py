@@ -84,14 +84,23 @@ def measure(case: str, folder: Path) -> dict[str, float]:
     }
 
 
-def run(case: str, num_readings: int) -> dict[str, float]:
-    """Prepare and measure, each in a process of its own."""
+def run_steps(module: str, case: str, num_readings: int) -> dict[str, float]:
+    """Let a benchmark prepare and measure, each in a process of its own; return what it measured."""
     with tempfile.TemporaryDirectory() as folder:
         for step in ("prepare", "measure"):
-            command = [sys.executable, "-m", "benchmarks.live_ingest", "--step", step, "--folder", folder]
-            command += ["--cases", case, "--readings", str(num_readings)]
+            command = [sys.executable, "-m", module, "--step", step, "--folder", folder, "--cases", case, "--readings", str(num_readings)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    result: dict[str, float] = json.loads(done.stdout)
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
+
+
+def run(case: str, num_readings: int) -> dict[str, float]:
+    """Prepare and measure.
+
+    Raises:
+        SystemExit: when a reading did not arrive.
+    """
+    result = run_steps("benchmarks.live_ingest", case, num_readings)
     if result["readings"] != num_readings:
         raise SystemExit(f"live_ingest requires every reading in the lake; got {result['readings']} of {num_readings}.")
     return result
