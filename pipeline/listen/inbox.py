@@ -22,6 +22,8 @@ from pipeline.store.state_files import connect, make_in_wal_mode, name_format, r
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "inbox.db"
+# births of Sparkplug B, which say what the names in all later messages of a node stand for, and deaths, which end that
+BIRTHS = "(topic GLOB 'spBv1.0/*/[ND]BIRTH/*' OR topic GLOB 'spBv1.0/*/[ND]DEATH/*')"
 SCHEMA = (
     """
     CREATE TABLE messages (
@@ -30,8 +32,7 @@ SCHEMA = (
     ) STRICT
     """,
     "CREATE UNIQUE INDEX idempotency ON messages (connector, idempotency_key) WHERE idempotency_key IS NOT NULL",
-    # births of Sparkplug B, which say what the names in all later messages of a node stand for
-    "CREATE INDEX births ON messages (topic, seq) WHERE topic GLOB 'spBv1.0/*/[ND]BIRTH/*'",
+    f"CREATE INDEX births ON messages (topic, seq) WHERE {BIRTHS}",
     # forgotten: the number up to which was trimmed
     "CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT",
 )
@@ -42,7 +43,7 @@ INSERT = """
 # a new file, or one whose name a repair could not save: all of it is then drained once more, and found stored
 NAME_IT = "INSERT INTO identity SELECT 1, ?, 0 WHERE NOT EXISTS (SELECT 1 FROM identity)"
 FIRST_YOUNG = "SELECT seq FROM messages WHERE seq BETWEEN ? AND ? AND received_us >= ? ORDER BY seq LIMIT 1"
-NEWEST_BIRTHS = "SELECT max(seq) FROM messages WHERE topic GLOB 'spBv1.0/*/[ND]BIRTH/*' AND seq <= ? GROUP BY topic"
+NEWEST_BIRTHS = f"SELECT max(seq) FROM messages WHERE {BIRTHS} AND seq <= ? GROUP BY topic"  # noqa: S608 (our own words)
 FORGET_OLDEST = "DELETE FROM messages WHERE seq = (SELECT min(seq) FROM messages WHERE seq <= ?)"
 TRIM_STEP = 10_000  # messages deleted in one transaction: no writer waits for longer than that takes
 COLUMNS = "seq, connector, topic, payload, received_us, content_type, idempotency_key"
@@ -182,7 +183,7 @@ class Inbox:
                 return trimmed + (0 if max_bytes is None else self._trim_births(end, max_bytes))
 
     def births(self, up_to: int) -> list[Message]:
-        """Return the newest message of each topic of births (Sparkplug B), of those up to a number, in order; trimming leaves it."""
+        """Return the newest message of each topic of births and deaths (Sparkplug B), up to a number, in order; trimming leaves it."""
         query = f"SELECT {COLUMNS} FROM messages WHERE seq IN ({NEWEST_BIRTHS}) ORDER BY seq"  # noqa: S608 (our own names)
         with self._faults():
             rows = self._connection.execute(query, (up_to,)).fetchall()

@@ -21,7 +21,8 @@ from pipeline.ingest.validate import Rules, Verdict, validate
 from pipeline.listen.inbox import Stored
 from pipeline.payloads.decode import MAPPING, decode
 from pipeline.payloads.message import CUT_SHORT, Message
-from pipeline.payloads.sparkplug import is_birth, needed_births
+from pipeline.payloads.sparkplug import needed_births
+from pipeline.payloads.sparkplug_session import is_certificate
 from pipeline.schemas import UTC_US, Quarantine
 from pipeline.settings import Route, Settings
 
@@ -108,7 +109,7 @@ def _decide(stored: Sequence[Stored], births: Sequence[Message], routes: Sequenc
             what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
             return [_refused(stored[0], UNDECODABLE, f"A message requires bytes that can be decoded; got {what}", rules)]
     first, second = stored[: len(stored) // 2], stored[len(stored) // 2 :]
-    known = [*births, *(one.message for one in first if is_birth(one.message.topic))]
+    known = [*births, *(one.message for one in first if is_certificate(one.message.topic))]
     return [*_decide(first, births, routes, rules), *_decide(second, known, routes, rules)]
 
 

@@ -20,6 +20,7 @@ from pipeline.listen.inbox import FILE_NAME, Inbox, Stored
 from pipeline.listen.judge import TOO_LONG, Judged, digest, judge
 from pipeline.payloads.message import Message
 from pipeline.payloads.sparkplug import MISSING_BIRTH, alone, needed_births
+from pipeline.payloads.sparkplug_session import is_birth
 from pipeline.schemas import Quarantine
 from pipeline.settings import Settings
 from pipeline.store.catalog import Catalog
@@ -162,10 +163,11 @@ class _Replay:
 
 
 def _newest_births(settings: Settings) -> list[Message]:
+    """Return what nodes have said of their metrics last, also where they have died since."""
     if not (settings.state_dir / FILE_NAME).exists():
         return []
     with closing(Inbox(settings.state_dir)) as inbox:
-        return inbox.births(inbox.last_seq())
+        return [message for message in inbox.births(inbox.last_seq()) if is_birth(message.topic)]
 
 
 def _message(row: Mapping[str, object]) -> Message:

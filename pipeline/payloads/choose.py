@@ -11,7 +11,7 @@ from functools import lru_cache
 import polars as pl
 
 from pipeline.payloads.json_values import as_text
-from pipeline.payloads.sparkplug import NAMESPACE
+from pipeline.payloads.sparkplug_session import NAMESPACE
 from pipeline.settings import PayloadFormat, Route
 
 UNKNOWN = ("unknown_format", "A message requires a known format; got none that its route, content type or bytes name.")

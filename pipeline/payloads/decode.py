@@ -48,7 +48,7 @@ def decode(messages: Sequence[Message], routes: Sequence[Route], births: Sequenc
     Args:
         messages: in the order in which they came.
         routes: the first whose topic fits reads a message; one that none fits is read by usual names.
-        births: of Sparkplug B: the newest message of each topic of births (`sparkplug.is_birth`) before these, in their order.
+        births: of Sparkplug B: the newest message of each topic of births and deaths (`is_certificate`) before these, in order.
 
     Returns:
         A batch for each format that occurs. Its rows have the columns of `MAPPING`: text, but that `ts` and `received_at` may be instants.

@@ -1,29 +1,38 @@
 """Sparkplug B: protobuf payloads of SCADA gateways, whose births say once what the short names in later messages stand for.
 
-A data message names its metrics by aliases, and may leave out their types; both are in the newest births of its edge node. Births are
-messages like all others, so nothing else is kept of them: who decodes a range of messages also hands in the births before it, and
-decoding the same range again gives the same readings. Called by `decode.py`.
+A data message names its metrics by aliases, and may leave out their types; both are in the newest births of its edge node, until a death
+ends them. Births and deaths are messages like all others, so nothing else is kept of them: who decodes a range of messages also hands in
+the newest of each topic before it, and what is read does not depend on where ranges begin. Called by `decode.py`.
 """
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
 from typing import Any
 
 from pipeline.payloads.json_values import as_text
 from pipeline.payloads.message import Message
 from pipeline.payloads.rows import Decoded, Found, Place
-from pipeline.payloads.sparkplug_schema import payload_class
+from pipeline.payloads.sparkplug_schema import parse_payload, payload_class
+from pipeline.payloads.sparkplug_session import (
+    BIRTHS,
+    BOOLEAN,
+    DATA,
+    NAMESPACE,
+    NUMBERED,
+    SEQ_NUMBERS,
+    Topic,
+    is_certificate,
+    is_of_session,
+    session_number,
+)
 
 logger = logging.getLogger(__name__)
 
-NAMESPACE = "spBv1.0"
-SEQ_NUMBERS = 256
 MISSING_BIRTH = "missing_birth"
-_BIRTHS, _DATA = ("NBIRTH", "DBIRTH"), ("NDATA", "DDATA")
+_MEND = "`listen.mqtt.sparkplug_rebirth` asks the node for one; then `tidecast replay-quarantine --accept missing_birth` reads this."
 _SIGNED_BITS, _UNSIGNED_BITS = {1: 8, 2: 16, 3: 32, 4: 64}, {5: 8, 6: 16, 7: 32, 8: 64}  # by datatype
-_FLOAT, _DOUBLE, _BOOLEAN = 9, 10, 11
+_FLOAT, _DOUBLE = 9, 10
 _WHOLE, _REAL = ("int_value", "long_value"), ("float_value", "double_value")
 _VALUES = ("double_value", "int_value", "float_value", "long_value", "boolean_value", "string_value")  # the usual ones first
 _NUMBERS = range(1, 12)  # datatypes that are readings; then come texts, dates, data sets, templates and arrays
@@ -31,49 +40,38 @@ _GOOD = 192  # of the property Quality
 _OF_THE_SESSION = ("bdSeq", "Node Control/", "Device Control/")  # such metrics are no measurements
 
 
-@dataclass(frozen=True)
-class Topic:
-    """A topic of the namespace: spBv1.0/group/type/node, and a device where the message is about one."""
+@dataclass
+class _Birth:
+    """What the newest birth of a node itself or of one of its devices says of its metrics.
 
-    group: str
-    kind: str
-    node: str
-    device: str | None
+    Attributes:
+        aliases: name behind each alias.
+        datatypes: of each metric, by name.
+    """
 
-    @classmethod
-    @lru_cache(maxsize=4096)
-    def of(cls, topic: str) -> "Topic | None":
-        """Split a topic; None where it is none of edge nodes and devices."""
-        levels = topic.split("/")
-        if levels[0] != NAMESPACE or len(levels) not in (4, 5):
-            return None
-        return cls(levels[1], levels[2], levels[3], levels[4] if len(levels) == 5 else None)
-
-    @cached_property
-    def device_id(self) -> str:
-        """The device of its readings: names of devices are unique below their node alone."""
-        return as_text("/".join(name for name in (self.group, self.node, self.device) if name is not None)) or ""
+    aliases: dict[int, str] = field(default_factory=dict)
+    datatypes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
 class _Node:
-    """What the births of an edge node say, and the number of its last message.
+    """The newest births and deaths of an edge node, and the number of its last message.
 
     Attributes:
-        aliases: name behind each alias; an alias is unique on its node, devices included.
-        datatypes: of a metric, by device (None: the node itself) and name.
+        births: by device; None: of the node itself.
+        number: of the session that its own birth began.
+        is_dead: whether its newest death, if any, is of that session.
         last_seq: from 0 to 255; None before the first.
     """
 
-    aliases: dict[int, str] = field(default_factory=dict)
-    datatypes: dict[tuple[str | None, str], int] = field(default_factory=dict)
+    births: dict[str | None, _Birth] = field(default_factory=dict)
+    number: int | None = None
+    is_dead: bool = False
     last_seq: int | None = None
 
-
-def is_birth(topic: str) -> bool:
-    """Whether a topic carries births: its newest message must be handed in with the messages that follow."""
-    found = Topic.of(topic)
-    return found is not None and found.kind in _BIRTHS
+    def birth_of(self, device: str | None) -> _Birth:
+        """Return what is known of the metrics of a device: nothing before its birth or after a death."""
+        return _Birth() if self.is_dead else self.births.get(device) or _Birth()
 
 
 def decode_sparkplug(messages: Sequence[tuple[int, Message]], births: Sequence[Message] = ()) -> Decoded:
@@ -81,7 +79,7 @@ def decode_sparkplug(messages: Sequence[tuple[int, Message]], births: Sequence[M
 
     Args:
         messages: each with its line.
-        births: the newest births of each node and device before these messages, in their order.
+        births: the newest birth and death of each node and device before these messages, in their order.
 
     Returns:
         A reading for each metric that is a number or a boolean and not null, with stamps in milliseconds since 1970. Its item is the
@@ -92,15 +90,17 @@ def decode_sparkplug(messages: Sequence[tuple[int, Message]], births: Sequence[M
     _learn_all(nodes, births)
     for line, message in messages:
         place, topic = Place(line, None, message.payload), Topic.of(message.topic)
-        payload = _parse(message.payload)
+        payload = parse_payload(message.payload)
+        node = None if topic is None else _learn(nodes, topic, payload)
         if payload is None:
             found.refuse(place, "unparseable_message", "A Sparkplug B message requires a protobuf payload; got something else.")
-        elif topic is None or topic.kind not in (*_BIRTHS, *_DATA):
-            found.refuse(place, "no_reading", "A Sparkplug B reading requires a birth or data message; got one about the session.")
-        else:
-            node = _learn(nodes, topic, payload)
+            continue
+        if topic is not None and node is not None:
             num_missing += _count_missing(node, topic, payload)
-            _read_metrics(found, node, topic, place, payload)
+        if topic is not None and node is not None and topic.kind in (*BIRTHS, *DATA):
+            _read_metrics(found, node.birth_of(topic.device), topic, place, payload)
+        else:
+            found.refuse(place, "no_reading", "A Sparkplug B reading requires a birth or data message; got one about the session.")
     if num_missing:
         logger.warning("sparkplug sequence gaps num_missing=%d num_messages=%d", num_missing, len(messages))
     return found.decoded()
@@ -122,10 +122,10 @@ def needed_births(messages: Sequence[tuple[int, Message]], births: Sequence[Mess
     needed: dict[int, bytes] = {}
     _learn_all(nodes, births)
     for line, message in messages:
-        _learn_all(nodes, [message] if is_birth(message.topic) else [])
+        _learn_all(nodes, [message] if is_certificate(message.topic) else [])
         topic = Topic.of(message.topic) if line in wanted else None
-        node = None if topic is None or topic.kind not in _DATA else nodes.get((topic.group, topic.node))
-        birth = None if topic is None or node is None else _birth_of(node, topic, _parse(message.payload))
+        node = None if topic is None or topic.kind not in DATA else nodes.get((topic.group, topic.node))
+        birth = None if topic is None or node is None else _birth_for(node.birth_of(topic.device), parse_payload(message.payload))
         if birth:
             needed[line] = birth
     return needed
@@ -134,7 +134,7 @@ def needed_births(messages: Sequence[tuple[int, Message]], births: Sequence[Mess
 def alone(message: Message, birth: bytes | None) -> list[Message]:
     """Return births which, before a data message, have it decoded as after those that `needed_births` looked at, and after no others."""
     topic = Topic.of(message.topic)
-    if topic is None or topic.kind not in _DATA:
+    if topic is None or topic.kind not in DATA:
         return []
     node = replace(message, topic=f"{NAMESPACE}/{topic.group}/NBIRTH/{topic.node}", payload=b"", content_type=None)
     if topic.device is None:
@@ -142,12 +142,12 @@ def alone(message: Message, birth: bytes | None) -> list[Message]:
     return [node, replace(node, topic=f"{NAMESPACE}/{topic.group}/DBIRTH/{topic.node}/{topic.device}", payload=birth or b"")]
 
 
-def _birth_of(node: _Node, topic: Topic, payload: Any) -> bytes:  # noqa: ANN401
+def _birth_for(known: _Birth, payload: Any) -> bytes:  # noqa: ANN401 (a message that protobuf makes)
     """Return a birth of the metrics of a payload which it does not describe itself."""
     birth = payload_class()()
     for metric in [] if payload is None else payload.metrics:
-        name = _name_of(node, metric)
-        datatype = node.datatypes.get((topic.device, name), 0) if name is not None else 0
+        name = _name_of(known, metric)
+        datatype = known.datatypes.get(name, 0) if name is not None else 0
         if name is not None and (not metric.name or (datatype and not metric.datatype)):
             described = birth.metrics.add(name=name.encode(), datatype=datatype, is_null=True)
             if metric.HasField("alias"):
@@ -155,41 +155,42 @@ def _birth_of(node: _Node, topic: Topic, payload: Any) -> bytes:  # noqa: ANN401
     return bytes(birth.SerializeToString())
 
 
-def _parse(payload: bytes) -> Any:  # noqa: ANN401 (a message that protobuf makes)
-    """Return the payload; None where the bytes are none."""
-    from google.protobuf.message import DecodeError
-
-    try:
-        return payload_class().FromString(payload)
-    except DecodeError:
-        return None
-
-
-def _learn_all(nodes: dict[tuple[str, str], _Node], births: Sequence[Message]) -> None:
-    for birth in births:
-        topic, payload = Topic.of(birth.topic), _parse(birth.payload)
-        if topic is not None and payload is not None:
-            _learn(nodes, topic, payload)
+def _learn_all(nodes: dict[tuple[str, str], _Node], certificates: Sequence[Message]) -> None:
+    for certificate in certificates:
+        topic = Topic.of(certificate.topic)
+        if topic is not None:
+            _learn(nodes, topic, parse_payload(certificate.payload))
 
 
 def _learn(nodes: dict[tuple[str, str], _Node], topic: Topic, payload: Any) -> _Node:  # noqa: ANN401
-    """Take in a birth; that of a node ends all its earlier ones. Return what is known of the node."""
+    """Take in a birth or a death, the newest of its topic, whatever is in it; return what is known of the node."""
     key = (topic.group, topic.node)
+    said = payload_class()() if payload is None else payload
     if topic.kind == "NBIRTH" or key not in nodes:
-        nodes[key] = _Node()
+        nodes[key] = _Node(number=session_number(said) if topic.kind == "NBIRTH" else None)
     node = nodes[key]
-    if topic.kind in _BIRTHS:
-        for metric in payload.metrics:
-            name = _name(metric)
-            node.datatypes[topic.device, name] = metric.datatype
-            if metric.HasField("alias"):
-                node.aliases[metric.alias] = name
+    if topic.kind in BIRTHS:
+        node.births[topic.device] = _born(said)
+    elif topic.kind == "NDEATH":
+        node.is_dead = is_of_session(session_number(said), node.number)
+    elif topic.kind == "DDEATH":
+        node.births.pop(topic.device, None)
     return node
+
+
+def _born(payload: Any) -> _Birth:  # noqa: ANN401
+    birth = _Birth()
+    for metric in payload.metrics:
+        name = _name(metric)
+        birth.datatypes[name] = metric.datatype
+        if metric.HasField("alias"):
+            birth.aliases[metric.alias] = name
+    return birth
 
 
 def _count_missing(node: _Node, topic: Topic, payload: Any) -> int:  # noqa: ANN401
     """Return how many messages of a node are missing before this one; it starts anew with its birth."""
-    if not payload.HasField("seq"):
+    if topic.kind not in NUMBERED or not payload.HasField("seq"):
         return 0
     seq = payload.seq % SEQ_NUMBERS
     is_first = node.last_seq is None or topic.kind == "NBIRTH"
@@ -198,19 +199,21 @@ def _count_missing(node: _Node, topic: Topic, payload: Any) -> int:  # noqa: ANN
     return num_missing
 
 
-def _read_metrics(found: Found, node: _Node, topic: Topic, place: Place, payload: Any) -> None:  # noqa: ANN401
+def _read_metrics(found: Found, birth: _Birth, topic: Topic, place: Place, payload: Any) -> None:  # noqa: ANN401
     for item, metric in enumerate(payload.metrics):
         here = Place(place.line, item, place.payload) if len(payload.metrics) > 1 else place
-        name = _name_of(node, metric)
+        name = _name_of(birth, metric)
         if name is None:
-            found.refuse(here, MISSING_BIRTH, f"Alias {metric.alias} requires the birth that names it; got none from {topic.device_id}.")
+            lack = f"Alias {metric.alias} requires the birth that names it; got none from {topic.device_id}. {_MEND}"
+            found.refuse(here, MISSING_BIRTH, lack)
             continue
         if metric.is_null or name.startswith(_OF_THE_SESSION):
             continue
-        datatype = metric.datatype or node.datatypes.get((topic.device, name), 0)
+        datatype = metric.datatype or birth.datatypes.get(name, 0)
         sent = _sent(metric)
         if not datatype and sent in _WHOLE:  # -1 is sent as a great positive number
-            found.refuse(here, MISSING_BIRTH, f"{name[:80]} requires a datatype, its own or from a birth; got none from {topic.device_id}.")
+            lack = f"{name[:80]} requires a datatype, its own or from a birth; got none from {topic.device_id}. {_MEND}"
+            found.refuse(here, MISSING_BIRTH, lack)
             continue
         said_at = metric if metric.HasField("timestamp") else payload
         ts = str(said_at.timestamp) if said_at.HasField("timestamp") else None
@@ -238,7 +241,7 @@ def _value(metric: Any, sent: str | None, datatype: int) -> str | None:  # noqa:
     if sent in _REAL and datatype in (_FLOAT, _DOUBLE, 0):
         value = repr(getattr(metric, sent))
         return as_text(float(value)) if "e" in value else value.removesuffix(".0")
-    if sent == "boolean_value" and datatype in (_BOOLEAN, 0):
+    if sent == "boolean_value" and datatype in (BOOLEAN, 0):
         return "1" if metric.boolean_value else "0"
     return None
 
@@ -255,9 +258,9 @@ def _properties(metric: Any) -> Iterator[tuple[bytes, Any]]:  # noqa: ANN401
     return zip(metric.properties.keys, metric.properties.values, strict=False)
 
 
-def _name_of(node: _Node, metric: Any) -> str | None:  # noqa: ANN401
+def _name_of(birth: _Birth, metric: Any) -> str | None:  # noqa: ANN401
     """Return the name of a metric; None where its birth would say it."""
-    return node.aliases.get(metric.alias) if metric.HasField("alias") and not metric.name else _name(metric)
+    return birth.aliases.get(metric.alias) if metric.HasField("alias") and not metric.name else _name(metric)
 
 
 def _name(metric: Any) -> str:  # noqa: ANN401

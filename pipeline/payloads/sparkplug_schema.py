@@ -49,3 +49,13 @@ def payload_class() -> Any:  # noqa: ANN401 (a class that protobuf makes)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.Payload"))
+
+
+def parse_payload(payload: bytes) -> Any:  # noqa: ANN401 (a message that protobuf makes)
+    """Return the payload; None where the bytes are none."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        return payload_class().FromString(payload)
+    except DecodeError:
+        return None

@@ -183,14 +183,14 @@ def test_a_large_inbox_forgets_young_messages_too_but_none_that_the_lake_lacks(i
     assert [one.seq for one in inbox.read(0, max_messages=99, max_bytes=10**9)] == [20]
 
 
-def test_the_newest_birth_of_each_node_outlives_its_time(inbox, monkeypatch) -> None:
+def test_the_newest_birth_and_death_of_each_node_outlive_their_time(inbox, monkeypatch) -> None:
     """Shown to fail by trimming it: the names in all that the node sends afterwards would mean nothing."""
     monkeypatch.setattr("pipeline.listen.inbox.TRIM_STEP", 2)
-    births = ["spBv1.0/g/NBIRTH/n", "spBv1.0/g/DBIRTH/n/d", "spBv1.0/g/NBIRTH/n"]
+    births = ["spBv1.0/g/NBIRTH/n", "spBv1.0/g/DBIRTH/n/d", "spBv1.0/g/NBIRTH/n", "spBv1.0/g/NDEATH/n", "spBv1.0/g/DDEATH/n/d"]
     inbox.put([message(str(number), topic=topic) for number, topic in enumerate([*births, *["spBv1.0/g/NDATA/n"] * 5])])
-    assert inbox.trim(7, received_before=FAR) == 5
-    assert everything(inbox) == [b"1", b"2", b"7"]
-    assert [one.payload for one in inbox.births(8)] == [b"1", b"2"]
+    assert inbox.trim(9, received_before=FAR) == 5
+    assert everything(inbox) == [b"1", b"2", b"3", b"4", b"9"]
+    assert [one.payload for one in inbox.births(8)] == [b"1", b"2", b"3", b"4"]
     assert [one.payload for one in inbox.births(2)] == [b"1"]
 
 

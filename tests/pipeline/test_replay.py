@@ -199,6 +199,16 @@ def test_a_missing_birth_is_made_up_for_by_a_later_one_on_a_persons_word_alone(s
     assert site.table().filter(metric="t")["value"].to_list() == [5.0]
 
 
+def test_a_person_may_have_data_read_by_the_births_of_a_node_that_has_died_since(site) -> None:
+    """Shown to fail by taking the newest deaths with the newest births."""
+    birth, session = {"name": b"t", "alias": 1, "datatype": 3, "is_null": True}, {"name": b"bdSeq", "datatype": 4, "long_value": 1}
+    site.receive_messages(sparkplug("NDATA", {"alias": 1, "int_value": 5}, at=NOON))
+    site.receive_messages(sparkplug("NBIRTH", session, birth), sparkplug("NDEATH", session))
+    site.receive_messages(sparkplug("NDATA", {"alias": 1, "int_value": 6}, seq=1, at=NOON))
+    assert site.table(Quarantine).filter(error_code="missing_birth").height == 2
+    assert site.replay(accept=("missing_birth",))[:2] == (2, 0)
+
+
 def test_series_beyond_the_limit_come_back_when_it_is_raised(site) -> None:
     """Shown to fail by refusing every reading once the registry is full."""
     site.settings = site.settings.model_copy(update={"ingest": IngestSettings(max_series=2)})

@@ -1,16 +1,33 @@
 """Sparkplug B: births name what data messages abbreviate, whatever range of messages is decoded."""
 
 import logging
+import re
+from dataclasses import replace
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.payloads.sparkplug import alone, is_birth, needed_births
+from pipeline.payloads.decode import decode
+from pipeline.payloads.message import Message
+from pipeline.payloads.sparkplug import alone, needed_births
+from pipeline.payloads.sparkplug_session import is_birth, is_certificate
 from pipeline.settings import Route
 from tests.messages import READINGS, STAMP, STAMP_S, broken, message, numbers, rows, sparkplug
 
 DOUBLE, INT32, BOOLEAN, STRING = 10, 3, 11, 12
+
+
+def born(session: int) -> Message:
+    """Return the birth of a node that begins a session, with the metric m under the alias 1."""
+    metrics = [{"name": b"bdSeq", "datatype": 4, "long_value": session}, {"name": b"m", "alias": 1, "datatype": DOUBLE, "is_null": True}]
+    return sparkplug("NBIRTH", *metrics)
+
+
+def died(session: int) -> Message:
+    """Return the death of a node, of a session."""
+    return sparkplug("NDEATH", {"name": b"bdSeq", "datatype": 4, "long_value": session})
 
 
 @settings(deadline=None, max_examples=40)
@@ -35,6 +52,50 @@ def test_a_range_and_the_births_before_it_give_what_the_whole_gives(split):
     whole = rows(messages)["metric"].to_list()
     assert whole == ["power", "power", "voltage", "voltage"]
     assert (rows(messages[split:], births=births)["metric"].to_list() if split < 4 else []) == whole[split:]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["NBIRTH", "DBIRTH", "NDATA", "DDATA", "NDEATH", "DDEATH"]), st.integers(0, 1), st.booleans()),
+        min_size=1,
+        max_size=9,
+    ),
+    st.data(),
+)
+def test_what_is_read_does_not_depend_on_where_ranges_begin(kinds, draw):
+    """Shown to fail by a death that deletes what is known, and by births whose payload is none and which are left out."""
+    messages = []
+    for number, (kind, session, is_sound) in enumerate(kinds):
+        named = {"name": b"m%d" % number, "datatype": INT32} if "BIRTH" in kind else {}
+        metrics = [{"name": b"bdSeq", "datatype": 4, "long_value": session}, {"alias": session, "int_value": number, **named}]
+        sound = sparkplug(kind, *metrics, device="d" if kind[0] == "D" else None)
+        messages.append(sound if is_sound or "DATA" in kind else replace(sound, payload=b"\xff"))
+    split = draw.draw(st.integers(0, len(messages) - 1))
+    newest = {each.topic: at for at, each in enumerate(messages[:split]) if is_certificate(each.topic)}
+    births = [messages[at] for at in sorted(newest.values())]
+    whole = rows(messages).filter(pl.col("line") >= split).with_columns(pl.col("line") - split)
+    assert rows(messages[split:], births=births).equals(whole)
+
+
+def test_after_a_death_nothing_is_read_by_the_births_before_it():
+    """Shown to fail by births that no death ends, and by heeding the will of a connection that the node gave up before."""
+    birth, data = born(1), sparkplug("NDATA", {"alias": 1, "double_value": 1.0})
+    for died_of, expected in ((0, 1), (1, 0)):
+        assert len(rows([birth, died(died_of), data])) == expected
+        assert len(rows([data], births=[birth, died(died_of)])) == expected
+    assert len(rows([birth, died(1), born(2), data])) == 1
+
+
+def test_the_death_of_a_device_ends_its_metrics_alone():
+    births = [sparkplug("DBIRTH", {"name": b"m", "alias": at, "datatype": DOUBLE, "is_null": True}, device=f"d{at}") for at in (1, 2)]
+    data = [sparkplug("DDATA", {"alias": at, "double_value": 1.0}, device=f"d{at}") for at in (1, 2)]
+    assert rows([*births, sparkplug("DDEATH", device="d1"), *data])["device_id"].to_list() == ["plant/gateway/d2"]
+
+
+def test_what_lacks_a_birth_says_how_to_get_one():
+    (batch,) = decode([sparkplug("NDATA", {"alias": 7, "double_value": 1.0})], [])
+    assert re.search(r"sparkplug_rebirth.*replay-quarantine --accept missing_birth", batch.broken["error_text"].item())
 
 
 def test_an_alias_without_a_birth_is_broken_and_not_guessed():
@@ -144,3 +205,10 @@ def test_gaps_of_the_sequence_numbers_are_counted(numbers, missing, caplog):
     metric = {"name": b"m", "datatype": DOUBLE, "double_value": 1.0}
     assert len(rows([sparkplug("NDATA", metric, seq=number) for number in numbers])) == len(numbers)
     assert [record.args[0] for record in caplog.records] == ([missing] if missing else [])
+
+
+def test_the_death_of_a_device_has_a_sequence_number_too(caplog):
+    """Shown to fail by counting births and data alone: each death was a gap."""
+    metric = {"name": b"m", "datatype": DOUBLE, "double_value": 1.0}
+    rows([sparkplug("NDATA", metric, seq=4), sparkplug("DDEATH", device="d", seq=5), sparkplug("NDATA", metric, seq=6)])
+    assert not caplog.records
