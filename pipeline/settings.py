@@ -69,6 +69,7 @@ class MqttSettings(Section):
     ca: Path | None = None  # PEM; None: those that the machine trusts
     cert: Path | None = None  # PEM, of this client
     key: Path | None = None  # PEM; None: it is in `cert`
+    sparkplug_rebirth: bool = False  # ask edge nodes whose births are missing for them: that commands devices, so somebody must want it
 
     @field_validator("topics")
     @classmethod
@@ -80,6 +81,14 @@ class MqttSettings(Section):
                 f"or $share/GROUP/FILTER; got {', '.join(map(repr, wrong[:5]))}"
             )
         return topics
+
+    @model_validator(mode="after")
+    def _who_asks_for_births_hears_all(self) -> "MqttSettings":
+        if self.sparkplug_rebirth and (shared := [topic for topic in self.topics if topic.startswith("$share/")]):
+            raise ValueError(
+                f"sparkplug_rebirth requires topics whose every message comes to this listener; got {shared[0]!r}, which is shared"
+            )
+        return self
 
 
 def _is_filter(topic: str) -> bool:

@@ -5,6 +5,7 @@ The connection is `mqtt_connection.py`; what the broker promises, and what it do
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
@@ -17,8 +18,10 @@ from pipeline.listen.group_commit import GroupCommit
 from pipeline.listen.inbox import Inbox
 from pipeline.listen.mqtt_broker import Credentials
 from pipeline.listen.mqtt_connection import MqttConnection
+from pipeline.listen.mqtt_rebirth import Rebirths
 from pipeline.payloads.cloud_events import structured
 from pipeline.payloads.message import CUT_SHORT, Message
+from pipeline.payloads.sparkplug_session import rebirth_request
 from pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ class MqttSource:
         self._ended = stop
         self._connection = MqttConnection(settings.listen.mqtt, credentials, self._take, self._has_room)
         self._acknowledgements = self._connection.acknowledgements
+        self._rebirths = Rebirths() if settings.listen.mqtt.sparkplug_rebirth else None
         # Each is counted by one thread alone: these by that of the connection, the others by that of the commits.
         self._received = self._retained = self._cut_short = self._submitted = self._submitted_bytes = 0
         self._stored = self._answered = self._answered_bytes = 0
@@ -101,6 +105,8 @@ class MqttSource:
             self._acknowledgements.stored(*place)
             return
         payload, content_type = bytes(message.payload), getattr(message.properties, "ContentType", None)
+        if self._rebirths is not None:
+            self._ask_for_births(self._rebirths, message.topic, payload)
         if len(payload) > self._settings.listen.max_message_bytes:
             self._cut_short += 1
             logger.warning("message is too long, its beginning is kept topic=%s num_bytes=%d", message.topic, len(payload))
@@ -111,6 +117,12 @@ class MqttSource:
         self._submitted_bytes += len(payload)
         taken = Message("mqtt", message.topic, payload, self._clock.now(), content_type)
         self._commits.submit(taken, partial(self._on_stored, place, len(payload)))
+
+    def _ask_for_births(self, rebirths: Rebirths, topic: str, payload: bytes) -> None:
+        lacking = rebirths.wanted(topic, payload, connection=self._acknowledgements.connection, at_s=time.monotonic())
+        if lacking is not None:
+            self._connection.publish(*rebirth_request(lacking, self._clock.now()))
+            logger.info("asked for a rebirth group=%s node=%s", lacking.group, lacking.node)
 
     def _on_stored(self, place: tuple[int, int], num_bytes: int, failure: StoreError | None) -> None:
         """Have a message acknowledged that is on disk; on the thread of the commits."""

@@ -95,6 +95,10 @@ class MqttConnection:
             self._is_woken = True
             self._waker.send(b"\0")
 
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Send a message with QoS 0, not retained; from `take` alone, which is on the thread of the connection."""
+        self._client.publish(topic, payload, qos=0)
+
     def stop_taking(self) -> None:
         """Read no more messages, none after this returns; go on acknowledging."""
         self._stopping.set()
@@ -211,7 +215,10 @@ class MqttConnection:
         asked_s = int(self._settings.session_expiry.total_seconds())
         if (granted_s := getattr(granted, "SessionExpiryInterval", asked_s)) < asked_s:
             logger.warning("the broker keeps the session for a shorter time granted_s=%d asked_s=%d", granted_s, asked_s)
-        options = SubscribeOptions(qos=QOS, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+        # what we ask of nodes is no message of theirs; not for shared topics, where MQTT forbids it
+        options = SubscribeOptions(
+            qos=QOS, noLocal=self._settings.sparkplug_rebirth, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
+        )
         self._client.subscribe([(topic, options) for topic in self._settings.topics])
 
     def _on_subscribe(self, _client: Client, _data: object, _mid: int, reasons: Sequence[ReasonCode], _said: Properties | None) -> None:

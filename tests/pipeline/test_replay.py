@@ -15,10 +15,12 @@ from flows.cli import app
 from pipeline.clock import ReplayClock
 from pipeline.errors import SettingsError
 from pipeline.ingest.ingest import IngestOptions, ingest_paths
+from pipeline.ingest.validate import ACCEPTABLE
 from pipeline.listen.drain import drain
 from pipeline.listen.inbox import Inbox
 from pipeline.listen.replay import replay_quarantine
 from pipeline.payloads.message import CUT_SHORT, Message
+from pipeline.payloads.sparkplug import MISSING_BIRTH
 from pipeline.schemas import Quarantine, Readings
 from pipeline.settings import IngestSettings, ListenSettings, MetricSettings, Route, Settings
 from pipeline.store.catalog import Catalog
@@ -235,3 +237,8 @@ def test_the_verb_says_what_became_of_the_payloads(site, tmp_path) -> None:
     told = CliRunner().invoke(app, ["replay-quarantine", "--lake", site.settings.lake, "--json", "--accept", "stale_timestamp"])
     assert json.loads(told.stdout)["reasons"] == {"not_a_number": 1}
     assert len(site.table()) == 1
+
+
+def test_the_verb_names_every_reason_that_a_person_may_overrule() -> None:
+    shown = CliRunner().invoke(app, ["replay-quarantine", "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).stdout
+    assert [code for code in (*ACCEPTABLE, MISSING_BIRTH) if code not in shown] == []
