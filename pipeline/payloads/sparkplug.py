@@ -89,18 +89,15 @@ def decode_sparkplug(messages: Sequence[tuple[int, Message]], births: Sequence[M
     found, num_missing = Found(), 0
     _learn_all(nodes, births)
     for line, message in messages:
-        place, topic = Place(line, None, message.payload), Topic.of(message.topic)
-        payload = parse_payload(message.payload)
-        node = None if topic is None else _learn(nodes, topic, payload)
+        place, topic, payload = Place(line, None, message.payload), Topic.of(message.topic), parse_payload(message.payload)
+        node = _Node() if topic is None else _learn(nodes, topic, payload)
+        num_missing += 0 if topic is None or payload is None else _count_missing(node, topic, payload)
         if payload is None:
             found.refuse(place, "unparseable_message", "A Sparkplug B message requires a protobuf payload; got something else.")
-            continue
-        if topic is not None and node is not None:
-            num_missing += _count_missing(node, topic, payload)
-        if topic is not None and node is not None and topic.kind in (*BIRTHS, *DATA):
-            _read_metrics(found, node.birth_of(topic.device), topic, place, payload)
-        else:
+        elif topic is None or topic.kind not in (*BIRTHS, *DATA):
             found.refuse(place, "no_reading", "A Sparkplug B reading requires a birth or data message; got one about the session.")
+        else:
+            _read_metrics(found, node.birth_of(topic.device), topic, place, payload)
     if num_missing:
         logger.warning("sparkplug sequence gaps num_missing=%d num_messages=%d", num_missing, len(messages))
     return found.decoded()
