@@ -43,17 +43,18 @@ def flip(stream: Stream, file: str, bit: int, at: int = NUMBER_AT) -> None:
     path.write_bytes(header)
 
 
-def content(stream: Stream, file: str) -> tuple[int, list[str]]:
-    """Return the number of a file's format, and its tables and rows."""
+def content(stream: Stream, file: str) -> tuple[int, int, list[str]]:
+    """Return the number of a file's format, its seal, and its tables and rows."""
     with closing(sqlite3.connect(stream.settings.state_dir / file)) as connection:
-        return format_of(connection), list(connection.iterdump())
+        (seal,) = connection.execute("PRAGMA application_id").fetchone()
+        return format_of(connection), seal, list(connection.iterdump())
 
 
 @pytest.mark.parametrize("is_sealed", [True, False])
 def test_any_flipped_bit_of_the_number_is_called_damage_by_every_verb_and_mended(stream: Stream, is_sealed: bool) -> None:
     """One bit makes 0.1.1 of 0.1.0. Shown to fail by a bound on what is plausible as a later format, and by a catalog that trusts a 0."""
     before = {file: content(stream, file) for file in OPENERS}
-    assert {file: number for file, (number, _) in before.items()} == OURS
+    assert {file: said[:2] for file, said in before.items()} == {file: (number, seal_of(number)) for file, number in OURS.items()}
     for bit in range(32):
         for file in OPENERS:
             if not is_sealed:  # as 0.1.0 left it
@@ -119,8 +120,8 @@ def test_a_catalog_of_the_past_whose_number_is_of_another_is_told_by_its_tables(
     assert kinds(examine(stream.settings, stream.clock)) == {"damaged_database"}
     mended(stream)
     OPENERS[CATALOG](stream)
-    number, rows = content(stream, CATALOG)
-    assert number == NEWEST
+    number, seal, rows = content(stream, CATALOG)
+    assert (number, seal) == (NEWEST, seal_of(NEWEST))
     assert """INSERT INTO "positions" VALUES('a mark',7);""" in rows
 
 
