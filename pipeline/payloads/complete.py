@@ -9,7 +9,7 @@ import polars as pl
 
 from pipeline.ingest.raw import ORIGIN_SCHEMA, RawBatch, position
 from pipeline.ingest.timestamps import EpochUnit, read_epochs
-from pipeline.payloads.rows import Decoded
+from pipeline.payloads.rows import WHOLE, Decoded, refused
 from pipeline.schemas import UTC_US
 from pipeline.store.identity import device_and_metric
 
@@ -76,9 +76,7 @@ def silent(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
         messages: line and payload.
     """
     heard = pl.concat([decoded.rows["line"], decoded.broken["line"]]).unique().implode()
-    code, text = _NO_READING
-    unheard = messages.filter(~pl.col("line").is_in(heard))
-    return unheard.select("line", pl.lit(None, pl.Int64).alias("item"), "payload", error_code=pl.lit(code), error_text=pl.lit(text))
+    return refused(messages.filter(~pl.col("line").is_in(heard)).with_columns(WHOLE), _NO_READING)
 
 
 def as_batch(decoded: Decoded, messages: pl.DataFrame, *, is_numbered: bool = False) -> RawBatch:
@@ -107,7 +105,7 @@ def _whole(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
     has_rows = pl.col("line").is_in(decoded.rows["line"].unique().implode())
     whole = broken.filter(~has_rows).sort("line", "item", maintain_order=True).unique("line", keep="first", maintain_order=True)
     whole = whole.drop("payload", "item").join(messages.select("line", "payload"), on="line", maintain_order="left")
-    return pl.concat([broken.filter(has_rows), whole.select(pl.lit(None, pl.Int64).alias("item"), pl.all()).select(broken.columns)])
+    return pl.concat([broken.filter(has_rows), whole.with_columns(WHOLE).select(broken.columns)])
 
 
 def _or(rows: pl.DataFrame, around: pl.DataFrame, name: str) -> pl.Series:

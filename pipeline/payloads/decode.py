@@ -18,7 +18,7 @@ from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, sil
 from pipeline.payloads.json_decoder import decode_json, decode_ndjson
 from pipeline.payloads.line_protocol import decode_line_protocol
 from pipeline.payloads.message import Message
-from pipeline.payloads.rows import PLACE_SCHEMA, ROWS_SCHEMA, Decoded
+from pipeline.payloads.rows import PLACE_SCHEMA, ROWS_SCHEMA, WHOLE, Decoded, refused
 from pipeline.payloads.senml import decode_senml
 from pipeline.payloads.sparkplug import decode_sparkplug
 from pipeline.schemas import EPOCH, MICROSECOND, UTC_US
@@ -145,16 +145,15 @@ def _decode_text(name: PayloadFormat | None, group: pl.DataFrame, route: Route, 
         "line_protocol": (lambda: decode_line_protocol(group, route), route.epoch_unit or "ns"),
     }
     if name not in decoders:
-        code, text = UNKNOWN
-        refused = group.select("line", pl.lit(None, pl.Int64).alias("item"), "payload", error_code=pl.lit(code), error_text=pl.lit(text))
-        return complete(Decoded(ROWS_SCHEMA.to_frame(), refused), envelopes, None, is_stamped_on_arrival=False)
+        unread = refused(group.with_columns(WHOLE), UNKNOWN)
+        return complete(Decoded(ROWS_SCHEMA.to_frame(), unread), envelopes, None, is_stamped_on_arrival=False)
     read, unit = decoders[name]
     return complete(read(), envelopes, unit, is_stamped_on_arrival=route.stamp_on_arrival or name == "line_protocol")
 
 
 def _decode_events(group: pl.DataFrame, route: Route, envelopes: pl.DataFrame) -> Decoded:
     """Decode the data of events, each in its own format, and complete its readings by its envelope."""
-    events, refused = unwrap(group)
+    events, no_events = unwrap(group)
     places = events.select(PLACE_SCHEMA.names())
     around = envelopes[places["line"]].with_columns(
         pl.coalesce("device_id", events["source"]).alias("device_id"), events["time"].alias("ts"), events["seq"]
@@ -167,7 +166,7 @@ def _decode_events(group: pl.DataFrame, route: Route, envelopes: pl.DataFrame) -
     found = together([_decode_text(None, data.clear(), route, around), *parts])
     rows, broken = (_in_messages(frame, places) for frame in (found.rows, pl.concat([found.broken, silent(found, data)])))
     kept = pl.col("item").fill_null(0) * _ITEMS_OF_EVENT
-    return Decoded(rows, pl.concat([broken, refused.broken.with_columns(kept)]))
+    return Decoded(rows, pl.concat([broken, no_events.broken.with_columns(kept)]))
 
 
 def _in_messages(of_events: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
