@@ -12,7 +12,7 @@ import polars as pl
 from pipeline.ingest.mapping import ColumnMapping
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import EpochUnit
-from pipeline.payloads.choose import ANY, UNKNOWN, UTF_8, charset_of, named_format, route_at, route_of, sniff
+from pipeline.payloads.choose import NO_ROUTE, UNKNOWN_FORMAT, UTF_8, charset_of, named_format, route_at, route_of, sniff
 from pipeline.payloads.cloud_events import unwrap
 from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, silent, together
 from pipeline.payloads.json_decoder import decode_json, decode_ndjson
@@ -145,7 +145,7 @@ def _decode_text(name: PayloadFormat | None, group: pl.DataFrame, route: Route, 
         "line_protocol": (lambda: decode_line_protocol(group, route), route.epoch_unit or "ns"),
     }
     if name not in decoders:
-        unread = refused(group.with_columns(WHOLE), UNKNOWN)
+        unread = refused(group.with_columns(WHOLE), UNKNOWN_FORMAT)
         return complete(Decoded(ROWS_SCHEMA.to_frame(), unread), envelopes, None, is_stamped_on_arrival=False)
     read, unit = decoders[name]
     return complete(read(), envelopes, unit, is_stamped_on_arrival=route.stamp_on_arrival or name == "line_protocol")
@@ -179,7 +179,7 @@ def _in_messages(of_events: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
 def _tabulate_events(events: pl.DataFrame, received_at: pl.Series) -> pl.DataFrame:
     """Return the data of events as messages, with received_at and format."""
     types = events["content_type"]
-    kinds = {said: (named_format(ANY, said, ""), charset_of(said)) for said in types.unique()}
+    kinds = {said: (named_format(NO_ROUTE, said, ""), charset_of(said)) for said in types.unique()}
     charsets = pl.Series([kinds[said][1] for said in types], dtype=pl.String)
     frame = pl.DataFrame(
         {
