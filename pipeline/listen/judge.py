@@ -13,7 +13,7 @@ from datetime import datetime
 import polars as pl
 from polars.exceptions import PanicException
 
-from pipeline.errors import TidecastError
+from pipeline.errors import TidecastError, first_line
 from pipeline.ingest.intake import Intake, rules_at
 from pipeline.ingest.raw import BROKEN_SCHEMA, ORIGIN_SCHEMA, RawBatch
 from pipeline.ingest.timestamps import StampRules
@@ -80,7 +80,7 @@ def judge(
     present = now if "future_timestamp" in accept else max(one.message.received_at for one in stored)
     rules = rules_at(settings.ingest, present, "", StampRules(), accept)
     whole = [one for one in stored if one.message.content_type != CUT_SHORT]
-    parts = _decide(whole, births, settings.listen.routes, rules) if whole else []
+    parts = _decode_and_validate(whole, births, settings.listen.routes, rules) if whole else []
     for one in stored:
         if one.message.content_type == CUT_SHORT:
             parts.append(_refused(one, TOO_LONG, _TOO_LONG_TEXT, rules))
@@ -95,7 +95,9 @@ def digest(payload: bytes) -> str:
     return hashlib.blake2b(payload, digest_size=16).hexdigest()
 
 
-def _decide(stored: Sequence[Stored], births: Sequence[Message], routes: Sequence[Route], rules: Rules) -> list[tuple[RawBatch, Verdict]]:
+def _decode_and_validate(
+    stored: Sequence[Stored], births: Sequence[Message], routes: Sequence[Route], rules: Rules
+) -> list[tuple[RawBatch, Verdict]]:
     """Decode and validate; a half that fails is halved again, until what fails is one message."""
     try:
         batches = [_numbered(batch, stored) for batch in decode([one.message for one in stored], routes, births)]
@@ -105,11 +107,11 @@ def _decide(stored: Sequence[Stored], births: Sequence[Message], routes: Sequenc
     except (Exception, PanicException) as error:  # noqa: BLE001 (one message must not stop the stream; a panic is no Exception)
         if len(stored) == 1:
             logger.warning("undecodable message seq=%d source=%s: %r", stored[0].seq, stored[0].message.source, error)
-            what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            what = f"{type(error).__name__}: {first_line(error)[:200]}"
             return [_refused(stored[0], UNDECODABLE, f"A message requires bytes that can be decoded; got {what}", rules)]
     first, second = stored[: len(stored) // 2], stored[len(stored) // 2 :]
     known = [*births, *(one.message for one in first if is_birth(one.message.topic))]
-    return [*_decide(first, births, routes, rules), *_decide(second, known, routes, rules)]
+    return [*_decode_and_validate(first, births, routes, rules), *_decode_and_validate(second, known, routes, rules)]
 
 
 def _numbered(batch: RawBatch, stored: Sequence[Stored]) -> RawBatch:
@@ -154,10 +156,10 @@ def _quarantined(rejected: pl.DataFrame, stored: Sequence[Stored], births: Seque
     places = rejected["position"].str.extract_groups(_PLACE).struct.unnest()
     lines = places["1"].cast(pl.Int64)
     wanted = set(lines)
-    of: dict[int, Message] = {one.seq: one.message for one in stored if one.seq in wanted}
+    messages = {one.seq: one.message for one in stored if one.seq in wanted}
     needed = needed_births([(one.seq, one.message) for one in stored], births, wanted)
     described = pl.DataFrame(
-        [(seq, digest(one.payload), one.source, one.received_at, one.content_type, needed.get(seq)) for seq, one in of.items()],
+        [(seq, digest(one.payload), one.source, one.received_at, one.content_type, needed.get(seq)) for seq, one in messages.items()],
         schema=_DESCRIBED_SCHEMA,
         orient="row",
     )

@@ -87,8 +87,10 @@ def as_batch(decoded: Decoded, messages: pl.DataFrame, *, is_numbered: bool = Fa
         messages: line and payload of every message of this format.
         is_numbered: whether items have their numbers already: those that must stay when more of a message can be read.
     """
+    rows = decoded.rows.sort("line", "item", maintain_order=True)
     broken = pl.concat([_whole(decoded, messages), silent(decoded, messages)])
-    rows, broken = (decoded.rows.sort("line", "item", maintain_order=True), broken) if is_numbered else _numbered(decoded.rows, broken)
+    if not is_numbered:
+        rows, broken = _numbered(rows, broken)
     return RawBatch(
         SOURCE,
         rows.select(COLUMNS),
@@ -137,8 +139,8 @@ def _as_text(stamps: pl.Series) -> pl.Series:
 
 
 def _numbered(rows: pl.DataFrame, broken: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Sort by place, and number what came out of each message from 0; what is alone in its message has no number."""
-    rows, broken = (frame.sort("line", "item", maintain_order=True).with_row_index("index") for frame in (rows, broken))
+    """Number what came out of each message from 0, where rows are in order; what is alone in its message has no number."""
+    rows, broken = rows.with_row_index("index"), broken.sort("line", "item", maintain_order=True).with_row_index("index")
     places = [frame.select("line", "item", "index", is_row=pl.lit(value)) for frame, value in ((rows, True), (broken, False))]
     both = pl.concat(places).sort("line", "item", maintain_order=True)
     is_alone = pl.col("line").is_unique()

@@ -4,7 +4,6 @@ The same code validates these rows and those of files. Called by `pipeline.liste
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import cast
 
 import polars as pl
@@ -64,11 +63,7 @@ def decode(messages: Sequence[Message], routes: Sequence[Route], births: Sequenc
     for (name, number), group in frame.group_by("format", "route", maintain_order=True):
         route = route_at(cast(int | None, number), routes)
         if name == "sparkplug":
-            is_ours = pl.col("line").is_in(group["line"].implode())
-            decoded = Decoded(sparkplug.rows.filter(is_ours), sparkplug.broken.filter(is_ours))
-            if "{device_id}" in route.topic:  # else a device is known by all its topic's levels
-                decoded = replace(decoded, rows=decoded.rows.with_columns(pl.lit(None, pl.String).alias("device_id")))
-            part = complete(decoded, envelopes, "ms", is_stamped_on_arrival=route.stamp_on_arrival)
+            part = _complete_sparkplug(sparkplug, group["line"], route, envelopes)
         elif name == "cloud_events":
             part = _decode_events(group, route, envelopes)
         else:
@@ -149,6 +144,15 @@ def _decode_text(name: PayloadFormat | None, group: pl.DataFrame, route: Route, 
         return complete(Decoded(ROWS_SCHEMA.to_frame(), unread), envelopes, None, is_stamped_on_arrival=False)
     read, unit = decoders[name]
     return complete(read(), envelopes, unit, is_stamped_on_arrival=route.stamp_on_arrival or name == "line_protocol")
+
+
+def _complete_sparkplug(decoded: Decoded, lines: pl.Series, route: Route, envelopes: pl.DataFrame) -> Decoded:
+    """Complete what came of the messages of one route, of all those of Sparkplug B, which were decoded together."""
+    is_ours = pl.col("line").is_in(lines.implode())
+    rows, broken = decoded.rows.filter(is_ours), decoded.broken.filter(is_ours)
+    if "{device_id}" in route.topic:  # else a device is known by all its topic's levels
+        rows = rows.with_columns(pl.lit(None, pl.String).alias("device_id"))
+    return complete(Decoded(rows, broken), envelopes, "ms", is_stamped_on_arrival=route.stamp_on_arrival)
 
 
 def _decode_events(group: pl.DataFrame, route: Route, envelopes: pl.DataFrame) -> Decoded:
