@@ -5,7 +5,6 @@ Bodies go to the inbox as they came, unpacked; the drain decodes them. Called by
 
 import asyncio
 import hmac
-import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from pipeline.errors import StoreError
 from pipeline.listen.group_commit import GroupCommit
 from pipeline.listen.http_body import BodyReader, closing, refuse
 from pipeline.listen.inbox import Inbox
-from pipeline.payloads.choose import FORMATS
+from pipeline.payloads.choose import FORMATS, UTF_8, charset_of
 from pipeline.payloads.cloud_events import structured
 from pipeline.payloads.message import Message
 from pipeline.schemas import Readings
@@ -192,8 +191,7 @@ def _media_type(request: Request) -> str | None:
     if said is None:
         return None
     name = said.partition(";")[0].strip().lower()
-    charset = re.search(r'charset="?([^\s;"]+)', said, re.IGNORECASE)
-    if name not in MEDIA_TYPES or (charset is not None and charset[1].lower() not in ("utf-8", "utf8", "us-ascii")):
+    if name not in MEDIA_TYPES or charset_of(said) not in (UTF_8, "ascii"):
         raise refuse(415, f"POST /readings requires, in UTF-8, one of {', '.join(MEDIA_TYPES)}; got {said}. Set Content-Type.")
     return name
 
