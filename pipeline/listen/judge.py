@@ -80,7 +80,7 @@ def judge(
     present = now if "future_timestamp" in accept else max(one.message.received_at for one in stored)
     rules = rules_at(settings.ingest, present, "", StampRules(), accept)
     whole = [one for one in stored if one.message.content_type != CUT_SHORT]
-    parts = _decode_and_validate(whole, births, settings.listen.routes, rules) if whole else []
+    parts = _decide(whole, births, settings.listen.routes, rules) if whole else []
     for one in stored:
         if one.message.content_type == CUT_SHORT:
             parts.append(_refused(one, TOO_LONG, _TOO_LONG_TEXT, rules))
@@ -95,9 +95,7 @@ def digest(payload: bytes) -> str:
     return hashlib.blake2b(payload, digest_size=16).hexdigest()
 
 
-def _decode_and_validate(
-    stored: Sequence[Stored], births: Sequence[Message], routes: Sequence[Route], rules: Rules
-) -> list[tuple[RawBatch, Verdict]]:
+def _decide(stored: Sequence[Stored], births: Sequence[Message], routes: Sequence[Route], rules: Rules) -> list[tuple[RawBatch, Verdict]]:
     """Decode and validate; a half that fails is halved again, until what fails is one message."""
     try:
         batches = [_numbered(batch, stored) for batch in decode([one.message for one in stored], routes, births)]
@@ -111,7 +109,7 @@ def _decode_and_validate(
             return [_refused(stored[0], UNDECODABLE, f"A message requires bytes that can be decoded; got {what}", rules)]
     first, second = stored[: len(stored) // 2], stored[len(stored) // 2 :]
     known = [*births, *(one.message for one in first if is_birth(one.message.topic))]
-    return [*_decode_and_validate(first, births, routes, rules), *_decode_and_validate(second, known, routes, rules)]
+    return [*_decide(first, births, routes, rules), *_decide(second, known, routes, rules)]
 
 
 def _numbered(batch: RawBatch, stored: Sequence[Stored]) -> RawBatch:
