@@ -16,6 +16,7 @@ from pipeline.query.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress, ProgressColumn
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -144,14 +145,20 @@ def cell(value: object) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
+def _progress(*columns: "ProgressColumn") -> "Progress":
+    """Return a display on stderr that is gone when its block ends; on no terminal it shows nothing."""
+    from rich.progress import Progress
+
+    console = stderr()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
 @contextmanager
 def busy(doing: str) -> Iterator[None]:
     """Show on a terminal's stderr that work goes on, with the time it has taken; elsewhere show nothing."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = stderr()
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with _progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
         progress.add_task(doing, total=None)
         yield
 
@@ -173,11 +180,9 @@ def report_epoch(epoch: int, max_epochs: int, train_loss: float, validation_loss
 @contextmanager
 def watch_training(max_seconds: float) -> Iterator[None]:
     """Show on a terminal's stderr how training goes: the time used of `max_seconds`, the epoch and the losses."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 
-    console = stderr()
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with _progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()) as progress:
         bar = progress.add_task("preparing to train", total=max_seconds)
 
         def show(epoch: int, max_epochs: int, train_loss: float, validation_loss: float) -> None:
@@ -205,11 +210,9 @@ def report_step(done: int, total: int, what: str) -> None:
 @contextmanager
 def watch_steps(first: str) -> Iterator[None]:
     """Show on a terminal's stderr how many of many trainings have ended; until the first has, what is done before it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-    console = stderr()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with _progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
         bar = progress.add_task(first, total=None)
         token = _step_listener.set(lambda done, total, what: progress.update(bar, description=what, completed=done, total=total))
         try:
@@ -225,10 +228,8 @@ def downloading(name: str) -> Iterator[Callable[[int, int], None]]:
     Yields:
         What to call with the bytes so far and the bytes in all.
     """
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
-    console = stderr()
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with _progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()) as progress:
         bar = progress.add_task(name, total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -43,7 +43,7 @@ async def forecast(origins: int = 1, settings: Settings | None = None) -> Foreca
     """Forecast from the newest closed ticks; where none has closed since the last run, do nothing.
 
     Args:
-        origins: how many of the newest origins to write.
+        origins: ticks to forecast for series that are new to the model.
         settings: by default those of the process the run is in.
     """
     settings = settings_of_run(settings)

@@ -280,7 +280,7 @@ class Settings(BaseSettings):
     @property
     def is_remote(self) -> bool:
         """Whether the lake is in an object store."""
-        return "://" in self.lake
+        return is_remote(self.lake)
 
     @property
     def state_dir(self) -> Path:
@@ -300,6 +300,11 @@ class Settings(BaseSettings):
     def artifacts_dir(self) -> Path | None:
         """Where a local MLflow store keeps artifacts; None where a server decides."""
         return None if self.tracking.uri is not None else (self.state_dir.parent / "mlflow" / "artifacts").resolve()
+
+
+def is_remote(place: str) -> bool:
+    """Return whether a lake, a table or a file of one is in an object store: it is then a URI, and no path."""
+    return "://" in place
 
 
 def _first_field(variable: str) -> str:

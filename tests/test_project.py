@@ -19,7 +19,8 @@ from packaging.version import Version
 from pipeline.settings import MetricSettings, Route, Settings
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DIRECT = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["kafka"], *EXTRAS["stats"], *EXTRAS["dev"]]]
 LOCKS = ["requirements.lock", "docker/servers.lock"]
@@ -51,6 +52,16 @@ def knobs(tree: dict[str, object], prefix: str = "") -> Iterator[tuple[str, obje
 def defaults() -> Iterator[tuple[str, object]]:
     """Yield each knob and its default, whatever the environment says."""
     yield from knobs(Settings.model_construct().model_dump(mode="json"))
+
+
+def test_every_package_is_installed():
+    """Shown to fail by leaving out `pipeline.doctor`: from the sources everything works, and the installed doctor is not there."""
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for top in ("flows", "models", "pipeline")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert sorted(PYPROJECT["tool"]["setuptools"]["packages"]) == sorted(found)
 
 
 def test_the_changelog_opens_with_the_version_of_the_project():

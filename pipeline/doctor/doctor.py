@@ -117,8 +117,12 @@ def _refuse_later_formats(lake: Lake, state_dir: Path) -> None:
         except StoreError:  # a finding
             continue
     for path in state_dir.glob("*.db"):
-        with suppress(sqlite3.Error):  # a finding too
+        try:
             connect(path).close()
+        except FormatError:
+            raise
+        except (StoreError, sqlite3.Error):  # a finding too
+            continue
 
 
 def _examined(lake: Lake, state_dir: Path, clock: Clock, *, deep: bool) -> DoctorReport:

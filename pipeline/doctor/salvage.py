@@ -5,6 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+from pipeline.store.catalog_file import FILE_NAME as CATALOG
+from pipeline.store.catalog_file import format_of_tables
+from pipeline.store.formats import FORMATS, number_of
+from pipeline.store.state_files import write_format, written_format
+
 SIDE_FILES = ("-wal", "-shm", "-journal")  # a journal that stayed would be played back into the new file
 
 
@@ -24,7 +29,7 @@ def salvage(damaged: Path, place: Path, schema: Sequence[str] = ()) -> dict[str,
     with closing(sqlite3.connect(damaged)) as old:
         try:
             made = old.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type = 'index'").fetchall()
-            (version,) = old.execute("PRAGMA user_version").fetchone()
+            number = true_format(old, place.name)
         except sqlite3.Error:
             return {}
         tables = [name for kind, name, _ in made if kind == "table" and not name.startswith("sqlite_")]
@@ -43,8 +48,25 @@ def salvage(damaged: Path, place: Path, schema: Sequence[str] = ()) -> dict[str,
                 with suppress(sqlite3.Error):  # only files with counted keys have it
                     new.execute("DELETE FROM sqlite_sequence")
                     new.executemany("INSERT INTO sqlite_sequence VALUES (?, ?)", old.execute("SELECT name, seq FROM sqlite_sequence"))
-            new.execute(f"PRAGMA user_version = {int(version)}")
+            if number:
+                write_format(new, number)
     return copied
+
+
+def true_format(connection: sqlite3.Connection, name: str) -> int:
+    """Return the number of the format that a file of the state folder is in, whatever number it names; 0 where it is as old as formats are.
+
+    The catalog's tables tell it, because its number may be that of another format of the past. Of any other file its seal does; one that
+    has none is of the release before seals.
+
+    Args:
+        connection: to the file.
+        name: of the file, in the state folder.
+    """
+    if name == CATALOG:
+        return format_of_tables(connection)
+    written = written_format(connection)
+    return number_of(FORMATS[0]) if written is None else written
 
 
 def _copy(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> int:

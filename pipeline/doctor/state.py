@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.doctor.findings import Finding
 from pipeline.doctor.log import TableLog
+from pipeline.doctor.salvage import true_format
 from pipeline.doctor.tables import SETTLED
 from pipeline.errors import StoreError
 from pipeline.listen.inbox import FILE_NAME as INBOX
@@ -24,7 +25,7 @@ from pipeline.store.handovers import Handovers
 from pipeline.store.lake import Lake
 from pipeline.store.readings import fence
 from pipeline.store.snapshot_pointers import SnapshotPointers
-from pipeline.store.state_files import BUSY_TIMEOUT_S
+from pipeline.store.state_files import BUSY_TIMEOUT_S, format_of
 
 SQLITE_REMEDIES = {
     INBOX: "--repair takes it out and copies every message that can still be read into a new one, under its number.",
@@ -59,7 +60,7 @@ def examine_databases(state_dir: Path) -> Iterator[Finding]:
     for path in sorted(state_dir.glob("*.db")):
         fault = _integrity(path)
         if fault is not None:
-            yield Finding("damaged_database", str(path), f"SQLite finds it damaged: {fault}", SQLITE_REMEDIES.get(path.name, OTHER_REMEDY))
+            yield Finding("damaged_database", str(path), fault, SQLITE_REMEDIES.get(path.name, OTHER_REMEDY))
 
 
 def inbox_numbers(lake: Lake, state_dir: Path) -> InboxNumbers | None:
@@ -119,20 +120,24 @@ def examine_handovers(state_dir: Path) -> Iterator[Finding]:
 
 
 def _integrity(path: Path) -> str | None:
-    """Return what SQLite says against a file; None where it is whole."""
+    """Return what is wrong with a file, as half a sentence; None where it is whole."""
     try:
         with closing(_opened(path)) as connection:
             (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if path.name == INBOX:  # an empty file is whole to SQLite
                 connection.execute("SELECT name, seq FROM identity, messages").fetchone()
+            connection.execute("BEGIN")  # whoever migrates changes number and tables together
+            number, true = format_of(connection), true_format(connection, path.name)
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in OUT_OF_REACH:  # Python's own errors have no code
             raise StoreError(
                 f"An examination requires SQLite files that it can open; got {path}: {error}. This says nothing of damage. "
                 "Look for the process that holds the file, or at the permissions of its folder."
             ) from error
-        return str(error)
-    return None if said == "ok" else str(said)
+        said = error
+    if str(said) != "ok":
+        return f"SQLite finds it damaged: {said}"
+    return None if number == true else f"the number of its format is damaged: {number} in place of {true}"
 
 
 def _opened(path: Path) -> sqlite3.Connection:

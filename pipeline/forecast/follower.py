@@ -62,7 +62,11 @@ class TickReport:
 
 
 class Follower:
-    """Forecasts a lake tick by tick."""
+    """Forecasts a lake tick by tick.
+
+    Attributes:
+        succession: the rebuild of a champion that is to take over.
+    """
 
     def __init__(
         self,
@@ -136,20 +140,6 @@ class Follower:
             holder = leader(self._settings)
             self._wait_for(f"Standing by: {holder.name if holder else 'another process'} follows {self._settings.lake}.", say)
 
-    def _wait_for(self, sentence: str, say: Callable[[str], None]) -> None:
-        if sentence != self._waits_for:
-            self._waits_for = sentence
-            say(sentence)
-
-    def _lead_or_wait(self, say: Callable[[str], None]) -> None:
-        """Take the lease if that is possible; one that waits, perhaps for weeks, outlives a lake or a lease that is out of reach."""
-        try:
-            self.lead(say)
-        except StoreError as error:
-            if self._waits_for is None:
-                raise
-            logger.warning("waiting: %s", error)
-
     def is_due(self) -> bool:
         """Whether a tick has closed, readings were committed, or a new champion is ready."""
         is_closed = self._next_close is not None and self._clock.now() >= self._next_close
@@ -178,10 +168,10 @@ class Follower:
         done = replace(done, scored=self._score(self._settings, self._clock))
         self._readings_version = closed.readings_version
         self._next_close = next_close(Catalog(self._settings.state_dir).series(), self._settings.ingest.allowed_lateness, now)
-        is_time = self._saved_at is None or self._clock.elapsed() >= self._saved_at + self._settings.forecast.snapshot_interval
-        if is_time:
+        is_save_due = self._saved_at is None or self._clock.elapsed() >= self._saved_at + self._settings.forecast.snapshot_interval
+        if is_save_due:
             self.save()
-        return TickReport(now, closed.observations_written, done, is_time)
+        return TickReport(now, closed.observations_written, done, is_save_due)
 
     def forget(self) -> None:
         """Write the state to disk and open it from there the next time, as single runs do."""
@@ -194,6 +184,20 @@ class Follower:
             self._rolling.snapshot()
             self._handovers.record(self._rolling.model.version, self._rolling.model.identity, self._clock.now())
             self._saved_at = self._clock.elapsed()
+
+    def _lead_or_wait(self, say: Callable[[str], None]) -> None:
+        """Take the lease if that is possible; one that waits, perhaps for weeks, outlives a lake or a lease that is out of reach."""
+        try:
+            self.lead(say)
+        except StoreError as error:
+            if self._waits_for is None:
+                raise
+            logger.warning("waiting: %s", error)
+
+    def _wait_for(self, sentence: str, say: Callable[[str], None]) -> None:
+        if sentence != self._waits_for:
+            self._waits_for = sentence
+            say(sentence)
 
     def _turn(self, report: Callable[[TickReport], None]) -> timedelta:
         """Run a tick if one is due, and return how long to wait for the next look; after an error forget the state."""

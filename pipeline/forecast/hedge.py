@@ -126,6 +126,7 @@ class Hedge:
         state.level_B = np.where(observed_B, state.level_B + rate_B * (state.last_B - state.level_B), state.level_B)
 
     def _mix(self, quantiles_BHQ: Floats, out_BHQ: Floats) -> None:
+        """Average the quantiles of the network and of the naive forecasters, which are normal, by their weights."""
         naive_KB = self._naive_medians()
         self._remember(quantiles_BHQ, naive_KB)
         weight_KBH = self._weights()
@@ -137,6 +138,7 @@ class Hedge:
         out_BHQ += centre_BH[..., None]
 
     def _judge(self, issued_JSB: Floats, actual_B: Floats, judged_SB: Flags) -> None:
+        """Take the errors of what has come true into the advantages, then into the mean errors that they are measured in."""
         state = self.state
         quantiles_JSB, naive_KSB = issued_JSB[:3], issued_JSB[3:]
         loss_SB = self._loss(actual_B - quantiles_JSB)

@@ -124,9 +124,9 @@ class Candidate:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._lake, self._leases, self._name, self._clock = Lake(settings.lake), Leases(settings.state_dir), lease_name(settings), clock
-        self._first: Holder | None = None
-        self._last: Holder | None = None
-        self._seen_at = timedelta(0)
+        self._first: Holder | None = None  # as first seen: one that looks different now has renewed the lease since, so it lives
+        self._last: Holder | None = None  # as last seen
+        self._seen_at = timedelta(0)  # when it first looked like that, by `Clock.elapsed`
 
     def ask(self) -> Leadership | None:
         """Take the lease if nobody holds it, or a process that is dead.

@@ -64,7 +64,7 @@ def _panel(lake: Lake, following: pl.DataFrame, is_due: pl.Expr, fleet: pl.DataF
 
 
 @dataclass
-class Written:
+class ForecastWriter:
     """The forecasts of one advance, gathered into few commits.
 
     Attributes:
@@ -132,13 +132,13 @@ class Advance:
         start = min(self.panel.label(b, 0) for b in read_B)
         self.panel = join_covariates(self.panel, names, lake, catalog, horizon=horizon, allowed_lateness=allowed_lateness, start=start)
 
-    def run(self, written: Written) -> None:
+    def run(self, writer: ForecastWriter) -> None:
         """Advance every series to its target and hand over the forecasts of the ticks that had none.
 
         Series that read the same number of ticks and forecast the same ones go through the engine together.
 
         Args:
-            written: takes the forecasts.
+            writer: takes the forecasts.
         """
         end_B = self.panel.first_tick_B + self.target_B
         due_B = self.origins.first(self.panel.series_ids, end_B)
@@ -149,16 +149,16 @@ class Advance:
         for target, first in sorted(set(zip(self.target_B.tolist(), first_B.tolist(), strict=True))):
             columns_B = np.flatnonzero((self.target_B == target) & (first_B == first))
             if target > 0:
-                self._run_group(columns_B, target, first, status_TB, written)
+                self._run_group(columns_B, target, first, status_TB, writer)
 
-    def _run_group(self, columns_B: Ints, target: int, first: int, status_TB: NDArray[np.str_], written: Written) -> None:
+    def _run_group(self, columns_B: Ints, target: int, first: int, status_TB: NDArray[np.str_], writer: ForecastWriter) -> None:
         before = self.state.select(self.slots_B[columns_B])
         last_B = before.carried.history_RB[-1].numpy()
         engine = StreamEngine(self.model.model, before.carried, before.calibration)
         part = self.panel.columns(columns_B)
         for block in engine.advance(part.values_TB[:target], part.time_TB[:target], np.arange(first, target), part.covariates):
             frame = forecast_rows(block, self.panel, columns_B, status_TB, last_B, self.config, self.issue)
-            written.add(frame, self.config.horizon * len(self.config.quantile_levels))
+            writer.add(frame, self.config.horizon * len(self.config.quantile_levels))
         self.state.put(self.slots_B[columns_B], replace(before, tick_B=before.tick_B + target))
 
 

@@ -4,11 +4,13 @@ from datetime import timedelta
 
 import polars as pl
 
+from models.config import ForecasterConfig
+from models.forecaster import CausalForecaster
 from pipeline.errors import DataError
 from pipeline.forecast.engine import StreamEngine
 from pipeline.prepare.covariates import CovariateNames
 from pipeline.prepare.join_covariates import covariates_of_frame
-from pipeline.prepare.sequences import to_panel
+from pipeline.prepare.sequences import Panel, to_panel
 from pipeline.schemas import MICROSECOND, UTC_US
 from pipeline.tracking.saved_model import LoadedModel
 
@@ -37,39 +39,42 @@ def forecast_frame(loaded: LoadedModel, history: pl.DataFrame) -> pl.DataFrame:
         raise DataError(
             f"A forecast requires rows of {', '.join(required)}; got {history.height} rows without {missing or 'data'}. Add them."
         )
-    interval = timedelta(seconds=config.sample_interval_s)
+    panel = _panel(history, names, config)
+    return pl.concat([_forecast_column(loaded.model, panel, column) for column in range(len(panel.series_ids))])
+
+
+def _panel(history: pl.DataFrame, names: CovariateNames, config: ForecasterConfig) -> Panel:
+    """Lay a history out on the model's grid, with its covariates."""
     history = history.with_columns(series_id=pl.col("unique_id").cast(pl.String), ts=_utc(history.schema["ds"]))
     hindsight = pl.col("^knowledge_time$")  # where there is such a column, the panel refuses what was filled in from both sides
     observations = history.select("series_id", "ts", hindsight, value=pl.col("y").cast(pl.Float64).fill_nan(None))
     if names.future:
         observations = observations.drop_nulls("value")
-    interval_us = interval // MICROSECOND
+    interval_us = timedelta(seconds=config.sample_interval_s) // MICROSECOND
     grids = observations.group_by("series_id").agg(
         pl.lit(interval_us, pl.Int64).alias("sample_interval_us"),
         (pl.col("ts").last().dt.timestamp("us") % interval_us).alias("grid_offset_us"),
     )
     panel = to_panel(observations, grids)
-    if any(names):
-        panel = covariates_of_frame(panel, names, history, horizon=config.horizon)
-    rows = []
-    for column, series_id in enumerate(panel.series_ids):
-        length = int(panel.length_B[column])
-        engine = StreamEngine.fresh(loaded.model, 1, calibrate=True)
-        part = panel.columns([column])
-        (block,) = list(engine.advance(part.values_TB[:length], part.time_TB[:length], covariates=part.covariates))
-        cutoff = panel.label(column, length - 1)
-        quantiles_HQ = block.quantiles_OBHQ[0, 0]
-        rows.append(
-            pl.DataFrame(
-                {
-                    "unique_id": [series_id] * config.horizon,
-                    "cutoff": [cutoff] * config.horizon,
-                    "ds": [cutoff + step * interval for step in range(1, config.horizon + 1)],
-                    **{f"q{level:g}": quantiles_HQ[:, q] for q, level in enumerate(config.quantile_levels)},
-                }
-            )
-        )
-    return pl.concat(rows)
+    return covariates_of_frame(panel, names, history, horizon=config.horizon) if any(names) else panel
+
+
+def _forecast_column(model: CausalForecaster, panel: Panel, column: int) -> pl.DataFrame:
+    """Forecast one series of a panel from its last tick."""
+    config, length = model.config, int(panel.length_B[column])
+    part = panel.columns([column])
+    engine = StreamEngine.fresh(model, 1, calibrate=True)
+    (block,) = engine.advance(part.values_TB[:length], part.time_TB[:length], covariates=part.covariates)
+    quantiles_HQ = block.quantiles_OBHQ[0, 0]
+    cutoff, interval = panel.label(column, length - 1), timedelta(seconds=config.sample_interval_s)
+    return pl.DataFrame(
+        {
+            "unique_id": [panel.series_ids[column]] * config.horizon,
+            "cutoff": [cutoff] * config.horizon,
+            "ds": [cutoff + step * interval for step in range(1, config.horizon + 1)],
+            **{f"q{level:g}": quantiles_HQ[:, q] for q, level in enumerate(config.quantile_levels)},
+        }
+    )
 
 
 def _utc(dtype: pl.DataType) -> pl.Expr:

@@ -28,8 +28,8 @@ class Origins:
 
     Attributes:
         issued: the newest tick that each series was forecast from.
-        begun: the fleet's newest tick when a series became known that nobody has forecast, or was back of those that are left behind,
-            on the grid of that series.
+        begun: of series that nobody has forecast, or that were left behind: the fleet's newest tick when they became known or came
+            back, on their own grid.
         num_new: how many ticks of a series that nobody has forecast, at the least.
         offset_us: grid offset of each series of the fleet; ticks of two series are at one time only where these are one.
         interval_us: grid spacing.

@@ -20,7 +20,7 @@ from pipeline.failpoints import failpoint
 from pipeline.forecast.catching_up import Knowledge, passes
 from pipeline.forecast.ladder import restart, rewind
 from pipeline.forecast.leadership import Leadership
-from pipeline.forecast.new_ticks import Advance, Written, new_panels
+from pipeline.forecast.new_ticks import Advance, ForecastWriter, new_panels
 from pipeline.forecast.origins import Origins
 from pipeline.forecast.revisions import Changes, InputVersions, StaticInputs, first_changes
 from pipeline.forecast.rows import Issue
@@ -147,16 +147,18 @@ class RollingForecasts:
         fleet = self._fleet(clock.now())
         changes, config = Changes.since(self._lake, self._consumed), self.model.model.config
         due = Origins.due(self._issued_ticks(fleet) if issued is None else issued, origins, changes, fleet, config.history_length)
-        written = Written(self._lake, None if self.leadership is None else self.leadership.fence)
-        issue, replayed, ticks = Issue(self.model.identity, versions.observations, clock.now()), set(redescribed), 0
+        writer = ForecastWriter(self._lake, None if self.leadership is None else self.leadership.fence)
+        issue = Issue(self.model.identity, versions.observations, clock.now())
+        replayed, ticks = set[str](), 0
         everyone = self._catalog.series()  # the retired too: the state of one that comes back must not have missed a correction
         for part in passes(changes, fleet, due.front):
             changed = first_changes(part.changes, self.state, everyone, config) | dict.fromkeys(redescribed, WHOLLY)
             self._revise(changed, fleet, everyone, part.knowledge)
-            ticks += self._read(new_panels(self._lake, self.state, fleet, part.knowledge), due, issue, written)
-            replayed, redescribed = replayed | changed.keys(), []
+            ticks += self._read(new_panels(self._lake, self.state, fleet, part.knowledge), due, issue, writer)
+            replayed |= changed.keys()
+            redescribed = []  # the first pass has made them anew
             due = due.after(self.ticks)
-        written.commit()
+        writer.commit()
         failpoint("forecast.after_commit")
         self.state = replace(
             self.state,
@@ -165,9 +167,7 @@ class RollingForecasts:
             static_BJ=static.of(self.state.series_ids),
         )
         self._is_saved = False
-        report = replace(
-            self._report(), ticks=ticks, replayed=len(replayed), rows_written=written.rows, latest_origin=written.latest_origin
-        )
+        report = replace(self._report(), ticks=ticks, replayed=len(replayed), rows_written=writer.rows, latest_origin=writer.latest_origin)
         logger.info(
             "forecast model=%s series=%d rows=%d replayed=%d", report.model_version, report.series, report.rows_written, report.replayed
         )
@@ -238,7 +238,7 @@ class RollingForecasts:
             before_B = np.array(list(firsts.values()), dtype=np.int64) - 1
             self.state = self.state.with_series(list(firsts), before_B, self.model.model)
 
-    def _read(self, panels: list[Panel], due: Origins, issue: Issue, written: Written) -> int:
+    def _read(self, panels: list[Panel], due: Origins, issue: Issue, writer: ForecastWriter) -> int:
         """Advance through the panels; return how many ticks were read."""
         frontier_us = max((int(panel.labels_us(panel.length_B - 1).max()) for panel in panels), default=0)
         ticks = 0
@@ -246,7 +246,7 @@ class RollingForecasts:
             self._begin_anew(panel)
             part = Advance(self.model, panel, self.state, frontier_us, due, issue)
             part.read_covariates(self._lake, self._catalog, self._settings.ingest.allowed_lateness)
-            part.run(written)
+            part.run(writer)
             ticks += int(part.target_B.sum())
         return ticks
 

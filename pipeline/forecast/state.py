@@ -44,7 +44,7 @@ class StreamState:
     """Struct of arrays, one slot for each series.
 
     Attributes:
-        model_version: registry version whose weights made the state; another one's state is meaningless.
+        model_version: `LoadedModel.identity` of the model that made the state; to another one it is meaningless.
         series_ids: slot order.
         tick_B: last tick read, int64.
         carried: hidden and cell states, normaliser, lag ring.

@@ -18,6 +18,7 @@ from pipeline.forecast.leadership import Leadership
 from pipeline.forecast.rolling import RollingForecasts
 from pipeline.forecast.state import StreamState
 from pipeline.settings import Settings
+from pipeline.store.snapshot_pointers import SnapshotPointers
 from pipeline.tracking.mlflow_store import local_database
 from pipeline.tracking.registry import champion_version, load_version
 from pipeline.tracking.saved_model import LoadedModel
@@ -138,7 +139,7 @@ class Succession:
 
     @property
     def _place(self) -> Path:
-        return self._settings.state_dir / "snapshots" / "rebuilt.safetensors"
+        return SnapshotPointers(self._settings.state_dir).folder / "rebuilt.safetensors"
 
 
 def rebuild(settings: dict[str, object], version: str, place: str) -> None:

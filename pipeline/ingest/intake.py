@@ -81,14 +81,14 @@ class Intake:
         """
         declared = {name: metric.unit for name, metric in settings.metrics.items()}
         return cls(
-            Lake(settings.lake),
-            Catalog(settings.state_dir),
-            {name: metric.aggregation for name, metric in settings.metrics.items()} | dict(aggregations or {}),
-            UnitRegistry.of(declared, known, KnownUnits(settings.state_dir).intervals()),
-            Watermarks.resume(known, settings.ingest.allowed_lateness, settings.ingest.idle_timeout),
-            Roster.of(known, settings.ingest.max_series),
-            known.select("series_id", "unit", "aggregation"),
-            spans_of(Readings.empty()),
+            lake=Lake(settings.lake),
+            catalog=Catalog(settings.state_dir),
+            aggregations={name: metric.aggregation for name, metric in settings.metrics.items()} | dict(aggregations or {}),
+            units=UnitRegistry.of(declared, known, KnownUnits(settings.state_dir).intervals()),
+            watermarks=Watermarks.resume(known, settings.ingest.allowed_lateness, settings.ingest.idle_timeout),
+            roster=Roster.of(known, settings.ingest.max_series),
+            registered=known.select("series_id", "unit", "aggregation"),
+            spans=spans_of(Readings.empty()),
         )
 
     def convert(self, batch: RawBatch, verdict: Verdict) -> Verdict:

@@ -18,7 +18,7 @@ from pipeline.payloads.message import Message
 
 logger = logging.getLogger(__name__)
 
-Told = Callable[[StoreError | None], None]  # None: it is on disk; else why it is not
+Tell = Callable[[StoreError | None], None]  # called with None: the message is on disk; else with why it is not
 
 MAX_MESSAGES = 5_000  # in one transaction
 MAX_BYTES = 64 * 1024**2  # in one transaction, whose log doubles them on the disk
@@ -47,11 +47,11 @@ class GroupCommit:
         self._closing = threading.Event()
         self._door = threading.Lock()  # between it and `_is_open`, nothing comes in behind the last message
         self._is_open = True
-        self._waiting: queue.SimpleQueue[tuple[Message, Told] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Message, Tell] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
-    def submit(self, message: Message, tell: Told) -> None:
+    def submit(self, message: Message, tell: Tell) -> None:
         """Hand over a message; `tell` is called once, from the thread of the commits, and must return quickly.
 
         After `close` it is called at once, with an error.
@@ -88,9 +88,9 @@ class GroupCommit:
                 self._is_open = False
                 self._waiting.put(None)
 
-    def _gather(self) -> tuple[list[tuple[Message, Told]], bool]:
+    def _gather(self) -> tuple[list[tuple[Message, Tell]], bool]:
         """Wait for a message, then take whatever has gathered behind it."""
-        batch: list[tuple[Message, Told]] = []
+        batch: list[tuple[Message, Tell]] = []
         size = 0
         while len(batch) < MAX_MESSAGES and size < MAX_BYTES:
             try:
@@ -103,7 +103,7 @@ class GroupCommit:
             size += len(item[0].payload)
         return batch, False
 
-    def _store(self, batch: list[tuple[Message, Told]]) -> None:
+    def _store(self, batch: list[tuple[Message, Tell]]) -> None:
         failure: StoreError | None = _closed()
         try:
             failure = self._put_or_hold([message for message, _ in batch])
@@ -136,7 +136,7 @@ class GroupCommit:
             )
 
 
-def _tell(batch: list[tuple[Message, Told]], failure: StoreError | None) -> None:
+def _tell(batch: list[tuple[Message, Tell]], failure: StoreError | None) -> None:
     for _, tell in batch:
         try:
             tell(failure)

@@ -21,8 +21,8 @@ from fastapi import FastAPI
 from pipeline.clock import Clock
 from pipeline.errors import SettingsError
 from pipeline.listen.group_commit import GroupCommit
-from pipeline.listen.http_intake import Intake, make_app
 from pipeline.listen.http_protocol import MAX_CONNECTIONS, PatientProtocol
+from pipeline.listen.http_receiver import Receiver, make_app
 from pipeline.listen.inbox import Inbox
 from pipeline.listen.source_thread import SourceThread
 from pipeline.settings import Settings
@@ -98,7 +98,7 @@ class HttpSource:
             opened.callback(commits.close)
             inbox = Inbox(self._settings.state_dir)
             opened.callback(inbox.close)
-            app = make_app(Intake(self._settings, self._clock, commits, inbox, self._counts), self._options.token or None)
+            app = make_app(Receiver(self._settings, self._clock, commits, inbox, self._counts), self._options.token or None)
             self._server = uvicorn.Server(_config(app, self._options))
             # outside of the main thread uvicorn leaves signals alone: they belong to `run_listener`
             self._thread = SourceThread("http", lambda _: self._server.run([self._socket]), self._ended)

@@ -1,6 +1,6 @@
 """Reads the bodies of requests within three limits: the length of each, the memory of all together, and the time each takes.
 
-A slow client holds what it has sent for as long as it takes, so what all of them hold is counted. Called by `http_intake.py`.
+A slow client holds what it has sent for as long as it takes, so what all of them hold is counted. Called by `http_receiver.py`.
 """
 
 import asyncio

@@ -186,11 +186,7 @@ class Inbox:
         """Return the newest message of each topic of births and deaths (Sparkplug B), up to a number, in order; trimming leaves it."""
         query = f"SELECT {COLUMNS} FROM messages WHERE seq IN ({NEWEST_BIRTHS}) ORDER BY seq"  # noqa: S608 (our own names)
         with self._faults():
-            rows = self._connection.execute(query, (up_to,)).fetchall()
-        return [
-            Message(connector, topic, payload, EPOCH + received_us * MICROSECOND, content_type, key)
-            for _, connector, topic, payload, received_us, content_type, key in rows
-        ]
+            return [_stored(row).message for row in self._connection.execute(query, (up_to,))]
 
     def forgotten(self) -> int:
         """Return the number up to which was trimmed; 0 before the first time."""

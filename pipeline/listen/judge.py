@@ -13,7 +13,7 @@ from datetime import datetime
 import polars as pl
 from polars.exceptions import PanicException
 
-from pipeline.errors import TidecastError
+from pipeline.errors import TidecastError, first_line
 from pipeline.ingest.intake import Intake, rules_at
 from pipeline.ingest.raw import BROKEN_SCHEMA, ORIGIN_SCHEMA, RawBatch
 from pipeline.ingest.timestamps import StampRules
@@ -106,7 +106,7 @@ def _decide(stored: Sequence[Stored], births: Sequence[Message], routes: Sequenc
     except (Exception, PanicException) as error:  # noqa: BLE001 (one message must not stop the stream; a panic is no Exception)
         if len(stored) == 1:
             logger.warning("undecodable message seq=%d source=%s: %r", stored[0].seq, stored[0].message.source, error)
-            what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            what = f"{type(error).__name__}: {first_line(error)[:200]}"
             return [_refused(stored[0], UNDECODABLE, f"A message requires bytes that can be decoded; got {what}", rules)]
     first, second = stored[: len(stored) // 2], stored[len(stored) // 2 :]
     known = [*births, *(one.message for one in first if is_certificate(one.message.topic))]
@@ -155,10 +155,10 @@ def _quarantined(rejected: pl.DataFrame, stored: Sequence[Stored], births: Seque
     places = rejected["position"].str.extract_groups(_PLACE).struct.unnest()
     lines = places["1"].cast(pl.Int64)
     wanted = set(lines)
-    of: dict[int, Message] = {one.seq: one.message for one in stored if one.seq in wanted}
+    messages = {one.seq: one.message for one in stored if one.seq in wanted}
     needed = needed_births([(one.seq, one.message) for one in stored], births, wanted)
     described = pl.DataFrame(
-        [(seq, digest(one.payload), one.source, one.received_at, one.content_type, needed.get(seq)) for seq, one in of.items()],
+        [(seq, digest(one.payload), one.source, one.received_at, one.content_type, needed.get(seq)) for seq, one in messages.items()],
         schema=_DESCRIBED_SCHEMA,
         orient="row",
     )

@@ -193,8 +193,8 @@ class LandingSource:
 
     def counts(self) -> Mapping[str, int]:
         """Return what became of files and readings, by name."""
-        report = self._landing.report().to_dict()
-        return {**{name: count for name, count in report.items() if isinstance(count, int)}, "failed": len(self._landing.report().failed)}
+        report = self._landing.report()
+        return {**{name: getattr(report, name) for name in ("files", "repeated", *COUNTED)}, "failed": len(report.failed)}
 
     def is_connected(self) -> bool:
         """Return whether there is a folder that files can land in."""

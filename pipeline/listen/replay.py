@@ -129,6 +129,18 @@ class _Replay:
         refused = [(one.message.payload, item) for one, item in zip(stored, items, strict=True) if one.seq not in good]
         self.reasons.update(_reasons(judged, refused))
 
+    def report(self, files: Mapping[str, int]) -> ReplayReport:
+        """Return the counts."""
+        return ReplayReport(
+            payloads=self.payloads,
+            accepted=self.accepted,
+            duplicate=self.duplicate,
+            refused=self.reasons.total(),
+            reasons=dict((+self.reasons).most_common()),
+            files=files,
+            is_dry_run=self.intake.is_trial,
+        )
+
     def _with_births(self, rows: Sequence[Mapping[str, object]], stored: Sequence[Stored]) -> list[Stored]:
         """Return messages, before each the births that it needs: those from before it came, or the newest where a person says so."""
         missed = {one.seq: one.message for one, row in zip(stored, rows, strict=True) if row["error_code"] == MISSING_BIRTH}
@@ -148,18 +160,6 @@ class _Replay:
             fresh = store_readings(self.lake, readings, source=_SOURCE)
         self.accepted += len(fresh)
         self.duplicate += len(readings) - len(fresh)
-
-    def report(self, files: Mapping[str, int]) -> ReplayReport:
-        """Return the counts."""
-        return ReplayReport(
-            payloads=self.payloads,
-            accepted=self.accepted,
-            duplicate=self.duplicate,
-            refused=self.reasons.total(),
-            reasons=dict((+self.reasons).most_common()),
-            files=files,
-            is_dry_run=self.intake.is_trial,
-        )
 
 
 def _newest_births(settings: Settings) -> list[Message]:

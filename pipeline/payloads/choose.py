@@ -14,9 +14,9 @@ from pipeline.payloads.json_values import as_text
 from pipeline.payloads.sparkplug_session import NAMESPACE
 from pipeline.settings import PayloadFormat, Route
 
-UNKNOWN = ("unknown_format", "A message requires a known format; got none that its route, content type or bytes name.")
-ANY = Route()
-_MEDIA_TYPES: dict[str, PayloadFormat | None] = {
+UNKNOWN_FORMAT = ("unknown_format", "A message requires a known format; got none that its route, content type or bytes name.")
+NO_ROUTE = Route()
+FORMATS: dict[str, PayloadFormat | None] = {  # by media type
     "application/json": None,  # may be SenML or a CloudEvent too: their bytes say it
     "application/x-ndjson": "ndjson",
     "application/ndjson": "ndjson",
@@ -55,7 +55,7 @@ def route_of(topic: str, routes: Sequence[Route]) -> tuple[int | None, dict[str,
 
 def route_at(number: int | None, routes: Sequence[Route]) -> Route:
     """Return a route by its number; where none fits, one that maps nothing."""
-    return ANY if number is None else routes[number]
+    return NO_ROUTE if number is None else routes[number]
 
 
 def named_format(route: Route, content_type: str | None, topic: str) -> PayloadFormat | None:
@@ -63,7 +63,7 @@ def named_format(route: Route, content_type: str | None, topic: str) -> PayloadF
     if route.format is not None:
         return route.format
     media_type = (content_type or "").partition(";")[0].strip().lower()
-    return _MEDIA_TYPES.get(media_type) or ("sparkplug" if topic.startswith(f"{NAMESPACE}/") else None)
+    return FORMATS.get(media_type) or ("sparkplug" if topic.startswith(f"{NAMESPACE}/") else None)
 
 
 def charset_of(content_type: str | None) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import polars as pl
 
 from pipeline.payloads.json_values import NOT_JSON, JsonValue, NotJsonError, as_text, dump, parse_items
-from pipeline.payloads.rows import PLACE_SCHEMA, Decoded, Found, Place
+from pipeline.payloads.plain_json import SCALAR, TEXT
+from pipeline.payloads.rows import PLACE_SCHEMA, WHOLE, Decoded, Found, Place
 
 REQUIRED = ("specversion", "id", "source", "type")
 _TEXTS = (*REQUIRED, "time", "datacontenttype", "data_base64")
@@ -23,17 +24,15 @@ _JSON = "application/json"  # the type of data that say none
 EVENTS_SCHEMA = pl.Schema(
     {**PLACE_SCHEMA, "data": pl.Binary(), **dict.fromkeys(("content_type", "time", "source", "seq"), pl.String())},
 )
-_Event = tuple[int, int | None, bytes, bytes, str, str | None, str, str | None]  # as that
+_Event = tuple[int, int | None, bytes, bytes, str, str | None, str, str | None]  # a row of it
 
 # A plain event: on one line, no escapes, all members texts but the last, its data: an object of scalars and objects of scalars.
 _BLANK = r"[ \t]*"
-_TEXT = r'"[^"\\\x00-\x1f]*"'
-_SCALAR = rf"(?:{_TEXT}|-?(?:0|[1-9][0-9]{{0,16}})(?:\.[0-9]{{1,17}})?(?:[eE][+-]?[0-9]{{1,2}})?|true|false|null)"
 _COLON, _COMMA = rf"{_BLANK}:{_BLANK}", rf"{_BLANK},{_BLANK}"
-_FLAT = rf"\{{{_BLANK}(?:{_TEXT}{_COLON}{_SCALAR}(?:{_COMMA}{_TEXT}{_COLON}{_SCALAR})*)?{_BLANK}\}}"
-_MEMBER = rf"{_TEXT}{_COLON}(?:{_SCALAR}|{_FLAT})"
+_FLAT = rf"\{{{_BLANK}(?:{TEXT}{_COLON}{SCALAR}(?:{_COMMA}{TEXT}{_COLON}{SCALAR})*)?{_BLANK}\}}"
+_MEMBER = rf"{TEXT}{_COLON}(?:{SCALAR}|{_FLAT})"
 _DATA = rf"\{{{_BLANK}(?:{_MEMBER}(?:{_COMMA}{_MEMBER})*)?{_BLANK}\}}"
-_PAIR = rf"{_TEXT}{_COLON}{_TEXT}"
+_PAIR = rf"{TEXT}{_COLON}{TEXT}"
 _BEFORE_DATA = '"data":'  # in no text: they hold no quotes
 _PLAIN = rf"^{_BLANK}\{{{_BLANK}(?:{_PAIR}{_COMMA})+{_BEFORE_DATA}{_BLANK}{_DATA}{_BLANK}\}}{_BLANK}$"
 _ENVELOPE_DTYPE = pl.Struct(dict.fromkeys(_TEXTS, pl.String))
@@ -101,7 +100,7 @@ def _read_plain(messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     is_event = pl.all_horizontal(pl.col(REQUIRED).fill_null("") != "") & pl.col("specversion").str.starts_with("1.")
     events = plain.filter(is_once & is_event & pl.col("data_base64").is_null()).select(
         "line",
-        pl.lit(None, pl.Int64).alias("item"),
+        WHOLE,
         "payload",
         pl.col("data").cast(pl.Binary),
         pl.col("datacontenttype").replace("", None).fill_null(_JSON).alias("content_type"),

@@ -9,7 +9,7 @@ import polars as pl
 
 from pipeline.ingest.raw import ORIGIN_SCHEMA, RawBatch, position
 from pipeline.ingest.timestamps import EpochUnit, read_epochs
-from pipeline.payloads.rows import Decoded
+from pipeline.payloads.rows import WHOLE, Decoded, refused
 from pipeline.schemas import UTC_US
 from pipeline.store.identity import device_and_metric
 
@@ -76,9 +76,7 @@ def silent(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
         messages: line and payload.
     """
     heard = pl.concat([decoded.rows["line"], decoded.broken["line"]]).unique().implode()
-    code, text = _NO_READING
-    unheard = messages.filter(~pl.col("line").is_in(heard))
-    return unheard.select("line", pl.lit(None, pl.Int64).alias("item"), "payload", error_code=pl.lit(code), error_text=pl.lit(text))
+    return refused(messages.filter(~pl.col("line").is_in(heard)).with_columns(WHOLE), _NO_READING)
 
 
 def as_batch(decoded: Decoded, messages: pl.DataFrame, *, is_numbered: bool = False) -> RawBatch:
@@ -89,8 +87,10 @@ def as_batch(decoded: Decoded, messages: pl.DataFrame, *, is_numbered: bool = Fa
         messages: line and payload of every message of this format.
         is_numbered: whether items have their numbers already: those that must stay when more of a message can be read.
     """
+    rows = decoded.rows.sort("line", "item", maintain_order=True)
     broken = pl.concat([_whole(decoded, messages), silent(decoded, messages)])
-    rows, broken = (decoded.rows.sort("line", "item", maintain_order=True), broken) if is_numbered else _numbered(decoded.rows, broken)
+    if not is_numbered:
+        rows, broken = _numbered(rows, broken)
     return RawBatch(
         SOURCE,
         rows.select(COLUMNS),
@@ -107,7 +107,7 @@ def _whole(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
     has_rows = pl.col("line").is_in(decoded.rows["line"].unique().implode())
     whole = broken.filter(~has_rows).sort("line", "item", maintain_order=True).unique("line", keep="first", maintain_order=True)
     whole = whole.drop("payload", "item").join(messages.select("line", "payload"), on="line", maintain_order="left")
-    return pl.concat([broken.filter(has_rows), whole.select(pl.lit(None, pl.Int64).alias("item"), pl.all()).select(broken.columns)])
+    return pl.concat([broken.filter(has_rows), whole.with_columns(WHOLE).select(broken.columns)])
 
 
 def _or(rows: pl.DataFrame, around: pl.DataFrame, name: str) -> pl.Series:
@@ -139,8 +139,8 @@ def _as_text(stamps: pl.Series) -> pl.Series:
 
 
 def _numbered(rows: pl.DataFrame, broken: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Sort by place, and number what came out of each message from 0; what is alone in its message has no number."""
-    rows, broken = (frame.sort("line", "item", maintain_order=True).with_row_index("index") for frame in (rows, broken))
+    """Number what came out of each message from 0, where rows are in order; what is alone in its message has no number."""
+    rows, broken = rows.with_row_index("index"), broken.sort("line", "item", maintain_order=True).with_row_index("index")
     places = [frame.select("line", "item", "index", is_row=pl.lit(value)) for frame, value in ((rows, True), (broken, False))]
     both = pl.concat(places).sort("line", "item", maintain_order=True)
     is_alone = pl.col("line").is_unique()

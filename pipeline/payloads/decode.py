@@ -4,7 +4,6 @@ The same code validates these rows and those of files. Called by `pipeline.liste
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import cast
 
 import polars as pl
@@ -12,13 +11,13 @@ import polars as pl
 from pipeline.ingest.mapping import ColumnMapping
 from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import EpochUnit
-from pipeline.payloads.choose import ANY, UNKNOWN, UTF_8, charset_of, named_format, route_at, route_of, sniff
+from pipeline.payloads.choose import NO_ROUTE, UNKNOWN_FORMAT, UTF_8, charset_of, named_format, route_at, route_of, sniff
 from pipeline.payloads.cloud_events import unwrap
 from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, silent, together
 from pipeline.payloads.json_decoder import decode_json, decode_ndjson
 from pipeline.payloads.line_protocol import decode_line_protocol
 from pipeline.payloads.message import Message
-from pipeline.payloads.rows import PLACE_SCHEMA, ROWS_SCHEMA, Decoded
+from pipeline.payloads.rows import PLACE_SCHEMA, ROWS_SCHEMA, WHOLE, Decoded, refused
 from pipeline.payloads.senml import decode_senml
 from pipeline.payloads.sparkplug import decode_sparkplug
 from pipeline.schemas import EPOCH, MICROSECOND, UTC_US
@@ -64,11 +63,7 @@ def decode(messages: Sequence[Message], routes: Sequence[Route], births: Sequenc
     for (name, number), group in frame.group_by("format", "route", maintain_order=True):
         route = route_at(cast(int | None, number), routes)
         if name == "sparkplug":
-            is_ours = pl.col("line").is_in(group["line"].implode())
-            decoded = Decoded(sparkplug.rows.filter(is_ours), sparkplug.broken.filter(is_ours))
-            if "{device_id}" in route.topic:  # else a device is known by all its topic's levels
-                decoded = replace(decoded, rows=decoded.rows.with_columns(pl.lit(None, pl.String).alias("device_id")))
-            part = complete(decoded, envelopes, "ms", is_stamped_on_arrival=route.stamp_on_arrival)
+            part = _complete_sparkplug(sparkplug, group["line"], route, envelopes)
         elif name == "cloud_events":
             part = _decode_events(group, route, envelopes)
         else:
@@ -145,16 +140,24 @@ def _decode_text(name: PayloadFormat | None, group: pl.DataFrame, route: Route, 
         "line_protocol": (lambda: decode_line_protocol(group, route), route.epoch_unit or "ns"),
     }
     if name not in decoders:
-        code, text = UNKNOWN
-        refused = group.select("line", pl.lit(None, pl.Int64).alias("item"), "payload", error_code=pl.lit(code), error_text=pl.lit(text))
-        return complete(Decoded(ROWS_SCHEMA.to_frame(), refused), envelopes, None, is_stamped_on_arrival=False)
+        unread = refused(group.with_columns(WHOLE), UNKNOWN_FORMAT)
+        return complete(Decoded(ROWS_SCHEMA.to_frame(), unread), envelopes, None, is_stamped_on_arrival=False)
     read, unit = decoders[name]
     return complete(read(), envelopes, unit, is_stamped_on_arrival=route.stamp_on_arrival or name == "line_protocol")
 
 
+def _complete_sparkplug(decoded: Decoded, lines: pl.Series, route: Route, envelopes: pl.DataFrame) -> Decoded:
+    """Complete what came of the messages of one route, of all those of Sparkplug B, which were decoded together."""
+    is_ours = pl.col("line").is_in(lines.implode())
+    rows, broken = decoded.rows.filter(is_ours), decoded.broken.filter(is_ours)
+    if "{device_id}" in route.topic:  # else a device is known by all its topic's levels
+        rows = rows.with_columns(pl.lit(None, pl.String).alias("device_id"))
+    return complete(Decoded(rows, broken), envelopes, "ms", is_stamped_on_arrival=route.stamp_on_arrival)
+
+
 def _decode_events(group: pl.DataFrame, route: Route, envelopes: pl.DataFrame) -> Decoded:
     """Decode the data of events, each in its own format, and complete its readings by its envelope."""
-    events, refused = unwrap(group)
+    events, no_events = unwrap(group)
     places = events.select(PLACE_SCHEMA.names())
     around = envelopes[places["line"]].with_columns(
         pl.coalesce("device_id", events["source"]).alias("device_id"), events["time"].alias("ts"), events["seq"]
@@ -167,7 +170,7 @@ def _decode_events(group: pl.DataFrame, route: Route, envelopes: pl.DataFrame) -
     found = together([_decode_text(None, data.clear(), route, around), *parts])
     rows, broken = (_in_messages(frame, places) for frame in (found.rows, pl.concat([found.broken, silent(found, data)])))
     kept = pl.col("item").fill_null(0) * _ITEMS_OF_EVENT
-    return Decoded(rows, pl.concat([broken, refused.broken.with_columns(kept)]))
+    return Decoded(rows, pl.concat([broken, no_events.broken.with_columns(kept)]))
 
 
 def _in_messages(of_events: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
@@ -180,7 +183,7 @@ def _in_messages(of_events: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
 def _tabulate_events(events: pl.DataFrame, received_at: pl.Series) -> pl.DataFrame:
     """Return the data of events as messages, with received_at and format."""
     types = events["content_type"]
-    kinds = {said: (named_format(ANY, said, ""), charset_of(said)) for said in types.unique()}
+    kinds = {said: (named_format(NO_ROUTE, said, ""), charset_of(said)) for said in types.unique()}
     charsets = pl.Series([kinds[said][1] for said in types], dtype=pl.String)
     frame = pl.DataFrame(
         {

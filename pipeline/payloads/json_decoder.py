@@ -7,7 +7,7 @@ import polars as pl
 
 from pipeline.payloads.json_values import NOT_JSON, JsonValue, NotJsonError, as_text, look_up, parse, parse_items
 from pipeline.payloads.layout import Rule, lay_out, shape_of
-from pipeline.payloads.rows import BROKEN_SCHEMA, FIELDS, Decoded, Found, Place, combine
+from pipeline.payloads.rows import BROKEN_SCHEMA, FIELDS, WHOLE, Decoded, Found, Place, combine, refused
 from pipeline.payloads.uniform import Uniform, cut_arrays, parse_uniform
 from pipeline.settings import Route
 from pipeline.store.identity import GENERIC_METRIC
@@ -31,7 +31,7 @@ def decode_json(messages: pl.DataFrame, route: Route, *, in_bulk: bool = True) -
         of_arrays, misfits = parse_uniform(items, rule)
         # an array with an object that fits no shape is read again as a whole: it may be no JSON at all
         again = pl.col("line").is_in(misfits["line"].unique().implode())
-        whole = pl.concat([others, messages.filter(again)]).with_columns(pl.lit(None, pl.Int64).alias("item"))
+        whole = pl.concat([others, messages.filter(again)]).with_columns(WHOLE)
         singles, messages = parse_uniform(whole, rule)
         uniform = [*(group.filter(~again) for group in of_arrays), *singles]
     one_by_one = _OneByOne(rule)
@@ -142,7 +142,5 @@ def _only_quantities(rows: pl.DataFrame) -> Decoded:
     """Keep the members of objects of metrics that are numbers; the others are attributes. An object without any is broken."""
     said = pl.col("value").str.strip_chars()
     kept = rows.filter(said.cast(pl.Float64, strict=False).is_not_null() | said.is_in(["true", "false"]))
-    empty = rows.select("line", "item", "payload").join(kept, on=["line", "item"], how="anti", nulls_equal=True)
-    code, text = NO_QUANTITY
-    refused = empty.unique(["line", "item"], maintain_order=True).with_columns(error_code=pl.lit(code), error_text=pl.lit(text))
-    return Decoded(kept, refused)
+    empty = rows.join(kept, on=["line", "item"], how="anti", nulls_equal=True)
+    return Decoded(kept, refused(empty.unique(["line", "item"], maintain_order=True), NO_QUANTITY))

@@ -4,7 +4,7 @@ Called by `json_decoder.py` and `uniform.py`, so that both read an object in the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
 
@@ -112,7 +112,7 @@ def _infer(names: Sequence[str], given: ColumnMapping) -> ColumnMapping:
     except NoReadingsError:
         if given.ts:
             raise
-        timeless = ColumnMapping(**{**given.__dict__, "ts": (_ELSEWHERE + "none",)})
+        timeless = replace(given, ts=(_ELSEWHERE + "none",))
         return infer_mapping([*names, *timeless.columns], timeless, source="a message")
 
 

@@ -12,6 +12,7 @@ MESSAGES_SCHEMA = pl.Schema({"line": pl.Int64, "payload": pl.Binary, "text": pl.
 PLACE_SCHEMA = pl.Schema({"line": pl.Int64, "item": pl.Int64, "payload": pl.Binary})
 ROWS_SCHEMA = pl.Schema([*PLACE_SCHEMA.items(), *((name, pl.String()) for name in FIELDS)])
 BROKEN_SCHEMA = pl.Schema([*PLACE_SCHEMA.items(), ("error_code", pl.String()), ("error_text", pl.String())])
+WHOLE = pl.lit(None, pl.Int64).alias("item")  # of what is a message as a whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,17 @@ def combine(parts: list[Decoded]) -> Decoded:
         pl.concat([ROWS_SCHEMA.to_frame(), *(part.rows for part in parts)]),
         pl.concat([BROKEN_SCHEMA.to_frame(), *(part.broken for part in parts)]),
     )
+
+
+def refused(places: pl.DataFrame, reason: tuple[str, str]) -> pl.DataFrame:
+    """Return places of which no reading came as `BROKEN_SCHEMA`, all for one reason: its code, and a sentence.
+
+    Args:
+        places: with the columns of `PLACE_SCHEMA`.
+        reason: error_code and error_text.
+    """
+    code, text = reason
+    return places.select(*PLACE_SCHEMA.names(), error_code=pl.lit(code), error_text=pl.lit(text))
 
 
 @dataclass

@@ -11,6 +11,7 @@ from datetime import datetime
 import polars as pl
 
 from pipeline.payloads.json_values import NOT_JSON, JsonValue, NotJsonError, as_text, parse_items
+from pipeline.payloads.plain_json import BLANKS, NUMBER, TEXT
 from pipeline.payloads.rows import ROWS_SCHEMA, Decoded, Found, Place
 from pipeline.payloads.uniform import cut_arrays
 from pipeline.schemas import EPOCH, MICROSECOND
@@ -23,14 +24,10 @@ _VALUES = ("v", "vb", "vs", "vd", "s")
 _DEVICE_URN = re.compile(r"(urn:dev:[^:]+:[^:/_]+)(?:[:/_](.+))?", re.DOTALL)  # RFC 9039: what follows the device names a part of it
 _NAME = re.compile(r"(.+)[/:](.+)", re.DOTALL)
 
-# A plain record: only these members, no escapes, numbers that any reader takes alike. What matches, Polars decodes as Python does.
-_BLANK = r"[ \t\n\r]*"
-_PLAIN_NUMBER = r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,15})?(?:[eE][+-]?[0-9]{1,2})?"
-_PLAIN_MEMBER = (
-    rf'(?:"(?:bn|n|bu|u)"{_BLANK}:{_BLANK}"[^"\\\x00-\x1f]*"|"(?:bt|t|bv|v)"{_BLANK}:{_BLANK}{_PLAIN_NUMBER}'
-    rf'|"vb"{_BLANK}:{_BLANK}(?:true|false))'
-)
-_PLAIN = rf"^{_BLANK}\{{{_BLANK}{_PLAIN_MEMBER}(?:{_BLANK},{_BLANK}{_PLAIN_MEMBER})*{_BLANK}\}}{_BLANK}$"
+# A plain record: only these members.
+_COLON = rf"{BLANKS}:{BLANKS}"
+_PLAIN_MEMBER = rf'(?:"(?:bn|n|bu|u)"{_COLON}{TEXT}|"(?:bt|t|bv|v)"{_COLON}{NUMBER}|"vb"{_COLON}(?:true|false))'
+_PLAIN = rf"^{BLANKS}\{{{BLANKS}{_PLAIN_MEMBER}(?:{BLANKS},{BLANKS}{_PLAIN_MEMBER})*{BLANKS}\}}{BLANKS}$"
 _PLAIN_MEMBERS = {**dict.fromkeys(("bn", "n", "bu", "u"), pl.String), **dict.fromkeys(("bt", "t", "bv", "v"), pl.Float64), "vb": pl.Boolean}
 _PLAIN_DTYPE = pl.Struct(_PLAIN_MEMBERS)
 _FARTHEST_S = 2.0**42  # beyond it microseconds do not fit Int64
@@ -90,7 +87,7 @@ def _read_plain(messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read the packs of plain records with a value each; return their readings, as `ROWS_SCHEMA`, and the other messages."""
     records, _ = cut_arrays(messages)
     said = pl.when(pl.col("text").str.contains(_PLAIN)).then("text").str.json_decode(_PLAIN_DTYPE).alias("said")
-    num_members = pl.col("text").str.count_matches(rf'"{_BLANK}:').alias("num_members")
+    num_members = pl.col("text").str.count_matches(rf'"{BLANKS}:').alias("num_members")
     records = records.select("line", "item", num_members, said).unnest("said")
     num_said = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.UInt32) for name in _PLAIN_MEMBERS)
     is_good = (num_said == pl.col("num_members")) & pl.any_horizontal(pl.col("v", "vb").is_not_null())  # no member came twice

@@ -1,7 +1,7 @@
 """JSON objects of a few shapes, parsed all at once: devices of one kind send the same members in the same order.
 
-A shape becomes a regular expression that only plain JSON of exactly this shape can match: one object, no escapes, no arrays, numbers of
-at most 17 digits. Every other text is left to `json_decoder.py`, which reads it to the same result, one by one. Called by that.
+A shape becomes a regular expression that only plain JSON of exactly this shape can match. Every other text is left to `json_decoder.py`,
+which reads it to the same result, one by one. Called by that.
 """
 
 import json
@@ -14,11 +14,11 @@ import polars as pl
 
 from pipeline.payloads.json_values import JsonValue, Path
 from pipeline.payloads.layout import Layout, Rule, lay_out, shape_of
+from pipeline.payloads.plain_json import BLANKS, SCALAR
+from pipeline.payloads.rows import WHOLE
 
-_SCALAR = r'(?:"[^"\\\x00-\x1f]*"|-?(?:0|[1-9][0-9]{0,16})(?:\.[0-9]{1,17})?(?:[eE][+-]?[0-9]{1,2})?|true|false|null)'
-_BLANKS = r"[ \t\n\r]*"
-_PLAIN = r'[^{}"\\]*(?:"[^"\\]*"[^{}"\\]*)*'  # anything without braces but in quotes
-_OBJECT = rf"\{{{_PLAIN}(?:\{{{_PLAIN}\}}{_PLAIN})*\}}"  # the outer form of an object, which may hold flat ones
+_UNBRACED = r'[^{}"\\]*(?:"[^"\\]*"[^{}"\\]*)*'  # anything without braces but in quotes
+_OBJECT = rf"\{{{_UNBRACED}(?:\{{{_UNBRACED}\}}{_UNBRACED})*\}}"  # the outer form of an object, which may hold flat ones
 _SAMPLE = 40  # texts whose shapes are tried
 _SHAPES = 8  # tried on one batch
 _MEMBERS = 64  # of an object: a regular expression of very many would be refused
@@ -64,7 +64,7 @@ def parse_uniform(objects: pl.DataFrame, rule: Rule) -> tuple[list[Uniform], pl.
         pattern = _pattern(document) if len(shape) <= _MEMBERS else None
         if isinstance(layout, str) or pattern is None or _reads_an_object(layout, shape):
             continue
-        fits = objects["text"].fill_null("").str.contains(f"^{_BLANKS}{pattern}{_BLANKS}$")
+        fits = objects["text"].fill_null("").str.contains(f"^{BLANKS}{pattern}{BLANKS}$")
         uniform = _parse(objects.filter(fits), layout, shape)
         if uniform is not None:
             found.append(uniform)
@@ -83,13 +83,11 @@ def cut_arrays(messages: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         no shape fits may still not be JSON: then its whole message is not.
     """
     is_array = (
-        messages["text"]
-        .fill_null("")
-        .str.contains(rf"^{_BLANKS}\[{_BLANKS}{_OBJECT}(?:{_BLANKS},{_BLANKS}{_OBJECT})*{_BLANKS}\]{_BLANKS}$")
+        messages["text"].fill_null("").str.contains(rf"^{BLANKS}\[{BLANKS}{_OBJECT}(?:{BLANKS},{BLANKS}{_OBJECT})*{BLANKS}\]{BLANKS}$")
     )
     arrays = messages.filter(is_array)
     if len(arrays) == 0:
-        return arrays.select("line", pl.lit(None, pl.Int64).alias("item"), "payload", "text"), messages
+        return arrays.select("line", WHOLE, "payload", "text"), messages
     cut = arrays.select("line", pl.col("text").str.extract_all(_OBJECT))
     items = cut.select(pl.int_ranges(0, pl.col("text").list.len()).alias("item")).explode("item")
     objects = cut.explode("text").hstack(items).select("line", "item", pl.col("text").cast(pl.Binary).alias("payload"), "text")
@@ -118,11 +116,11 @@ def _pattern(document: dict[str, JsonValue]) -> str | None:
     """Return a regular expression for the objects with the same members in the same order; None where a name needs escapes."""
     members = []
     for name, value in document.items():
-        inner = _pattern(value) if isinstance(value, dict) else _SCALAR
+        inner = _pattern(value) if isinstance(value, dict) else SCALAR
         if inner is None or not name.isprintable() or any(sign in name for sign in '"\\'):
             return None
-        members.append(f'"{re.escape(name)}"{_BLANKS}:{_BLANKS}{inner}')
-    return rf"\{{{_BLANKS}" + f"{_BLANKS},{_BLANKS}".join(members) + rf"{_BLANKS}\}}"
+        members.append(f'"{re.escape(name)}"{BLANKS}:{BLANKS}{inner}')
+    return rf"\{{{BLANKS}" + f"{BLANKS},{BLANKS}".join(members) + rf"{BLANKS}\}}"
 
 
 def _reads_an_object(layout: Layout, shape: tuple[Path, ...]) -> bool:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from pipeline.store.state_files import connect, format_of, make_in_wal_mode, reported
+from pipeline.store.state_files import connect, damaged_number, format_of, make_in_wal_mode, reported, write_format
 
 FILE_NAME = "catalog.db"
 
 # The statements that lead to each format of the file, oldest first; add to them, never edit what was released. Formats after 4 are called
-# `number_of` the release that brings them (`pipeline.store.formats`), so that an older one can say it.
+# `number_of` the release that brings them (`pipeline.store.formats`), so that an older one can say it. Each brings a column at least, so
+# that the tables alone tell the format.
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: (
         """
@@ -67,7 +68,7 @@ def transaction(state_dir: Path) -> Iterator[sqlite3.Connection]:
         state_dir: a local folder (SQLite's locks do not hold on a network share).
 
     Raises:
-        StoreError: when the file cannot be read or written, or a newer tidecast wrote it.
+        StoreError: when the file cannot be read or written, the number of its format is damaged, or a newer tidecast wrote it.
     """
     path = state_dir / FILE_NAME
     with reported("The catalog", path, "`tidecast ingest` rebuilds the registry from its sources"):
@@ -80,6 +81,21 @@ def transaction(state_dir: Path) -> Iterator[sqlite3.Connection]:
                 yield connection
 
 
+def format_of_tables(connection: sqlite3.Connection) -> int:
+    """Return the format that the tables are in, whatever the file says of itself: the newest one that brought a column of theirs."""
+    brought: dict[tuple[str, str], int] = {}
+    with closing(sqlite3.connect(":memory:")) as model:
+        for number, statements in MIGRATIONS.items():
+            for statement in statements:
+                model.execute(statement)
+            brought |= dict.fromkeys(_columns(model) - brought.keys(), number)
+    return max((brought.get(column, 0) for column in _columns(connection)), default=0)
+
+
+def _columns(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(connection.execute("SELECT t.name, c.name FROM sqlite_master t JOIN pragma_table_info(t.name) c WHERE t.type = 'table'"))
+
+
 def _migrate(connection: sqlite3.Connection) -> None:
     """Bring the file to the newest format, one transaction for all that is missing."""
     if format_of(connection) >= NEWEST:
@@ -87,6 +103,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     with connection:
         have = format_of(connection)  # again, now that no other process can be at it
+        if have != format_of_tables(connection):
+            raise damaged_number(FILE_NAME, have)
         for statement in (statement for number, statements in MIGRATIONS.items() if number > have for statement in statements):
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {max(have, NEWEST)}")
+        write_format(connection, max(have, NEWEST))

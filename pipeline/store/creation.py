@@ -9,6 +9,7 @@ from deltalake.exceptions import DeltaError
 
 from pipeline.errors import StoreError, first_line
 from pipeline.schemas import Readings, TableSchema
+from pipeline.settings import is_remote
 from pipeline.store.durable import sync_commits
 from pipeline.store.formats import DESCRIPTION
 from pipeline.store.state_files import make_folder, sync
@@ -27,13 +28,13 @@ def create_table(table_uri: str, schema: type[TableSchema], storage_options: dic
     Raises:
         StoreError: when the place cannot be written, or Delta cannot open folders of that name.
     """
-    refused = None if "://" in table_uri else UNUSABLE.search(table_uri)
+    refused = None if is_remote(table_uri) else UNUSABLE.search(table_uri)
     if refused:
         raise StoreError(
             f"A lake requires a folder that Delta can open; got {table_uri!r}, with {refused[0]!r} in its path. Choose another folder."
         )
     try:
-        if "://" in table_uri:
+        if is_remote(table_uri):
             _create_at(table_uri, schema, storage_options)
         else:
             _create_whole(Path(table_uri), schema)

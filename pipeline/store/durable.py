@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from pipeline.settings import is_remote
 from pipeline.store.state_files import sync
 
 LOG = "_delta_log"
@@ -26,7 +27,7 @@ def sync_commits(table_uri: str, first: int, last: int) -> None:
     Raises:
         OSError: when the disk refuses.
     """
-    if "://" in table_uri or last < first:
+    if is_remote(table_uri) or last < first:
         return
     table = Path(table_uri)
     log = table / LOG

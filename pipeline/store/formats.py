@@ -1,16 +1,21 @@
 """The format that tables and SQLite files are written in, named by the first tidecast that wrote it so.
 
 A table says it in its description, a SQLite file as its `user_version`. An older tidecast that meets a later format refuses, and can say
-which version to use; what names none is of 0.1.0. Called by whoever opens one: `lake.py` and `state_files.py`.
+which version to use; what names none is of 0.1.0. SQLite does not check that number, and one flipped bit makes 0.1.1 of 0.1.0: so a file
+says it twice, the second time as a seal, its `application_id`. Called by whoever opens one: `lake.py` and `state_files.py`.
 """
 
 import re
+import zlib
 from importlib.metadata import version
 
 from pipeline.errors import FormatError
 
-FORMAT = "0.1.0"  # raise it to the coming release with any change that an older tidecast must not work on
+FORMATS = ("0.1.0",)  # all there were; add the coming release with any change that an older tidecast must not work on
+FORMAT = FORMATS[-1]
 DESCRIPTION = f"tidecast {FORMAT}"  # Delta's kernel refuses table properties of our own
+_BITS = 0xFFFF_FFFF  # of a number in the header of a SQLite file, which is read with a sign
+COUNTED = range(5)  # 0: a file that names none; 1 to 4: the catalog's, before formats were called after releases
 _DESCRIBED = re.compile(r"tidecast (\d+)\.(\d+)\.(\d+)")
 
 
@@ -22,6 +27,41 @@ def number_of(release: str) -> int:
     """
     major, minor, patch = map(int, release.split("."))
     return major * 1_000_000 + minor * 1_000 + patch
+
+
+KNOWN = frozenset(COUNTED) | {number_of(release) for release in FORMATS}
+
+
+def seal_of(number: int) -> int:
+    """Return the seal of a format's number: its CRC, in the 31 bits that the pragma takes.
+
+    >>> seal_of(number_of("0.1.0"))
+    616097429
+    """
+    return zlib.crc32((number & _BITS).to_bytes(4)) & 0x7FFF_FFFF
+
+
+def written_number(number: int, seal: int) -> int | None:
+    """Return the number of the format that a SQLite file was written in; None where nothing tells it.
+
+    A file without a seal is of 0.1.0 or older, because every later release seals what it makes: an unknown number is damage there, however
+    much it looks like the next release.
+
+    Args:
+        number: as the file says it, 32 bits with a sign.
+        seal: as the file says it; 0 in one that was never sealed.
+
+    >>> written_number(1001, seal_of(1000)), written_number(1001, seal_of(1001)), written_number(1000, 0), written_number(1001, 0)
+    (1000, 1001, 1000, None)
+    """
+    if number == 0:  # somebody has sealed it, and is about to name its format, or died
+        return 0
+    one_bit_off = (number & _BITS ^ 1 << bit for bit in range(32))
+    for candidate in (number, *KNOWN, *one_bit_off):
+        if seal_of(candidate) == seal:
+            return candidate
+    is_seal_damaged = (seal & _BITS ^ seal_of(number)).bit_count() == 1
+    return number if number in KNOWN or is_seal_damaged else None
 
 
 def described(text: str | None) -> int:

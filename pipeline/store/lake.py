@@ -23,9 +23,10 @@ from polars.exceptions import ComputeError, PanicException
 
 from pipeline.errors import StoreError, first_line
 from pipeline.schemas import TABLES, TableSchema
+from pipeline.settings import is_remote
 from pipeline.store.commits import append_through
 from pipeline.store.creation import create_table
-from pipeline.store.durable import sync_commits
+from pipeline.store.durable import LOG, sync_commits
 from pipeline.store.formats import described, require_known
 from pipeline.store.upkeep import EVERY, tidy
 
@@ -64,13 +65,13 @@ class Lake:
     @property
     def storage_options(self) -> dict[str, str] | None:
         """The object store's credentials and endpoint, from the usual `AWS_…` variables; None for a local folder."""
-        if "://" not in self.uri:
+        if not is_remote(self.uri):
             return None
         return {name: os.environ[name] for name in S3_VARIABLES if name in os.environ}
 
     def table_uri(self, schema: type[TableSchema]) -> str:
         """Return the location of one table: an absolute folder or a URI."""
-        if "://" in self.uri:
+        if is_remote(self.uri):
             return f"{self.uri.rstrip('/')}/{schema.name}"
         return str(Path(self.uri).absolute() / schema.name)
 
@@ -125,10 +126,10 @@ class Lake:
         return self.open(schema).version()
 
     def has_moved(self, schema: type[TableSchema], version: int) -> bool:
-        """Return whether a table is past a version; in a local lake the look at two files' names (`upkeep.trim_log` deletes old ones)."""
-        if "://" in self.uri:
+        """Return whether a table is past a version; in a local lake a look at two names in its log, whose old files go."""
+        if is_remote(self.uri):
             return self.version(schema) > version
-        log = Path(self.table_uri(schema)) / "_delta_log"
+        log = Path(self.table_uri(schema), LOG)
         return (log / f"{version + 1:020}.json").exists() or not (log / f"{version:020}.json").exists()
 
     def last_seq(self, schema: type[TableSchema], app_id: str) -> int | None:
@@ -183,32 +184,36 @@ class Lake:
             StoreError: after `MAX_ATTEMPTS` conflicts, or at once for any other failure of the store.
         """
         for number in range(MAX_ATTEMPTS):
+            if number:
+                time.sleep(random.uniform(0.5, 1.0) * FIRST_BACK_OFF_S * 2 ** (number - 1))  # noqa: S311 (spreads rivals, guards nothing)
             handle = self.open(schema)
             before = handle.version()
             try:
                 done = attempt(handle)
-                break
             except CommitFailedError as error:
                 conflict = error
-                time.sleep(random.uniform(0.5, 1.0) * FIRST_BACK_OFF_S * 2**number)  # noqa: S311 (spreads rivals, guards nothing)
             except (DeltaError, OSError) as error:
                 raise StoreError(
                     f"The table {schema.name} requires a commit that succeeds; got {_in_one_line(error)}. Nothing was written."
                 ) from error
-        else:
-            raise StoreError(
-                f"The table {schema.name} requires a commit within {MAX_ATTEMPTS} attempts; got {first_line(conflict)}. "
-                "Look for another writer of the same source, then run it again: nothing was written."
-            ) from conflict
+            else:
+                self._keep(schema, before, handle.version())
+                return done
+        raise StoreError(
+            f"The table {schema.name} requires a commit within {MAX_ATTEMPTS} attempts; got {first_line(conflict)}. "
+            "Look for another writer of the same source, then run it again: nothing was written."
+        ) from conflict
+
+    def _keep(self, schema: type[TableSchema], before: int, after: int) -> None:
+        """Have the commits behind version `before`, up to `after`, on disk, and tidy the table where its turn has come."""
         try:
-            sync_commits(self.table_uri(schema), before + 1, handle.version())
+            sync_commits(self.table_uri(schema), before + 1, after)
         except OSError as error:
             raise StoreError(
                 f"The table {schema.name} requires a disk that keeps what was committed; got {error}. Check the disk, then run it again."
             ) from error
-        if handle.version() // EVERY > before // EVERY:
+        if after // EVERY > before // EVERY:
             tidy(self.table_uri(schema), self.open(schema))
-        return done
 
     def _has(self, schema: type[TableSchema]) -> bool:
         return DeltaTable.is_deltatable(self.table_uri(schema), self.storage_options)
@@ -230,7 +235,7 @@ def scan_handle(handle: DeltaTable) -> pl.LazyFrame:
 
 def local_files(uris: Iterable[str]) -> list[str]:
     """Return files as Polars must be told of them: delta-rs percent-encodes local paths, and Polars takes them as they are."""
-    return [uri if "://" in uri else unquote(uri) for uri in uris]
+    return [uri if is_remote(uri) else unquote(uri) for uri in uris]
 
 
 def read(scan: pl.LazyFrame) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.errors import StoreError
-from pipeline.store.formats import FORMAT, number_of, require_known
+from pipeline.store.formats import FORMAT, number_of, require_known, seal_of, written_number
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -24,12 +24,18 @@ def connect(path: Path) -> sqlite3.Connection:
 
     Raises:
         FormatError: when a later tidecast wrote the file.
+        StoreError: when the number of its format is damaged.
     """
     with ExitStack() as if_refused:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         if_refused.callback(connection.close)
         connection.execute("PRAGMA synchronous = FULL")
-        require_known(f"The file {path.name}", format_of(connection))
+        connection.execute("BEGIN")  # whoever migrates changes both together
+        number, written = format_of(connection), written_format(connection)
+        connection.execute("COMMIT")
+        require_known(f"The file {path.name}", written or 0)
+        if written != number:
+            raise damaged_number(path.name, number)
         if_refused.pop_all()
     return connection
 
@@ -39,10 +45,29 @@ def format_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
+def written_format(connection: sqlite3.Connection) -> int | None:
+    """Return the number of the format that a SQLite file was written in, whatever number it names; None where nothing tells it."""
+    return written_number(format_of(connection), int(connection.execute("PRAGMA application_id").fetchone()[0]))
+
+
+def write_format(connection: sqlite3.Connection, number: int) -> None:
+    """Write the number of a format into a SQLite file; its seal first, since a later one that stood alone would be taken for damage."""
+    connection.execute(f"PRAGMA application_id = {seal_of(number)}")
+    connection.execute(f"PRAGMA user_version = {number}")
+
+
 def name_format(connection: sqlite3.Connection) -> None:
     """Write our format into a SQLite file that names none: a new one, or one that is as old as formats are."""
     if format_of(connection) == 0:
-        connection.execute(f"PRAGMA user_version = {number_of(FORMAT)}")
+        write_format(connection, number_of(FORMAT))
+
+
+def damaged_number(name: str, number: int) -> StoreError:
+    """Return the error about a SQLite file whose format's number is not the one it was written with."""
+    return StoreError(
+        f"The file {name} requires the number of the format that it was written in; got {number}: it is damaged. "
+        "Stop what writes to the lake and run `tidecast doctor --repair`."
+    )
 
 
 def make_in_wal_mode(path: Path, statements: Sequence[str] = ()) -> None:

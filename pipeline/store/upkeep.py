@@ -16,8 +16,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from pipeline.errors import first_line
+from pipeline.settings import is_remote
 from pipeline.store.commits import HOOKS, writer_for
-from pipeline.store.durable import sync_commits
+from pipeline.store.durable import LOG, sync_commits
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def merge_files(table_uri: str, handle: DeltaTable, target_bytes: int | None = N
 @contextmanager
 def _turn(table_uri: str, *, waits: bool) -> Iterator[None]:
     """Run the block while no other process merges the files of a table; a turn ends with its process, however that ends."""
-    if "://" in table_uri:
+    if is_remote(table_uri):
         yield
         return
     with Path(table_uri, TURN).open("w") as file:
@@ -71,13 +72,13 @@ def tidy(table_uri: str, handle: DeltaTable) -> None:
         table_uri: where the table is.
         handle: a fresh handle on it.
     """
-    if "://" in table_uri:
+    if is_remote(table_uri):
         return
     try:
         with suppress(BlockingIOError):  # `maintain` may take minutes, and a stopped process for ever: a commit waits for neither
             merge_files(table_uri, handle, MERGED_BYTES, waits=False)
         handle.cleanup_metadata()  # by age
-        trim_log(Path(table_uri, "_delta_log"), handle.version() - KEPT_VERSIONS)
+        trim_log(Path(table_uri, LOG), handle.version() - KEPT_VERSIONS)
     except (DeltaError, OSError) as error:
         logger.warning("table not tidied uri=%s reason=%s", table_uri, first_line(error))
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,53 +43,61 @@ def full_disks(
         is_real: mount the disks where this process may; else writing is refused as on a full one.
     """
     disks = {name: SmallDisk(folder / name, is_real=is_real) for name in SIGNS}
-    with (
-        disks["lake"],
-        disks["state"],
-        Crew(folder, num_devices=num_devices, interval_s=2, seed=seed, state=str(disks["state"].folder)) as crew,
-    ):
-        others = [crew.listener(), *([crew.follower()] if is_followed else [])]
-        if not all(disk.is_real for disk in disks.values()):
-            for member in others:
-                _refuse(member, disks.values())
-        listener, *followers = others
-        members = [crew.producer(), listener.subscribe(), *(follower.start() for follower in followers)]
-        members[0].start()
+    state = str(disks["state"].folder)
+    with disks["lake"], disks["state"], Crew(folder, num_devices=num_devices, interval_s=2, seed=seed, state=state) as crew:
+        members = _start(crew, disks.values(), is_followed=is_followed)
         for names in rounds:
-            wait(lambda: all(member.has_recovered() for member in others), crew.moves)
-            _fill(crew, [disks[name] for name in names], members, [SIGNS[name] for name in names], hold_s)
-            _free([disks[name] for name in names], members, crew.moves)
+            filled = {name: disks[name] for name in names}
+            wait(lambda: all(member.has_recovered() for member in members[1:]), crew.moves)
+            _fill(crew, filled, members, hold_s)
+            _free(filled.values(), members, crew.moves)
         what = " and ".join("+".join(names) for names in rounds)
         outcome = finish(crew, Outcome(f"full disks: {what}", faults=len(rounds)), members)
-        how = "disks of their own" if disks["lake"].is_real else "no disk could be mounted, so writing was refused"
-        ended = sum(member.num_lives - 1 - member.kills for member in members)
-        left = len([*Path(crew.settings.lake).rglob("*#*")])
-        facts = f"{how}; num_ended_by_themselves={ended}, num_half_written_files={left}"
-        return replace(outcome, facts=facts, recoveries_s=())  # a start on a full disk is none
+        return replace(outcome, facts=_facts(crew, disks.values(), members), recoveries_s=())  # a start on a full disk is none
 
 
-def _refuse(member: Member, disks: Iterable[SmallDisk]) -> None:
+def _start(crew: Crew, disks: Collection[SmallDisk], *, is_followed: bool) -> list[Member]:
+    """Start the producer, the listener and perhaps a follower, and return them in this order."""
+    others = [crew.listener(), *([crew.follower()] if is_followed else [])]
+    if not all(disk.is_real for disk in disks):
+        for member in others:
+            _refuse(member, disks)
+    listener, *followers = others
+    members = [crew.producer(), listener.subscribe(), *(follower.start() for follower in followers)]
+    members[0].start()
+    return members
+
+
+def _facts(crew: Crew, disks: Collection[SmallDisk], members: Sequence[Member]) -> str:
+    """Say how disks were full, which processes ended by themselves, and what they left half written."""
+    how = "disks of their own" if all(disk.is_real for disk in disks) else "no disk could be mounted, so writing was refused"
+    ended = sum(member.num_lives - 1 - member.kills for member in members)
+    left = len([*Path(crew.settings.lake).rglob("*#*")])
+    return f"{how}; num_ended_by_themselves={ended}, num_half_written_files={left}"
+
+
+def _refuse(member: Member, disks: Collection[SmallDisk]) -> None:
     """Have a process refused what it writes to a disk that is marked as full."""
     python, option, program = member.command[:3]
     member.command = [python, option, f"import tests.faults.no_space; {program}", *member.command[3:]]
     member.environment[FOLDERS] = os.pathsep.join(str(disk.folder) for disk in disks)
 
 
-def _fill(crew: Crew, disks: Sequence[SmallDisk], members: Sequence[Member], signs: Sequence[str], hold_s: float) -> None:
+def _fill(crew: Crew, disks: Mapping[str, SmallDisk], members: Sequence[Member], hold_s: float) -> None:
     """Fill disks until the listener has said so, kill it, and keep them full for a time."""
     listener = members[1]
     before = len(listener.said("err"))
 
     def is_noticed() -> bool:
-        for disk in disks:
+        for disk in disks.values():
             disk.fill()
-        return all(sign in listener.said("err")[before:] for sign in signs)
+        return all(SIGNS[name] in listener.said("err")[before:] for name in disks)
 
     wait(is_noticed, crew.moves, LOOK_S)
     listener.kill()
     until = time.monotonic() + hold_s
     while time.monotonic() < until:
-        for disk in disks:
+        for disk in disks.values():
             disk.fill()
         for member in members:
             member.keep_running()
@@ -97,7 +105,7 @@ def _fill(crew: Crew, disks: Sequence[SmallDisk], members: Sequence[Member], sig
         time.sleep(LOOK_S)
 
 
-def _free(disks: Sequence[SmallDisk], members: Sequence[Member], moves: Callable[[], object]) -> None:
+def _free(disks: Collection[SmallDisk], members: Sequence[Member], moves: Callable[[], object]) -> None:
     """Free disks, and wait until everybody has committed something again."""
     for disk in disks:
         disk.free()

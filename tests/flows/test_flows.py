@@ -45,7 +45,6 @@ from pipeline.train.train import TrainReport, TrainRequest
 from tests.studies import small_lake
 
 pytestmark = [
-    pytest.mark.slow,
     # Prefect leaves the sockets of an asynchronous flow's clients to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

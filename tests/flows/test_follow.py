@@ -26,8 +26,6 @@ from pipeline.store.snapshot_pointers import SnapshotPointers
 from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
-
 READINGS = hourly_readings(100)
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "forecast", "--follow", "--json"]
 DEADLINE_S = 240.0  # of a busy machine: a process alone starts in five seconds

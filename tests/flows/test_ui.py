@@ -32,7 +32,6 @@ def fetch(url: str) -> str:
         return str(response.read(), "utf-8", "replace")
 
 
-@pytest.mark.slow
 def test_both_pages_answer_until_interrupted(tmp_path: Path) -> None:
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
     command = [*COMMAND, "--lake", str(tmp_path / "lake")]

@@ -25,7 +25,6 @@ from tests.lakes import HOUR, START, TestLake, hourly_readings, random_weights
 from tests.waiting import until_stopped
 
 pytestmark = [
-    pytest.mark.slow,
     # Prefect leaves the sockets of its server's clients to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -1,7 +1,6 @@
 """A lake and its state folder say which tidecast they are for; what a later one wrote is refused by its name, and nothing is changed."""
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -9,32 +8,18 @@ import pytest
 from deltalake import DeltaTable
 
 from pipeline.doctor.doctor import repair
-from pipeline.doctor.hashes import FILE_NAME as HASHES
-from pipeline.doctor.hashes import record_hashes
 from pipeline.errors import FormatError
 from pipeline.listen.drain import drain
 from pipeline.listen.inbox import FILE_NAME as INBOX
-from pipeline.listen.inbox import Inbox
-from pipeline.listen.landing_ledger import FILE_NAME as LANDING
-from pipeline.listen.landing_ledger import LandingLedger
 from pipeline.schemas import TABLES, Quarantine, Readings
-from pipeline.store.catalog import Catalog
 from pipeline.store.catalog_file import FILE_NAME as CATALOG
 from pipeline.store.catalog_file import NEWEST
 from pipeline.store.formats import DESCRIPTION, FORMAT, number_of
-from pipeline.store.lease import FILE_NAME as LEASES
-from pipeline.store.lease import Leases
-from pipeline.store.state_files import connect, format_of
+from pipeline.store.state_files import connect, format_of, write_format
+from tests.damage import OPENERS
 from tests.streams import Stream
 
 LATER = "in whose format it is; got tidecast .* Install that version"
-OPENERS: dict[str, Callable[[Stream], object]] = {
-    CATALOG: lambda stream: Catalog(stream.settings.state_dir).series(),
-    INBOX: lambda stream: Inbox(stream.settings.state_dir).close(),
-    LEASES: lambda stream: Leases(stream.settings.state_dir).take("forecast", "me"),
-    LANDING: lambda stream: LandingLedger(stream.settings.state_dir).close(),
-    HASHES: lambda stream: record_hashes(stream.lake, stream.settings.state_dir),
-}
 
 
 @pytest.fixture
@@ -51,7 +36,7 @@ def stream(tmp_path: Path) -> Stream:
 
 def in_a_later_format(stream: Stream, file: str) -> None:
     with closing(sqlite3.connect(stream.settings.state_dir / file)) as connection:
-        connection.execute("PRAGMA user_version = 12003")
+        write_format(connection, number_of("0.12.3"))
 
 
 def test_every_table_and_every_file_names_the_release_that_its_format_is_of(stream: Stream) -> None:

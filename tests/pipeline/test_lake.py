@@ -112,8 +112,8 @@ def test_loser_of_a_race_looks_again_through_a_fresh_handle(lake: Lake) -> None:
 
 
 def test_conflicts_without_end_are_told(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.store.lake.FIRST_BACK_OFF_S", 0.0)
-    attempts = []
+    attempts, pauses = [], []
+    monkeypatch.setattr("pipeline.store.lake.time.sleep", pauses.append)
 
     def attempt(handle: DeltaTable) -> None:
         attempts.append(handle.version())
@@ -123,6 +123,7 @@ def test_conflicts_without_end_are_told(lake: Lake, monkeypatch: pytest.MonkeyPa
     with pytest.raises(StoreError, match="within 10 attempts"):
         lake.commit(Quarantine, attempt)
     assert len(attempts) == MAX_ATTEMPTS
+    assert len(pauses) == MAX_ATTEMPTS - 1  # none behind the last one
     assert "mine" not in stored(lake)
 
 

@@ -3,67 +3,31 @@
 import gzip
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from pipeline.clock import SystemClock
 from pipeline.errors import SettingsError
-from pipeline.listen import http, http_body, http_protocol
-from pipeline.listen.http import HttpOptions, HttpSource
-from pipeline.listen.http_intake import MEDIA_TYPES
-from pipeline.listen.inbox import Inbox, Stored
+from pipeline.listen.http import HttpOptions
+from pipeline.listen.http_receiver import MEDIA_TYPES
+from pipeline.listen.inbox import Inbox
 from pipeline.schemas import Readings
-from pipeline.settings import HTTP_TOKEN, ListenSettings, Settings
+from pipeline.settings import HTTP_TOKEN, ListenSettings
 from pipeline.store.lake import Lake
 from tests.fuzz import VALID
+from tests.http_server import JSON, READING, SHORT, serving, settings_of, stored
 from tests.messages import STAMP, rows
 from tests.waiting import until
 
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "listen", "http", "--port", "0", "--json"]
-ANY_PORT = HttpOptions(port=0)
-SHORT = ListenSettings(max_message_bytes=1024)
-READING = b'{"ts": "2026-03-02T00:00:00Z", "device_id": "pump-1", "metric": "flow", "value": 1.5}'
-JSON = {"Content-Type": "application/json"}
 EVENT = VALID["cloud_event"]
 GZIP = {**JSON, "Content-Encoding": "gzip"}
-
-
-@contextmanager
-def serving(folder: Path, listen: ListenSettings | None = None, options: HttpOptions = ANY_PORT) -> Iterator[httpx.Client]:
-    """Run a server over a lake in `folder` and yield a client of it."""
-    source = HttpSource(settings_of(folder, listen), SystemClock(), options, threading.Event())
-    source.start()
-    try:
-        with httpx.Client(base_url=source.url, timeout=20, trust_env=False, verify=False) as client:
-            yield client
-    finally:
-        source.stop()
-
-
-def connected(client: httpx.Client) -> socket.socket:
-    """Open a connection to a client's server, to send anything at all."""
-    return socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=20)
-
-
-def settings_of(folder: Path, listen: ListenSettings | None = None) -> Settings:
-    return Settings(lake=str(folder / "lake"), listen=listen or ListenSettings())
-
-
-def stored(folder: Path) -> list[Stored]:
-    """Return what is in the inbox of a folder."""
-    inbox = Inbox(settings_of(folder).state_dir)
-    try:
-        return inbox.read(0, max_messages=1000, max_bytes=1 << 30)
-    finally:
-        inbox.close()
 
 
 @pytest.fixture(scope="module")
@@ -150,66 +114,6 @@ def test_a_body_of_the_greatest_length_is_taken_packed_or_not(client: httpx.Clie
         assert stored(here)[-1].message.payload == longest
 
 
-def test_a_refusal_reaches_a_sender_whose_short_body_is_still_on_its_way(client: httpx.Client) -> None:
-    """Shown to fail by closing the connection after each refusal: what is sent into it comes back as a reset."""
-    head = b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Type: "
-    with connected(client) as device, device.makefile("rb") as lines:
-        device.sendall(head + b"application/xml\r\n\r\n")
-        assert any(b"HTTP/1.1 415 " in line for line in lines)  # stops at the first
-        device.sendall(b"<a/>\n" + head + b"text/plain\r\n\r\na b=1")
-        assert any(b"HTTP/1.1 200 " in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("path", "said", "status"),
-    [
-        (b"/readings", b"Content-Length: 1000000000", b"413"),
-        (b"/readings", b"Transfer-Encoding: chunked", b"413"),
-        (b"/readings", b"Content-Encoding: br\r\nContent-Length: 5\r\nTransfer-Encoding: chunked", b"415"),
-        (b"/elsewhere", b"Transfer-Encoding: chunked", b"404"),
-    ],
-)
-def test_the_rest_of_a_body_that_is_refused_is_not_read(client: httpx.Client, path: bytes, said: bytes, status: bytes) -> None:
-    """Shown to fail without `Connection: close`: the server then reads and forgets whatever comes."""
-    part = b"800\r\n" + b"x" * 2048 + b"\r\n"
-    with connected(client) as device:
-        device.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\n" + said + b"\r\n\r\n" + part)
-        assert device.recv(65_536).startswith(b"HTTP/1.1 " + status)
-        with pytest.raises(ConnectionError):
-            device.sendall(part * 10_000)  # 20 MB: more than what the system takes in for a server that does not read
-
-
-@pytest.mark.parametrize("begun", [b"", b"POST /readings HTTP/1.1\r\nHost:", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1"])
-def test_a_connection_whose_next_request_does_not_come_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
-    """Of silence, of headers that do not end, and of a refused body that does not."""
-    monkeypatch.setattr(http_protocol, "REQUEST_S", 0.2)
-    with serving(tmp_path) as client, connected(client) as device:
-        device.sendall(begun)
-        with suppress(ConnectionError):
-            while device.recv(65_536):
-                pass
-
-
-def test_a_request_may_take_longer_than_the_wait_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "REQUEST_S", 1.0)  # in which two connections are made and a head is sent
-    head = b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
-    with serving(tmp_path) as client, connected(client) as device, connected(client) as silent:
-        device.sendall(head)
-        with suppress(ConnectionError):
-            assert silent.recv(1) == b""  # that long
-        device.sendall(b"{}")
-        assert device.recv(65_536).startswith(b"HTTP/1.1 200 ")
-
-
-def test_more_connections_than_there_is_room_for_are_closed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "MAX_OPEN", 2)
-    with serving(tmp_path) as client, connected(client) as one, connected(client), connected(client) as third:
-        with suppress(ConnectionError):
-            assert third.recv(1) == b""
-        one.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert one.recv(65_536).startswith(b"HTTP/1.1 200 ")
-
-
 def test_a_key_counts_once(client: httpx.Client, here: Path) -> None:
     headers = {**JSON, "Idempotency-Key": "once"}
     before = len(stored(here))
@@ -292,87 +196,6 @@ def test_health_counts_what_the_lake_does_not_have(client: httpx.Client, here: P
     assert (drained["waiting"], drained["lag_s"]) == (0, 0.0)
 
 
-def test_slow_clients_together_hold_no_more_than_the_limit(tmp_path: Path) -> None:
-    """Shown to fail by holding without a limit: all twelve would wait."""
-    unfinished = b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n" + b"x" * 1023
-    with serving(tmp_path, SHORT) as client:
-        devices = [connected(client) for _ in range(http_body.MAX_BODIES)]
-        for device in devices:
-            device.sendall(unfinished)
-        until(lambda: client.post("/readings", content=b"x" * 512, headers=JSON).status_code == 503)
-        for device in devices:
-            device.sendall(b"x")
-        assert all(device.recv(65_536).startswith(b"HTTP/1.1 200 ") for device in devices)
-        assert client.post("/readings", content=b"x" * 512, headers=JSON).status_code == 200
-        for device in devices:
-            device.close()
-
-
-def test_a_client_that_stands_still_is_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_body, "MAX_SECONDS", 0.05)
-    with serving(tmp_path) as client, connected(client) as device:
-        device.sendall(b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-        assert device.recv(65_536).startswith(b"HTTP/1.1 408 ")
-
-
-def test_a_stop_answers_what_is_under_way(tmp_path: Path) -> None:
-    """Shown to fail by closing the inbox before the server has ended."""
-    source = HttpSource(settings_of(tmp_path), SystemClock(), ANY_PORT, threading.Event())
-    source.start()
-    url = httpx.URL(source.url)
-    with socket.create_connection((url.host, url.port or 0), timeout=20) as device:
-        device.sendall(b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
-        assert device.recv(65_536).startswith(b"HTTP/1.1 100 ")  # the request is being read
-        stopping = threading.Thread(target=source.stop)
-        stopping.start()
-        until(lambda: is_refused(url))
-        device.sendall(b"{}")
-        assert device.recv(65_536).startswith(b"HTTP/1.1 200 ")
-        stopping.join()
-    assert [item.message.payload for item in stored(tmp_path)] == [b"{}"]
-
-
-def is_refused(url: httpx.URL) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((url.host, url.port or 0)) != 0
-
-
-def test_a_stop_does_not_wait_for_ever_for_a_body_and_says_that_it_took_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shown to fail without a word for the cancelled request: the answer is then 500, with a traceback in the log."""
-    monkeypatch.setattr(http, "STOP_SECONDS", 1)
-    source = HttpSource(settings_of(tmp_path), SystemClock(), ANY_PORT, threading.Event())
-    source.start()
-    url = httpx.URL(source.url)
-    with socket.create_connection((url.host, url.port or 0), timeout=20) as device:
-        device.sendall(b"POST /readings HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
-        assert device.recv(65_536).startswith(b"HTTP/1.1 100 ")
-        source.stop()
-        assert device.recv(65_536).startswith(b"HTTP/1.1 503 ")
-    assert stored(tmp_path) == []
-
-
-def test_a_busy_port_is_named() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        port = holder.getsockname()[1]
-        with pytest.raises(SettingsError, match=f"requires a free address of this machine; got 127.0.0.1:{port}"):
-            HttpSource(Settings(), SystemClock(), HttpOptions(port=port), threading.Event())
-
-
-def test_tls_takes_both_files_and_serves_them(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="TLS requires --cert and --key"):
-        HttpOptions(certificate=tmp_path / "cert.pem")
-    options = HttpOptions(port=0, certificate=tmp_path / "cert.pem", key=tmp_path / "key.pem")
-    with pytest.raises(SettingsError, match="TLS requires a certificate and its key as PEM files"):
-        HttpSource(settings_of(tmp_path), SystemClock(), options, threading.Event())
-    files = ["-keyout", str(options.key), "-out", str(options.certificate)]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", *files], check=True, capture_output=True
-    )
-    with serving(tmp_path, options=options) as client:
-        assert client.base_url.scheme == "https"
-        assert client.post("/readings", content=READING, headers=JSON).json() == {"stored": 1}
-
-
 @contextmanager
 def listener(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Run the verb as a process, and yield it with its address; its output is in `out` and `err` of a folder."""
@@ -408,12 +231,3 @@ def test_a_listener_that_is_asked_to_end_drains_and_reports_and_its_log_does_not
     report = json.loads((tmp_path / "out").read_bytes())
     assert (report["counts"], report["drained"]["messages"]) == ({"stored": 1, "repeated": 0}, 1)
     assert "secret" not in (tmp_path / "err").read_text()
-
-
-def test_a_server_that_ends_by_itself_ends_the_listener(tmp_path: Path) -> None:
-    stop = threading.Event()
-    source = HttpSource(settings_of(tmp_path), SystemClock(), ANY_PORT, stop)
-    source.start()
-    source._server.should_exit = True
-    assert stop.wait(60)
-    source.stop()

@@ -123,7 +123,6 @@ def test_what_a_repair_took_out_of_the_readings_is_read_again(cluster: Cluster, 
     assert values(settings) == [0, 1, 2]
 
 
-@pytest.mark.slow
 def test_members_that_come_and_go_share_the_partitions_and_store_each_message_once(cluster: Cluster, tmp_path: Path) -> None:
     """The counts are those of what was committed, so that a message stored twice and taken for a duplicate would show."""
     settings = settings_of(tmp_path, cluster.servers)
@@ -204,7 +203,6 @@ def listener(cluster: Cluster, settings: Settings, **environment: str) -> subpro
     return subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **said, **environment})
 
 
-@pytest.mark.slow
 def test_a_kill_behind_the_commit_loses_and_repeats_nothing(cluster: Cluster, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, cluster.servers)
     cluster.send(0, 1, 2)
@@ -217,7 +215,6 @@ def test_a_kill_behind_the_commit_loses_and_repeats_nothing(cluster: Cluster, tm
     assert values(settings) == [0, 1, 2, 3]
 
 
-@pytest.mark.slow
 def test_the_partitions_of_a_member_that_is_killed_go_on_where_its_commits_ended(cluster: Cluster, tmp_path: Path) -> None:
     """What the other process finds again would be counted by it as a duplicate."""
     settings = settings_of(tmp_path, cluster.servers)

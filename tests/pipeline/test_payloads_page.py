@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.ingest.validate import STAMP_REQUIRES
 from pipeline.listen.judge import TOO_LONG, UNDECODABLE
-from pipeline.payloads.choose import UNKNOWN
+from pipeline.payloads.choose import UNKNOWN_FORMAT
 from pipeline.payloads.cloud_events import structured
 from pipeline.payloads.message import Message
 from pipeline.payloads.sparkplug import MISSING_BIRTH
@@ -80,5 +80,5 @@ def test_every_reason_is_on_the_page():
     parts = (Path(__file__).parents[2] / "pipeline" / part for part in ("ingest", "listen", "payloads"))
     sources = "".join(path.read_text() for part in parts for path in sorted(part.glob("*.py")))
     given = {code for pattern in GIVES_A_CODE for code in re.findall(pattern, sources)}
-    given |= {*STAMP_REQUIRES, UNKNOWN[0], MISSING_BIRTH, TOO_LONG, UNDECODABLE}
+    given |= {*STAMP_REQUIRES, UNKNOWN_FORMAT[0], MISSING_BIRTH, TOO_LONG, UNDECODABLE}
     assert given == set(re.findall(r"^\| `(\w+)` \|", PAGE.partition("## What is quarantined")[2], flags=re.MULTILINE))

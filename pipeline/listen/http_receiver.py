@@ -5,7 +5,6 @@ Bodies go to the inbox as they came, unpacked; the drain decodes them. Called by
 
 import asyncio
 import hmac
-import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pipeline.errors import StoreError
 from pipeline.listen.group_commit import GroupCommit
 from pipeline.listen.http_body import BodyReader, closing, refuse
 from pipeline.listen.inbox import Inbox
+from pipeline.payloads.choose import FORMATS, UTF_8, charset_of
 from pipeline.payloads.cloud_events import structured
 from pipeline.payloads.message import Message
 from pipeline.schemas import Readings
@@ -29,24 +29,13 @@ from pipeline.store.lake import Lake
 from pipeline.store.readings import fence
 
 CONNECTOR = "http"
-MEDIA_TYPES = (
-    "application/json",
-    "application/x-ndjson",
-    "application/ndjson",
-    "application/jsonl",
-    "text/plain",  # InfluxDB line protocol, as are the next two
-    "application/vnd.influx.line-protocol",
-    "application/x-influx-line-protocol",
-    "application/senml+json",
-    "application/cloudevents+json",
-    "application/cloudevents-batch+json",
-)
+MEDIA_TYPES = (*FORMATS, "text/plain")  # the last is for InfluxDB line protocol
 MAX_KEY_LENGTH = 255
 
 
 @dataclass(frozen=True)
-class Intake:
-    """What stands between a request and the inbox.
+class Receiver:
+    """Takes messages from requests to the inbox, each until it is on disk, and says how far the lake is behind.
 
     Attributes:
         settings: limits, and where the lake is.
@@ -142,14 +131,14 @@ class Intake:
             return 0
 
 
-def make_app(intake: Intake, token: str | None) -> FastAPI:
+def make_app(receiver: Receiver, token: str | None) -> FastAPI:
     """Return the application; no pages of documentation, which would load scripts from elsewhere."""
     app = FastAPI(title="tidecast", docs_url=None, redoc_url=None, openapi_url=None)
-    bodies = BodyReader(intake.settings.listen.max_message_bytes, intake.retry_after)
+    bodies = BodyReader(receiver.settings.listen.max_message_bytes, receiver.retry_after)
 
     @app.exception_handler(StoreError)
     async def unavailable(request: Request, error: StoreError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": intake.retry_after, **closing(request)})
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": receiver.retry_after, **closing(request)})
 
     @app.exception_handler(StarletteHTTPException)  # also of paths and methods that there are not
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
@@ -159,7 +148,7 @@ def make_app(intake: Intake, token: str | None) -> FastAPI:
     @app.post("/readings/{topic:path}")
     async def post(request: Request, topic: str = "") -> dict[str, int]:
         _require_sender(request, token)
-        if intake.is_full:
+        if receiver.is_full:
             raise StoreError("POST /readings requires room in the inbox; got a full one. Try again when the lake has caught up.")
         topic, media_type, key = _topic(topic), _media_type(request), _key(request)
         try:
@@ -167,13 +156,13 @@ def make_app(intake: Intake, token: str | None) -> FastAPI:
                 if not payload:
                     raise refuse(400, "POST /readings requires readings; got an empty body. Send one reading or more.")
                 said, whole = structured(_attributes(request), media_type, payload)
-                return {"stored": await intake.store(Message(CONNECTOR, topic, whole, intake.clock.now(), said, key))}
+                return {"stored": await receiver.store(Message(CONNECTOR, topic, whole, receiver.clock.now(), said, key))}
         except asyncio.CancelledError:  # the server stops, and has waited for long enough
             raise StoreError("POST /readings requires a listener that goes on; got one that ends. Send it again later.") from None
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        report = await intake.health()
+        report = await receiver.health()
         return JSONResponse(report, 200 if report["status"] == "ok" else 503)
 
     return app
@@ -202,8 +191,7 @@ def _media_type(request: Request) -> str | None:
     if said is None:
         return None
     name = said.partition(";")[0].strip().lower()
-    charset = re.search(r'charset="?([^\s;"]+)', said, re.IGNORECASE)
-    if name not in MEDIA_TYPES or (charset is not None and charset[1].lower() not in ("utf-8", "utf8", "us-ascii")):
+    if name not in MEDIA_TYPES or charset_of(said) not in (UTF_8, "ascii"):
         raise refuse(415, f"POST /readings requires, in UTF-8, one of {', '.join(MEDIA_TYPES)}; got {said}. Set Content-Type.")
     return name
 
