@@ -6,13 +6,14 @@ silently, and each acknowledgement wakes it by itself. Used by `mqtt.py`.
 """
 
 import logging
+import os
 import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import cast
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -196,14 +197,17 @@ class MqttConnection:
 
     def _leave(self) -> None:
         """Say goodbye, where there is still somebody to hear it."""
-        if self._client.socket() is None:
+        connection = self._client.socket()
+        if connection is None:
             return
         self._acknowledge()
-        self._client.disconnect()
         deadline = time.monotonic() + FAREWELL_S
-        while (connection := self._client.socket()) is not None and time.monotonic() < deadline:
-            select.select([], [connection], [], LOOK_S)
-            self._client.loop_write()
+        with socket.socket(fileno=os.dup(connection.fileno())) as line:  # stays open when paho closes the connection
+            self._client.disconnect()
+            while (connection := self._client.socket()) is not None and time.monotonic() < deadline:
+                select.select([], [connection], [], LOOK_S)
+                self._client.loop_write()
+            _hear_out(line, deadline)
 
     # What paho calls, on the thread of the connection.
 
@@ -237,3 +241,14 @@ class MqttConnection:
         if message.qos == QOS:
             self.acknowledgements.arrive(message.mid)
         self._take(message)
+
+
+def _hear_out(line: socket.socket, deadline: float) -> None:
+    """Read, and drop, what the broker says until it closes the connection, to have it sent again to the next one.
+
+    A socket that is closed with something unread resets the connection, and the broker may then not read the last acknowledgements.
+    """
+    with suppress(OSError):  # the broker has ended it
+        line.shutdown(socket.SHUT_WR)
+        while (left_s := deadline - time.monotonic()) > 0 and select.select([line], [], [], left_s)[0] and line.recv(65536):
+            pass

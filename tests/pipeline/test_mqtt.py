@@ -133,6 +133,19 @@ def test_a_listener_waits_for_a_broker_that_is_not_there_yet(tmp_path, caplog):
         until(lambda: source.counts()["acknowledged"] == 1)
 
 
+def test_a_listener_that_leaves_amid_a_flood_is_sent_nothing_again_that_it_has_acknowledged(broker, tmp_path, caplog):
+    """Shown to fail by closing the socket behind the goodbye: what nobody reads then makes a reset, which overtakes the last ones."""
+    settings = broker.settings(tmp_path / "lake", receive_maximum=1000)
+    with listening(settings, caplog):
+        pass
+    wanted = [b"%d" % number for number in range(20_000)]
+    broker.publish("a", *wanted)
+    while len(inbox_of(settings)) < len(wanted):
+        with listening(settings, caplog) as source:
+            until(lambda source=source: source.counts()["acknowledged"] > 0)
+    assert payloads_of(inbox_of(settings)) == wanted
+
+
 def test_what_is_published_while_the_listener_is_away_is_kept_even_through_a_restart_of_the_broker(broker, tmp_path, caplog):
     """Shown to fail by `clean_start=True`, and by a SessionExpiryInterval of 0."""
     settings = broker.settings(tmp_path / "lake")
