@@ -15,7 +15,7 @@ def replay_quarantine(
     connector: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only what came in by this, as 'mqtt:site/*'.")] = None,
     accept: Annotated[
         list[str] | None,
-        typer.Option(metavar="CODE", help="Let stale_timestamp or future_timestamp pass; repeatable. Look at the stamps first."),
+        typer.Option(metavar="CODE", help="Let stale_timestamp, future_timestamp or missing_birth pass; repeatable. Look at them first."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would become of it; store nothing.")] = False,
     lake: Lake = None,

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 
 def _prepare_prefect() -> None:
-    """Choose the server where none stands, and leave the logs of runs to the run's page: the command line prints errors itself."""
+    """See to the server, and leave the logs of runs to the run's page: the command line prints errors itself."""
     from prefect.settings import PREFECT_API_URL
 
-    if not PREFECT_API_URL.value():
+    if PREFECT_API_URL.value():
+        from flows.standing_server import require_answer
+
+        require_answer()
+    else:
         from flows.temporary_server import TemporaryServer  # here: it takes as long to import as all the rest of Prefect
 
         TemporaryServer()  # Prefect uses the first that a process makes
