@@ -17,6 +17,7 @@ from prefect.schedules import Cron, Interval, Schedule
 from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
+from flows.standing_server import require_answer
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings
 
@@ -68,13 +69,14 @@ def require_server() -> None:
     """Refuse to go on without a standing Prefect server: schedules live there.
 
     Raises:
-        SettingsError: where no server is named.
+        SettingsError: where no server is named, or it does not answer.
     """
     if not PREFECT_API_URL.value():
         raise SettingsError(
             "tidecast serve requires the address of a standing Prefect server in PREFECT_API_URL; got none. "
             "Run `tidecast ui` in another terminal and copy the export line that it prints."
         )
+    require_answer()
 
 
 def serve_all(planned: Sequence[RunnerDeployment]) -> None:

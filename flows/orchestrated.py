@@ -6,6 +6,7 @@ what a moment's look shows to be impossible is refused before.
 
 import asyncio
 import logging
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,18 @@ if TYPE_CHECKING:
     from pipeline.train.train import TrainReport, TrainRequest
 
 
-def _keep_prefect_off_the_terminal() -> None:
-    """Leave the logs of runs to the run's page: the command line prints the error itself, as one sentence without a traceback."""
+def _prepare_prefect() -> None:
+    """See to the server, and leave the logs of runs to the run's page: the command line prints errors itself."""
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        from flows.standing_server import require_answer
+
+        require_answer()
+    else:
+        from flows.temporary_server import TemporaryServer  # here: it takes as long to import as all the rest of Prefect
+
+        TemporaryServer()  # Prefect uses the first that a process makes
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).propagate = False
     for name in ("EventsWorker", "APILogWorker"):  # say at the end of a process how many events they still have to send
@@ -44,7 +55,7 @@ def ingest(paths: list[Path], options: "IngestOptions", settings: "Settings") ->
     plan_paths(paths, options)
     from flows.ingest import ingest as flow
 
-    _keep_prefect_off_the_terminal()
+    _prepare_prefect()
     return flow(paths, options, settings)
 
 
@@ -53,7 +64,7 @@ def train(request: "TrainRequest", settings: "Settings") -> "TrainReport":
     _require_observations(settings)
     from flows.train import train as flow
 
-    _keep_prefect_off_the_terminal()
+    _prepare_prefect()
     return flow(request, settings)
 
 
@@ -62,10 +73,16 @@ def forecast(origins: int, settings: "Settings") -> "ForecastReport":
     from pipeline.tracking.registry import require_champion
 
     require_champion(settings)
+    from prefect.exceptions import TerminationSignal
+
     from flows.forecast import forecast as flow
 
-    _keep_prefect_off_the_terminal()
-    return asyncio.run(flow(origins, settings))
+    _prepare_prefect()
+    try:
+        return asyncio.run(flow(origins, settings))
+    except TerminationSignal as ended:  # Prefect hands the signal on from a synchronous flow only: here it hits the loop, not the flow
+        signal.raise_signal(ended.signal)
+        raise
 
 
 def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestReport":
@@ -75,7 +92,7 @@ def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestRepor
     require_champion(settings)
     from flows.backtest import backtest as flow
 
-    _keep_prefect_off_the_terminal()
+    _prepare_prefect()
     return flow(request, settings)
 
 
@@ -84,7 +101,7 @@ def tune(request: "TuneRequest", settings: "Settings") -> "TuneReport":
     _require_observations(settings)
     from flows.tune import tune as flow
 
-    _keep_prefect_off_the_terminal()
+    _prepare_prefect()
     return flow(request, settings)
 
 
@@ -93,5 +110,5 @@ def study_depth(request: "DepthRequest", settings: "Settings") -> "DepthReport":
     _require_observations(settings)
     from flows.study import study_depth as flow
 
-    _keep_prefect_off_the_terminal()
+    _prepare_prefect()
     return flow(request, settings)

@@ -322,7 +322,7 @@ def load_settings(path: Path | None = None, **overrides: object) -> Settings:
         SettingsError: naming each offending knob.
     """
     if path is not None and not path.is_file():
-        raise SettingsError(f"--settings requires a TOML file; got {path}, which does not exist. Check the path.")
+        raise SettingsError(f"--settings requires a TOML file; got {path}, which is none. Check the path.")
     ours = {name for name in os.environ if name.startswith("TIDECAST_")} - NO_KNOBS
     unknown = sorted(name for name in ours if _first_field(name) not in Settings.model_fields)
     if unknown:
@@ -331,8 +331,10 @@ def load_settings(path: Path | None = None, **overrides: object) -> Settings:
             "Unset or correct it; docs/settings.md lists them."
         )
 
+    file = path or Path("tidecast.toml")
+
     class FromFile(Settings):
-        model_config = SettingsConfigDict(toml_file=path or "tidecast.toml")
+        model_config = SettingsConfigDict(toml_file=file)
 
     try:
         return FromFile(**overrides)  # type: ignore[arg-type]
@@ -340,4 +342,4 @@ def load_settings(path: Path | None = None, **overrides: object) -> Settings:
         got = refused_knobs(error, Settings)
         raise SettingsError(f"The settings require known knobs with valid values; got {got}. See docs/settings.md.") from error
     except ValueError as error:  # a TOML file that does not parse
-        raise SettingsError(f"The settings file requires valid TOML; got {error}. Correct it.") from error
+        raise SettingsError(f"The settings file requires valid TOML; got {file}: {error}. Correct it.") from error

@@ -143,7 +143,7 @@ def score_forecaster(
             for name, quantiles_OHQ in _baselines(inputs.values_TB[:, column], origins_O, board, season_of(config)):
                 board.add(name, actuals_TB[targets_OH, column], quantiles_OHQ, against)
     if not board.num_origins:
-        num_ticks = (period.end - period.start) // truth.interval
+        num_ticks = max((period.end - period.start) // truth.interval, 0)
         observed = "" if num_ticks < config.horizon else " without a series that was observed on time"
         raise DataError(
             f"A score requires a period of at least {config.horizon} ticks, the horizon, in which a series was observed; got {num_ticks}"

@@ -62,6 +62,7 @@ def test_a_lake_is_a_place(lake: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
         ("[prepare]\nxyz = 2", "prepare.xyz: no such knob; there are sample_interval"),
         ("[listening]\nxyz = 2", r"listening: no such knob\. Did you mean listen\?"),
         ("[ingest]\nbatch_rows = 0", "ingest.batch_rows: Input should be greater than or equal to 1"),
+        ("lake = [", r"requires valid TOML; got .+/tidecast\.toml: "),
     ],
 )
 def test_a_refusal_says_what_to_write_instead(table: str, sentence: str, tmp_path: Path) -> None:
