@@ -20,7 +20,7 @@ from pipeline.ingest.timestamps import StampRules
 from pipeline.ingest.validate import Rules, Verdict, validate
 from pipeline.listen.inbox import Stored
 from pipeline.payloads.decode import MAPPING, decode
-from pipeline.payloads.message import CUT_SHORT, Message
+from pipeline.payloads.message import CUT_SHORT, Message, arrivals
 from pipeline.payloads.sparkplug import needed_births
 from pipeline.payloads.sparkplug_session import is_certificate
 from pipeline.schemas import UTC_US, Quarantine
@@ -141,7 +141,7 @@ def _dated(accepted: pl.DataFrame, stored: Sequence[Stored]) -> pl.DataFrame:
         {
             "line": [one.seq for one in stored],
             "source": [one.message.source for one in stored],
-            "arrived_at": pl.Series([one.message.received_at for one in stored], dtype=UTC_US),
+            "arrived_at": arrivals(one.message for one in stored),
         },
         schema_overrides={"line": pl.Int64},
     )

@@ -16,11 +16,10 @@ from pipeline.payloads.cloud_events import unwrap
 from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, silent, together
 from pipeline.payloads.json_decoder import decode_json, decode_ndjson
 from pipeline.payloads.line_protocol import decode_line_protocol
-from pipeline.payloads.message import Message
+from pipeline.payloads.message import Message, arrivals
 from pipeline.payloads.rows import PLACE_SCHEMA, ROWS_SCHEMA, WHOLE, Decoded, refused
 from pipeline.payloads.senml import decode_senml
 from pipeline.payloads.sparkplug import decode_sparkplug
-from pipeline.schemas import EPOCH, MICROSECOND, UTC_US
 from pipeline.settings import PayloadFormat, Route
 
 MAPPING = ColumnMapping(
@@ -82,8 +81,7 @@ def _tabulate(messages: Sequence[Message], routes: Sequence[Route]) -> tuple[pl.
     of_kinds = pl.DataFrame([_kind(topic, content_type, routes) for topic, content_type in kinds], schema=_KINDS_SCHEMA, orient="row")
     around = of_kinds[numbers]
     payloads = [message.payload for message in messages]
-    micros = [(message.received_at - EPOCH) // MICROSECOND for message in messages]  # Polars takes 1 µs for a datetime of Python's
-    received_at = pl.Series("received_at", micros, dtype=pl.Int64).cast(UTC_US)
+    received_at = arrivals(messages)
     frame = around.select("format", "route").with_columns(
         pl.int_range(pl.len(), dtype=pl.Int64).alias("line"),
         pl.Series("payload", payloads, dtype=pl.Binary),

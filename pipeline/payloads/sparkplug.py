@@ -119,10 +119,12 @@ def needed_births(messages: Sequence[tuple[int, Message]], births: Sequence[Mess
     needed: dict[int, bytes] = {}
     _learn_all(nodes, births)
     for line, message in messages:
+        topic = Topic.of(message.topic)
+        if topic is None:
+            continue
         _learn_all(nodes, [message] if is_certificate(message.topic) else [])
-        topic = Topic.of(message.topic) if line in wanted else None
-        node = None if topic is None or topic.kind not in DATA else nodes.get((topic.group, topic.node))
-        birth = None if topic is None or node is None else _birth_for(node.birth_of(topic.device), parse_payload(message.payload))
+        node = nodes.get((topic.group, topic.node)) if line in wanted and topic.kind in DATA else None
+        birth = None if node is None else _birth_for(node.birth_of(topic.device), parse_payload(message.payload))
         if birth:
             needed[line] = birth
     return needed
