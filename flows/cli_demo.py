@@ -89,7 +89,7 @@ def _run(readings: list[Path], settings: "Settings", no_orchestrator: bool) -> "
     note("1/4 ingest" + ("" if no_orchestrator else " (Prefect starts a server first: some 15 s)"))
     with busy("ingesting"):
         ingested = run.ingest(readings, IngestOptions(), settings).ingested
-    note(f"    {ingested.accepted:,} readings accepted, {ingested.duplicate:,} duplicate, {ingested.quarantined:,} in quarantine")
+    note(f"    {ingested.accepted:,} readings accepted, {ingested.duplicate:,} duplicate, {ingested.quarantined:,} in quarantine (faults of the sample)")
     note(f"2/4 train (at most {settings.train.max_seconds:.0f} s)")
     with watch_training(settings.train.max_seconds):
         trained = run.train(TrainRequest(), settings)
@@ -139,10 +139,10 @@ def _show(forecasts: "pl.DataFrame", skill: Skill, pictures: Sequence[Path], com
     from flows.console import stdout
     from pipeline.query.exports import to_table
 
-    ratios = f"1 − wQL/wQL_naive = [bold]{skill.wql:.2f}[/bold], MAE/MAE_naive = [bold]{skill.mae_ratio:.2f}[/bold]"
+    lower = f"weighted quantile loss [bold]{skill.wql:.0%}[/bold] lower, mean absolute error [bold]{1 - skill.mae_ratio:.0%}[/bold] lower"
     lines = [
         "",
-        f"Skill against seasonal naive, on origins that training never saw: {ratios}.",
+        f"Against seasonal naive, on origins that training never saw: {lower}.",
         f"The 80 % intervals held {skill.coverage_80:.0%} of what came true.",
         "",
         *(f"{picture.stem:11} {picture}" for picture in pictures),

@@ -45,7 +45,7 @@ def series(
 
 
 def retire(
-    series: Annotated[list[str], typer.Argument(metavar="SERIES…", help="Series ids or patterns, as 'pump-7/*'.")],
+    series: Annotated[list[str], typer.Argument(metavar="SERIES", help="Series ids or patterns, as 'pump-7/*'.")],
     *,
     undo: Annotated[bool, typer.Option("--undo", help="Forecast them again.")] = False,
     lake: Lake = None,

@@ -17,7 +17,7 @@ IN_A_PIPE = 48  # lines: four charts, or a line for each of 46 series
 
 
 def watch(
-    series: Annotated[list[str], typer.Argument(metavar="SERIES...", help="Series ids; * and ? match, quoted, as 'pump-*/flow'.")],
+    series: Annotated[list[str], typer.Argument(metavar="SERIES", help="Series ids; * and ? match, quoted, as 'pump-*/flow'.")],
     *,
     every: Annotated[timedelta | None, duration_option("--every", "How often to look.  (default: 5s)")] = None,
     once: Annotated[bool, typer.Option("--once", help="Print one frame and end, as always in a pipe.")] = False,

@@ -112,6 +112,7 @@ class BacktestReport:
         return (
             f"Model version {self.model_version}: {self.origins:,} forecasts of {self.series} series, "
             f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC, {self.model_seconds:.2f} s of model time.\n\n"
+            f"Errors, crps and widths are in standard deviations of each series; mase, rmsse and wql are ratios.\n\n"
             f"| model | {' | '.join(METRICS)} |\n|{'---|' * (len(METRICS) + 1)}\n{rows}\n{notes}\n"
         )
 

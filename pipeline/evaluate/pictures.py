@@ -105,7 +105,8 @@ def draw_leads(by_step: Mapping[str, pl.DataFrame], path: Path, *, sample_interv
     """Draw the mean absolute error by lead time, and beside it the coverage of the 80 % interval with its nominal line.
 
     Args:
-        by_step: for each model the frame of `ForecastScores.by_step`; the first is ours and drawn boldly.
+        by_step: for each model the frame of `Scoreboard.by_step`, with errors in standard deviations of each series, so that series of
+            different units can share a curve; the first is ours and drawn boldly.
         path: a `.png` file; its folder is made.
         sample_interval: a step's length.
 
@@ -133,7 +134,7 @@ def draw_leads(by_step: Mapping[str, pl.DataFrame], path: Path, *, sample_interv
             for axes, values in ((error, frame["mae"].to_numpy()), (coverage, 100 * frame["coverage_80"].to_numpy())):
                 axes.plot(leads, values, label=name, color=colour, linewidth=width, linestyle=dash, zorder=9 - rank)
         coverage.axhline(80, color=INK, linewidth=1.0, linestyle=(0, (2, 2)), label="nominal 80 %", zorder=1)
-        error.set_title("MAE by lead time (metric's unit)")
+        error.set_title("MAE by lead time (standard deviations)")
         error.set_ylim(bottom=0)
         coverage.set_title("Coverage of the 80 % interval (%)")
         coverage.set_ylim(min(coverage.get_ylim()[0], 60), 100)

@@ -77,8 +77,10 @@ def plot_rows(num_series: int, height: int) -> int | None:
 
 def _panel(view: SeriesView, screen: Screen, width: int, rows: int, unicode: bool) -> list[Text]:
     """Return the chart of a series with its words."""
+    ticks = view.history.drop_nulls("value")
     value = " ".join(part for part in (_newest(view), printable(view.unit or "")) if part)
-    age = Text(f"  {_age(view, screen.now)}", _age_style(view, screen.now))
+    label = "" if ticks.is_empty() else f" at {_stamp(ticks['ts'][-1], screen.now)}"  # the reading may be newer than any tick
+    age = Text(f"{label}  ", "dim").append(_age(view, screen.now), f"not dim {_age_style(view, screen.now)}")
     room = max(1, width - len(value) - len(age) - 1)
     name = Text(printable(view.series_id), "bold")
     name.truncate(room, overflow="ellipsis", pad=True)
@@ -169,7 +171,7 @@ def _age(view: SeriesView, now: datetime) -> str:
     if view.last_reading is None:
         return "no reading"
     age = now - view.last_reading
-    return f"{age_of(age)} ago" if age >= timedelta(0) else f"{age_of(-age)} ahead"
+    return f"reading {age_of(age)} ago" if age >= timedelta(0) else f"reading {age_of(-age)} ahead"
 
 
 def _short_age(view: SeriesView, now: datetime) -> str:

@@ -54,7 +54,7 @@ def look_at(*views: SeriesView) -> Look:
 def test_a_chart_in_braille() -> None:
     """The line breaks where nothing was observed, and nothing joins it to the fan."""
     assert drawn(look_at(wave()), 60, 13) == [
-        "pump-1/flow                               10 m³/h  5 min ago",
+        "pump-1/flow           10 m³/h at 00:00:00  reading 5 min ago",
         "   17.67 │                                             ⡀⠄⠄⠆⠅",
         "         │     ⢀⡠⠔⠒⠒⠒⠒⠢⠄                             ⡀⠆⣀⠤⠔⠒⠒",
         "         │  ⡠⠔⠊⠁                                   ⢀⠤⠒⠉⡅⠅⠅⠃⠅",
@@ -72,7 +72,7 @@ def test_a_chart_in_braille() -> None:
 
 def test_a_chart_without_unicode() -> None:
     assert drawn(look_at(wave()), 60, 13, unicode=False) == [
-        "pump-1/flow                               10 m?/h  5 min ago",
+        "pump-1/flow           10 m?/h at 00:00:00  reading 5 min ago",
         "   17.67 |                                               :::",
         "         |       *******                              ::oooo",
         "         |   ****                                  :oooo::::",
@@ -112,7 +112,7 @@ def test_a_series_without_a_forecast_says_so() -> None:
 def test_a_forecast_that_is_over_and_scores_of_another_day_say_so() -> None:
     """Shown to fail by calling every day the last one."""
     lines = drawn(look_at(wave()), 80, 14, now=NOW + 48 * HOUR)
-    assert lines[0].endswith("10 m³/h  2.0 d ago")
+    assert lines[0].endswith("10 m³/h at 03-03 00:00  reading 2.0 d ago")
     assert lines[-4].endswith("made 2.0 d ago · over")
     assert lines[-3].startswith("day to 03-03 00:00  MAE 0.3123 · bias −0.021 · 80 % interval held 78 % of 576")
 
