@@ -89,7 +89,9 @@ def _run(readings: list[Path], settings: "Settings", no_orchestrator: bool) -> "
     note("1/4 ingest" + ("" if no_orchestrator else " (Prefect starts a server first: some 15 s)"))
     with busy("ingesting"):
         ingested = run.ingest(readings, IngestOptions(), settings).ingested
-    note(f"    {ingested.accepted:,} readings accepted, {ingested.duplicate:,} duplicate, {ingested.quarantined:,} in quarantine (faults of the sample)")
+    note(
+        f"    {ingested.accepted:,} readings accepted; {ingested.duplicate:,} duplicate and {ingested.quarantined:,} unusable, as simulated"
+    )
     note(f"2/4 train (at most {settings.train.max_seconds:.0f} s)")
     with watch_training(settings.train.max_seconds):
         trained = run.train(TrainRequest(), settings)

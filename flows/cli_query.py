@@ -129,7 +129,10 @@ def _draw(frame: "pl.DataFrame", *, provenance: bool) -> None:
     from pipeline.query.exports import to_inputs_table, to_table
 
     if frame.is_empty():
-        note("No forecast matches. `tidecast query` without options shows the newest of every series; `tidecast forecast` makes them.")
+        note(
+            "No forecast matches. `tidecast series` lists the series there are, `tidecast query` alone their newest forecasts;"
+            " with --as-of, only forecasts made by then match."
+        )
     else:
         stdout().print(to_table(frame, provenance=provenance) if "step" in frame.columns else to_inputs_table(frame))
 

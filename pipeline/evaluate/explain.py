@@ -34,6 +34,7 @@ Floats = NDArray[np.float64]
 
 BEYOND_REACH = 32  # ticks more than a step reads directly: what older ones still say is in the state
 TOP_LAGS = 8
+NOISE = 1e-6  # of a forecast: what single precision leaves of a difference
 LAST, REST, HEDGING = "the last reading", "calendar, attributes and older memory", "hedging (last value, recent mean)"
 
 
@@ -198,7 +199,9 @@ def _parts(found: Attribution, readings_T: Floats, config: ForecasterConfig, int
         amounts[f"{name} (past)"] = float(column.sum())
     for name, column in zip(config.future_covariates, found.future_SU.T, strict=True):
         amounts[f"{name} (known ahead)"] = float(column.sum())
-    fixed = (Contribution("level (running mean)", found.level), Contribution(REST, found.baseline_forecast - found.level))
+    rest = found.baseline_forecast - found.level
+    is_noise = abs(rest) < NOISE * abs(found.baseline_forecast)
+    fixed = (Contribution("level (running mean)", found.level), Contribution(REST, 0.0 if is_noise else rest))
     return (*fixed, *(Contribution(part, amount) for part, amount in amounts.items()))
 
 

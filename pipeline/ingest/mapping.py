@@ -136,6 +136,14 @@ def prune_wide(mapping: ColumnMapping, rows: pl.DataFrame) -> tuple[ColumnMappin
     return replace(mapping, value=tuple(name for name in mapping.value if name not in skipped)), skipped
 
 
+def decimal_comma(column: pl.Series) -> str | None:
+    """Return the first of a column's numbers where most of them have a comma for the decimal mark, as `1,5`; else None."""
+    text = column.cast(pl.String).str.strip_chars()
+    said = text.filter(~text.is_in(MISSING_TEXTS))
+    found = said.filter(said.str.contains(r"^[+-]?\d+,\d+$"))
+    return found[0] if len(found) > len(said) / 2 else None
+
+
 def _listing(columns: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in columns[:12])
     return f"{shown} and {len(columns) - 12} more" if len(columns) > 12 else shown or "no columns"

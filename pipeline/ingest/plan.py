@@ -10,7 +10,7 @@ import polars as pl
 
 from pipeline.errors import DataError
 from pipeline.ingest.formats import InputFile
-from pipeline.ingest.mapping import ColumnMapping, NoReadingsError, infer_mapping, prune_wide
+from pipeline.ingest.mapping import ColumnMapping, NoReadingsError, decimal_comma, infer_mapping, prune_wide
 from pipeline.ingest.raw import Source
 from pipeline.ingest.timestamps import EPOCH_RULE, StampRules, compose_stamp, infer_epoch_unit, parse_stamps
 
@@ -85,6 +85,7 @@ def plan_file(file: InputFile, given: ColumnMapping, stamps: StampRules) -> File
     if mapping.layout == "wide" and not given.value:
         mapping, pruned = prune_wide(mapping, sample)
         unused += pruned
+        _refuse_decimal_commas(name, sample.select(pruned))
         if not mapping.value:
             raise DataError(
                 f"{name} requires a column of numbers; got only text in {', '.join(map(repr, pruned[:12]))}. Name it with --value."
@@ -101,6 +102,16 @@ def plan_file(file: InputFile, given: ColumnMapping, stamps: StampRules) -> File
         if mapping.layout == "wide" and mapping.device_id is None and raw.is_duplicated().any():
             notes.append(f"{name}: its stamps repeat; if one of the skipped columns names the device, pass it as --device-id.")
     return FilePlan(file, source, mapping, stamps, unused, tuple(notes))
+
+
+def _refuse_decimal_commas(name: str, skipped: pl.DataFrame) -> None:
+    """Refuse a wide file of which a whole column of numbers would be skipped as text."""
+    for column in skipped:
+        if (example := decimal_comma(column)) is not None:
+            raise DataError(
+                f"{name} requires plain numbers with a decimal point; got {example!r} in {column.name!r}. Write them with a point "
+                "(Polars: read_csv(…, decimal_comma=True).write_csv(…)), or name the columns to read with --value."
+            )
 
 
 def _refuse_naive(name: str, raw: pl.Series, stamps: StampRules) -> None:

@@ -228,9 +228,10 @@ def match_series(catalog: pl.DataFrame, patterns: Sequence[str] | None, inputs: 
         known = known.filter(matches("series_id", patterns))
     if known.is_empty():
         there = ", ".join(catalog["series_id"].head(5).to_list()) or "none at all"
-        asked = " or ".join(repr(p) for p in patterns) if patterns else "any series on a grid"
-        asked += f" and are no covariate ({', '.join(sorted(inputs))})" if inputs else ""
-        raise DataError(f"tidecast requires series that match {asked}; got none. There are {there}; ingest more, or mend the pattern.")
+        asked = f"that match {' or '.join(map(repr, patterns))}" if patterns else "whose sample interval is known from enough readings"
+        asked += f" and that are no covariate ({', '.join(sorted(inputs))})" if inputs else ""
+        advice = "Ingest more, or correct the pattern." if patterns else "Ingest more."
+        raise DataError(f"tidecast requires series {asked}; got none. There are {there}. {advice}")
     return known
 
 

@@ -127,7 +127,7 @@ def to_inputs_table(frame: pl.DataFrame, *, max_rows: int = 48) -> "Table":
 
     titles = {"series_id": "series", "ts": "tick (UTC)", "value": "value", "revision": "revision", "available_at": "known since (UTC)"}
     left_out = max(0, frame.height - max_rows)
-    table = Table(box=None, header_style="bold", caption=f"{left_out:,} earlier rows" if left_out else None)
+    table = Table(box=None, header_style="bold", caption=f"{left_out:,} earlier rows are not shown" if left_out else None)
     for name, title in {"series_id": titles.pop("series_id"), "origin": "origin", **titles}.items():
         table.add_column(title, justify="right" if name in ("value", "revision") else "left")
     for row in frame.tail(max_rows).iter_rows(named=True):

@@ -307,6 +307,12 @@ def test_naive_stamps_without_a_zone_are_refused_before_anything_is_stored(site)
     assert not (site.folder / "lake").exists()
 
 
+def test_a_wide_file_of_decimal_commas_is_refused_instead_of_losing_the_column(site):
+    path = site.write("de.csv", "ts;temp;hum", "2026-05-01T00:00:00Z;1,5;7", "2026-05-01T01:00:00Z;1,6;8")
+    with pytest.raises(DataError, match=r"^de\.csv requires plain numbers with a decimal point; got '1,5' in 'temp'"):
+        site.ingest(path)
+
+
 def test_a_file_without_rows_is_no_error(site):
     report = site.ingest(site.write("x.csv", "ts,value"))
     assert (counts(report), report.notes) == ((0, 0, 0, 0, 0), ("x.csv has a header and no rows.",))

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.ingest.mapping import ColumnMapping, NoReadingsError, infer_mapping, prune_wide
+from pipeline.ingest.mapping import ColumnMapping, NoReadingsError, decimal_comma, infer_mapping, prune_wide
 
 SIMULATED = ["device_id", "metric", "ts", "value", "unit", "seq", "received_at"]
 
@@ -93,3 +93,10 @@ def test_text_and_row_numbers_of_a_wide_file_are_left_out():
     )
     mapping, skipped = prune_wide(ColumnMapping(ts=("ts",), value=("No", "wind", "T", "gap", "kWh"), layout="wide"), rows)
     assert (mapping.value, skipped) == (("T", "gap", "kWh"), ("No", "wind"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "found"), [(["1,5", "NA", "-20,25"], "1,5"), (["1.5", "2,5", "3"], None), (["NW", "SE"], None), (["", None], None)]
+)
+def test_a_column_of_numbers_with_commas_is_told_from_text(cells, found):
+    assert decimal_comma(pl.Series(cells, dtype=pl.String)) == found
