@@ -3,7 +3,6 @@
 Called by `decode.py`.
 """
 
-import codecs
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -28,8 +27,16 @@ FORMATS: dict[str, PayloadFormat | None] = {  # by media type
     "application/x-influx-line-protocol": "line_protocol",
 }
 UTF_8 = "utf-8"
-_CHARSETS = {UTF_8, "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be"}  # by their names in Python
-_CHARSET = re.compile(r";\s*charset\s*=\s*\"?([\w.:+-]+)", re.IGNORECASE)
+_CHARSETS = {  # by the names that senders give; not asked of Python, which keeps every unknown one for ever
+    **dict.fromkeys(("utf-8", "utf8"), UTF_8),
+    **dict.fromkeys(("us-ascii", "ascii"), "ascii"),
+    **dict.fromkeys(("iso-8859-1", "iso8859-1", "iso_8859-1", "latin1", "latin-1"), "iso8859-1"),
+    **dict.fromkeys(("windows-1252", "cp1252"), "cp1252"),
+    **{name: name for name in ("utf-16", "utf-16-le", "utf-16-be")},
+    "utf-16le": "utf-16-le",
+    "utf-16be": "utf-16-be",
+}
+_CHARSET = re.compile(r";\s*charset\s*=\s*[\"']?([\w.:+-]*)", re.IGNORECASE)
 
 # By the first bytes of a text. A JSON object or array, a bare number, or a line of line protocol.
 _OBJECT_LINES = r"^\s*[{\[].*[}\]][ \t\r]*\n\s*[{\[]"
@@ -69,13 +76,7 @@ def named_format(route: Route, content_type: str | None, topic: str) -> PayloadF
 def charset_of(content_type: str | None) -> str:
     """Return Python's name of the character set that a content type names, else UTF-8; one that is not read has an empty name."""
     match = _CHARSET.search(content_type or "")
-    if match is None:
-        return UTF_8
-    try:
-        name = codecs.lookup(match[1]).name
-    except LookupError:
-        return ""
-    return name if name in _CHARSETS else ""
+    return UTF_8 if match is None else _CHARSETS.get(match[1].lower(), "")
 
 
 def sniff(text: pl.Expr) -> pl.Expr:

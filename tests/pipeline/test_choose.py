@@ -89,14 +89,14 @@ def test_bytes_show_their_format(text, expected):
     assert pl.DataFrame({"text": [text]}).select(sniff(pl.col("text"))).item() == expected
 
 
-@pytest.mark.parametrize("charset", ["utf-8", '"UTF-8"', "ISO-8859-1", "windows-1252", "utf-16", "UTF-16LE"])
+@pytest.mark.parametrize("charset", ["utf-8", '"UTF-8"', "'latin-1'", "ISO-8859-1", "windows-1252", "utf-16", "UTF-16LE"])
 def test_text_is_read_in_the_character_set_of_its_content_type(charset):
     content_type = f"application/json; charset={charset}"
     payload = READING.encode(charset_of(content_type))
     assert said(payload, "ts", "metric", content_type=content_type) == [(STAMP, "größe")]
 
 
-@pytest.mark.parametrize("charset", ["utf-7", "unicode_escape", "hex", "rot13", "idna", "none such"])
+@pytest.mark.parametrize("charset", ["utf-7", "unicode_escape", "hex", "rot13", "idna", "none such", "'koi8-r'", ""])
 def test_other_character_sets_are_not_read(charset):
     other = message(READING, content_type=f"application/json; charset={charset}")
     assert [code for *_, code in broken([other])] == ["unknown_format"]

@@ -90,6 +90,7 @@ def test_an_event_whose_envelope_is_in_headers_is_read_as_the_same_in_structured
         (JSON, b"x" * 1025, 413),
         (GZIP, b"no gzip", 400),
         (GZIP, gzip.compress(READING, mtime=0)[:-9], 400),
+        (GZIP, gzip.compress(b"", mtime=0) * 33, 400),
         (GZIP, gzip.compress(b"0" * 1025, mtime=0), 413),
     ],
 )
