@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from flows.prefect_settings import require_valid
 from pipeline.errors import SettingsError, TidecastError
 from pipeline.settings import Settings
 
@@ -78,7 +79,12 @@ def _is_free(port: int) -> bool:
 
 
 def prefect_page(settings: Settings, port: int | None) -> Page:
-    """Describe the Prefect server; its database is that of the ephemeral server, so past runs are on its page."""
+    """Describe the Prefect server; its database is that of the temporary server, so past runs are on its page.
+
+    Raises:
+        SettingsError: where the port is taken, or Prefect cannot read its own settings.
+    """
+    require_valid()
     port = free_port(port, PREFECT_PORT, "--prefect-port")
     url = f"http://{HOST}:{port}"
     command = (sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
