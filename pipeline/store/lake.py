@@ -194,7 +194,8 @@ class Lake:
                 conflict = error
             except (DeltaError, OSError) as error:
                 raise StoreError(
-                    f"The table {schema.name} requires a commit that succeeds; got {_in_one_line(error)}. Nothing was written."
+                    f"The table {schema.name} requires a commit that succeeds; got {_in_one_line(error)}. "
+                    "Mend that, then run it again: where the commit was made after all, it is found."
                 ) from error
             else:
                 self._keep(schema, before, handle.version())
