@@ -87,26 +87,24 @@ def regularise(settings: Settings, clock: Clock, readings_version: int | None = 
     )
 
 
-def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime, wanted: int | None) -> RegulariseReport | None:
-    """Compute and write what is missing; None when another run was quicker, so that it must be computed anew."""
+def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime, readings_version: int | None) -> RegulariseReport | None:
+    """Compute and write what is missing; None when another run was quicker, so that it must be computed again."""
     lateness = settings.ingest.allowed_lateness
     stored = lake.open(Observations)  # before the readings: what is stored can then only be behind them
     recorded = read_progress(stored)
-    closed_until = _closed_until(recorded, now, settings.ingest.max_future)
+    present = _never_back(recorded, now, settings.ingest.max_future)
     progress = _usable(recorded, lateness)
-    readings_version = lake.version(Readings)
-    if wanted is not None and (recorded is None or recorded.readings_version <= wanted):  # else another run has gone on already
-        readings_version = min(wanted, readings_version)
+    readings_version = _version_to_read(lake, recorded, readings_version)
     lake = lake.at(Readings, readings_version)  # one state of the table for all of its reads
     changed = _changed_readings(lake, progress, catalog.position(TAKEN_IN))
     fleet = register_series(lake, catalog, changed, settings, stored)
     changed = pl.concat([changed, _made_otherwise(lake, settings, fleet)])
-    spans = stale_spans(stored, fleet, changed, progress, allowed_lateness=lateness, closed_until=closed_until)
+    spans = stale_spans(stored, fleet, changed, progress, allowed_lateness=lateness, closed_until=present)
     readings = readings_of(lake, spans)
     ticks = due_ticks(stored, spans, changed, readings)
-    observations = observe(readings, fleet, ticks, allowed_lateness=lateness, closed_until=closed_until)
-    closed = max(closed_through(fleet, lateness, now), EPOCH if recorded is None else recorded.closed_until)
-    written = write_observations(lake, observations, readings_version=readings_version, closed_until=closed, allowed_lateness=lateness)
+    observations = observe(readings, fleet, ticks, allowed_lateness=lateness, closed_until=present)
+    last_close = max(closed_through(fleet, lateness, now), EPOCH if recorded is None else recorded.closed_until)
+    written = write_observations(lake, observations, readings_version=readings_version, closed_until=last_close, allowed_lateness=lateness)
     if written is None:
         return None
     failpoint("regularise.after_commit")
@@ -120,12 +118,19 @@ def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime, wanted
     )
 
 
-def _closed_until(recorded: Progress | None, now: datetime, max_future: timedelta) -> datetime:
-    """Return up to when ticks have closed: never to an earlier instant than before, because another machine's clock may be ahead."""
-    closed_until = now if recorded is None else max(now, recorded.closed_until)
-    if closed_until - now > max_future:
-        logger.warning("ticks were closed up to %s, when a clock was wrong: until then each closes with its first reading", closed_until)
-    return closed_until
+def _never_back(recorded: Progress | None, now: datetime, max_future: timedelta) -> datetime:
+    """Return the present, or the last recorded close where that is later, because the clock of another machine was ahead."""
+    present = now if recorded is None else max(now, recorded.closed_until)
+    if present - now > max_future:
+        logger.warning("a clock that was ahead closed ticks up to %s: until then each tick closes when its first reading arrives", present)
+    return present
+
+
+def _version_to_read(lake: Lake, recorded: Progress | None, named: int | None) -> int:
+    """Return the version of the readings that the caller named, unless the observations are past it already; else the newest."""
+    newest = lake.version(Readings)
+    is_behind = named is not None and recorded is not None and named < recorded.readings_version
+    return newest if named is None or is_behind else min(named, newest)
 
 
 def _usable(progress: Progress | None, allowed_lateness: timedelta) -> Progress | None:

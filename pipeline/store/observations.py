@@ -5,9 +5,9 @@ taken in, the instant up to which ticks were closed, and the allowed lateness th
 checkpoints and log clean-up, so there is no second place that could disagree. The first of them is the fence.
 
 Why a replay or a race is harmless: a frame holds *all* rows of the ticks in it, each a function of the readings alone, and only what
-differs from the table is written. A frame of older readings, or of an earlier instant, than the table's is refused whole; any other one
-covers every tick that changed since any state it can meet. So both numbers only rise, and the same readings version may write again
-when more ticks have closed.
+differs from the table is written. A frame computed from older readings, or at an earlier instant, than the table records is refused. Any
+other frame contains every tick that could have changed since the table's state, so overwriting is safe and both numbers only rise. The
+same readings version may write again when more ticks have closed.
 """
 
 import logging

@@ -105,16 +105,15 @@ def split_duplicates(lake: Lake, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.
 
     A reading is a duplicate when its value is the one that counted for its stamp just before it arrived, by the order
     (received_at, source_seq, value). So the same event again is a duplicate, whenever and however often it comes; another value is a
-    correction; and the first value again, received after a correction, corrects it back, unless it is a stored reading itself that was
-    delivered once more: the same source, sequence number, stamp and value. Who takes a correction back gives that a number of its own.
+    correction; and the first value again, received after a correction, corrects it back, unless it is a stored reading that was delivered
+    again: same source, sequence number, stamp and value. To take a correction back, a source must use a new number.
 
     An arrival time that was only assumed (equal to `ts` for imported history, to `ingested_at` for the rest) cannot tell a correction
     back from an old file read again. Such a reading is a duplicate of any stored one with its stamp and value, unless its own source
     has given it a greater `source_seq` than all that is stored from there for that stamp.
 
-    Assumes: a repeated value is not overtaken by an older correction (A at 1, A at 3, and only then B at 2): the repetition was taken
-    for a duplicate when it came, so B would count; reading the source of A once more mends it. And what was a duplicate leaves no
-    trace: where a source says A by two numbers, the second is not known again after a correction.
+    Limitation: if A arrives at 1 and 3, and a correction B stamped 2 arrives last, B wins, because the second A was dropped as a
+    duplicate; ingest the source of A again to fix it. A dropped duplicate is not remembered under its own sequence number.
 
     Args:
         lake: the lake; only the stamps of the frame are read.
