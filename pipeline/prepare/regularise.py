@@ -1,8 +1,8 @@
 """Readings become observations on the regular grid: incremental, idempotent, and the same whatever order the readings came in.
 
 Each run computes the ticks whose readings changed since the last one, and the ticks between a series' first and last reading that are
-not stored yet: gaps that are not too long, and ticks that were still open. Which these are follows from the tables alone, so a run that
-died anywhere is simply run again. Called by `flows.ingest` after each ingest, and on its own when ticks close without new readings.
+not stored yet: gaps that are not too long, and ticks that were still open. These follow from the tables alone, so a run that died at any
+point is simply run again. Called by `flows.ingest` after each ingest, and on its own when ticks close without new readings.
 """
 
 import logging
@@ -61,13 +61,13 @@ def regularise(settings: Settings, clock: Clock, readings_version: int | None = 
     """Bring the observations up to the readings and to the present.
 
     A tick that has not closed by `clock.now()` is not written; the first run after it has closed writes it, new readings or not.
-    A series whose aggregation or unit was changed is computed anew, and all are under another allowed lateness.
+    A series is computed again if its aggregation or unit was changed, and all series if the allowed lateness was.
 
     Args:
         settings: `lake`, `ingest.allowed_lateness`, `metrics` and `prepare`.
         clock: tells which ticks have closed.
-        readings_version: what to read of the readings; None for all. A live loop names the version that held what had come by
-            `clock.now()` and no more: else late readings of a moment later would be known before they came.
+        readings_version: the version of the readings to read; None for the newest. A live loop names the version that held what had
+            arrived by `clock.now()` and no more: otherwise readings that arrive a moment later would be known before they came.
 
     Raises:
         SettingsError: when `prepare.sample_interval` is finer than a millisecond.
@@ -134,7 +134,7 @@ def _version_to_read(lake: Lake, recorded: Progress | None, named: int | None) -
 
 
 def _usable(progress: Progress | None, allowed_lateness: timedelta) -> Progress | None:
-    """Forget progress made under another lateness: which readings a first revision holds depends on it."""
+    """Return the progress, or None if it was made under another lateness, which decides what a first revision holds."""
     if progress is not None and progress.allowed_lateness != allowed_lateness:
         logger.warning("recomputing all observations allowed_lateness=%s before=%s", allowed_lateness, progress.allowed_lateness)
         return None
@@ -144,7 +144,7 @@ def _usable(progress: Progress | None, allowed_lateness: timedelta) -> Progress 
 def _changed_readings(lake: Lake, progress: Progress | None, taken_in: int | None) -> pl.DataFrame:
     """Return `CHANGED` of the readings that the observations or the catalog have not taken in.
 
-    A catalog that was lost, or is another machine's, is behind the observations: what it missed is looked at again, once.
+    A catalog that was lost or comes from another machine is behind the observations: the readings it missed are read again, once.
     """
     if progress is None or taken_in is None or taken_in > lake.version(Readings):  # the last: it belongs to another lake
         return read(lake.scan(Readings).select(CHANGED))

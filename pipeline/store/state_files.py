@@ -1,6 +1,6 @@
 """Files of the state folder: how SQLite ones are made, opened and reported broken, and how what was written gets on disk.
 
-Called by whoever keeps such a file: the catalog, the leases, the inbox, the ledger of landed files, the content hashes, the snapshots.
+Used for the catalog, the leases, the inbox, the ledger of landed files, the content hashes and the snapshots.
 """
 
 import os
