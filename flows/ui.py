@@ -35,12 +35,12 @@ class Page:
     """One server.
 
     Attributes:
-        name: for people.
-        url: of its page.
+        name: shown to people.
+        url: address of its page.
         command: the module that is it, and its arguments.
-        log: file that gets its output.
+        log: file for its output.
         health: URL that answers 200 once it is up.
-        environment: variables that it is started with, beside ours.
+        environment: variables that it gets besides ours.
     """
 
     name: str

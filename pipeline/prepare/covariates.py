@@ -49,7 +49,7 @@ class PanelCovariates:
     """Covariates of B series; row t is the panel's tick t, and NaN stands for unknown.
 
     Attributes:
-        names: of the columns.
+        names: what the columns are.
         past_TBP: float64, as they were known when the tick closed.
         future_SBU: float64; row s was known a horizon before tick s. It extends past the panel's last tick as far as plans do.
         static_BJ: float64.
@@ -64,7 +64,7 @@ class PanelCovariates:
         """Refuse arrays that do not have a column for each name.
 
         Raises:
-            DataError: with the shapes.
+            DataError: naming the shapes.
         """
         widths = tuple(array.shape[-1] for array in (self.past_TBP, self.future_SBU, self.static_BJ))
         counts = {self.past_TBP.shape[1], self.future_SBU.shape[1], self.static_BJ.shape[0]}
@@ -117,7 +117,7 @@ def require_names(covariates: PanelCovariates | None, wanted: tuple[tuple[str, .
     """Refuse other covariates than a forecaster was made for.
 
     Raises:
-        DataError: with both.
+        DataError: naming both.
     """
     got = CovariateNames() if covariates is None else covariates.names
     if got != CovariateNames(*wanted):

@@ -79,7 +79,7 @@ def covariates_of_frame(panel: Panel, names: CovariateNames, history: pl.DataFra
     """Return the panel with covariates from the columns of one frame; the caller must ensure that each value was known in time.
 
     Args:
-        panel: of the frame's series.
+        panel: the frame's series.
         names: what to read.
         history: series_id, ts and a column for each metric and attribute; rows after a series' last tick are its plan.
         horizon: ticks that a forecast reaches.
@@ -103,7 +103,7 @@ def values_beside(panel: Panel, devices: list[str], metrics: Sequence[str], rows
 
     Args:
         panel: the series, whatever grid the others have.
-        devices: of each series; what lies beside it is called "device/metric".
+        devices: each series' device; the series beside it are called "device/metric".
         metrics: one for each column.
         rows: series_id, ts and value.
         num_rows: T; ticks from the panel's first on.
@@ -141,7 +141,7 @@ def series_beside(targets: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame
 
     Args:
         targets: device_id and any other columns, which are kept.
-        metrics: of the series beside the targets.
+        metrics: what the series beside the targets measure.
     """
     names = pl.DataFrame({"covariate": range(len(metrics)), "metric": metrics}, schema={"covariate": pl.Int64, "metric": pl.String})
     return targets.join(names, how="cross").with_columns(series_id())
@@ -162,7 +162,7 @@ def static_values(devices: list[str], names: Sequence[str], attributes: pl.DataF
     """Return static covariates (B, J): a number (NaN if unknown), or for a `name=word` column 1 or 0 (0 if unknown).
 
     Args:
-        devices: of the B series.
+        devices: one for each of the B series.
         names: columns, as `chosen_names` returns them.
         attributes: device_id, name, value.
     """

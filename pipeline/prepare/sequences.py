@@ -36,7 +36,7 @@ class Panel:
         first_tick_B: integer tick of row 0.
         length_B: ticks from the first to the last row of each series.
         values_TB: float64 in the metric's unit, NaN where not observed.
-        covariates: what else is known of the series; None where nothing else is read.
+        covariates: other known values of the series; None where none are read.
     """
 
     series_ids: tuple[str, ...]
@@ -215,7 +215,7 @@ def match_series(catalog: pl.DataFrame, patterns: Sequence[str] | None, inputs: 
     """Keep the catalog's series that match any of the glob patterns; all that have a grid when there are none.
 
     Args:
-        catalog: of all series.
+        catalog: all series.
         patterns: `*` stands for any text, `?` for one letter.
         inputs: metrics that are covariates of the others, and so no targets.
 

@@ -53,7 +53,7 @@ def check_borders(who: str, train_end: datetime | None, validation_end: datetime
         validation_end: the same.
 
     Raises:
-        SettingsError: for a naive one.
+        SettingsError: when one has no time zone.
         DataError: when they are not in order.
     """
     require_aware(who, train_end=train_end, validation_end=validation_end)

@@ -33,7 +33,7 @@ class Fence(NamedTuple):
     """A number that goes into every commit of one writer; a writer whose number is below the table's has been replaced.
 
     Attributes:
-        app_id: what is fenced.
+        app_id: names what the fence protects.
         token: rises with each writer; `pipeline.store.lease` gives it.
     """
 
@@ -44,7 +44,7 @@ class Fence(NamedTuple):
         """Refuse a writer that has been replaced.
 
         Raises:
-            LeaseLostError: with both tokens.
+            LeaseLostError: when it has; the message names both tokens.
         """
         newest = handle.transaction_version(self.app_id)
         if newest is not None and newest > self.token:

@@ -22,7 +22,7 @@ def create_table(table_uri: str, schema: type[TableSchema], storage_options: dic
 
     Args:
         table_uri: an absolute folder or a URI, where there is no table.
-        schema: of the table.
+        schema: the table's columns and partition.
         storage_options: the object store's credentials and endpoint; None for a local folder.
 
     Raises:

@@ -47,8 +47,8 @@ def written_number(number: int, seal: int) -> int | None:
     Every release after 0.1.0 writes a seal. So a file without a seal that has an unknown number is damaged, not newer.
 
     Args:
-        number: as the file says it, 32 bits with a sign.
-        seal: as the file says it; 0 in one that was never sealed.
+        number: the format's number in the file, 32 bits with a sign.
+        seal: the seal in the file; 0 if it was never sealed.
 
     >>> written_number(1001, seal_of(1000)), written_number(1001, seal_of(1001)), written_number(1000, 0), written_number(1001, 0)
     (1000, 1001, 1000, None)
@@ -77,8 +77,8 @@ def require_known(what: str, number: int) -> None:
     """Refuse a format that only a later tidecast knows.
 
     Args:
-        what: is written in it, as the subject of a sentence.
-        number: of the format.
+        what: the table or file, as the subject of a sentence.
+        number: the format's number.
 
     Raises:
         FormatError: naming the release that knows it.

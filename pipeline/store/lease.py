@@ -38,8 +38,8 @@ class Holder:
     """Who took a lease last.
 
     Attributes:
-        name: for people: host and process.
-        token: of the lease as it was taken.
+        name: host and process, for people.
+        token: the number that the lease was taken with.
         renewals: how often it was renewed; while the holder lives, this number rises.
     """
 
@@ -62,7 +62,7 @@ class Leases:
         """Take a lease that nobody holds.
 
         Args:
-            name: of the lease.
+            name: the lease's name.
             holder: who asks, for people to read.
             instead_of: a holder believed dead; it loses the lease if it has not renewed it since this was read.
             floor: the highest token known from elsewhere; the new one is greater, even if this file was lost.

@@ -32,7 +32,7 @@ def append_readings(lake: Lake, frame: pl.DataFrame, *, source: str, seq: int, a
     Args:
         lake: the lake.
         frame: rows of `Readings`; take duplicates out with `split_duplicates` before.
-        source: whose numbers `seq` counts; sources do not hold each other up.
+        source: names the series of numbers that `seq` belongs to; sources do not hold each other up.
         seq: the batch's number in its source; it only rises.
         after: the number of the batch before, 0 for none: where it is not the last one committed, nothing is written.
 

@@ -21,7 +21,7 @@ class SnapshotPointer:
 
     Attributes:
         model: `LoadedModel.identity` of the model whose state it is.
-        name: of the file in the folder of snapshots; a name alone, because lakes are moved.
+        name: file name in the folder of snapshots, without a path, because lakes are moved.
         observations_version: Delta version of `observations` that the state has consumed.
     """
 

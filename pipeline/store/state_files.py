@@ -77,7 +77,7 @@ def make_in_wal_mode(path: Path, statements: Sequence[str] = ()) -> None:
     journal mode.
 
     Args:
-        path: of the file, on a local disk.
+        path: where the file is to be, on a local disk.
         statements: its schema.
     """
     make_folder(path.parent)
@@ -97,12 +97,12 @@ def reported(what: str, path: Path, advice: str) -> Iterator[None]:
     """Turn what SQLite and the file system raise in the block into one sentence.
 
     Args:
-        what: the file is, as the subject of the sentence.
-        path: of the file.
-        advice: what to do, beside a look at the folder.
+        what: the file's role, as the subject of the sentence.
+        path: where the file is.
+        advice: what to do, besides checking the folder.
 
     Raises:
-        StoreError: in place of them.
+        StoreError: instead of the original error.
     """
     try:
         yield
