@@ -7,8 +7,10 @@ Each verb lives in a `flows.cli_*` module and imports what it needs when it is c
 
 import atexit
 import gc
+import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -33,7 +35,7 @@ from flows.cli_study import study_app, tune
 from flows.cli_verify import verify
 from flows.cli_watch import watch
 
-TERMINATED = 128 + signal.SIGTERM  # as a shell says it
+TERMINATED, NOBODY_READS = 128 + signal.SIGTERM, 128 + signal.SIGPIPE  # as a shell says it
 
 app = typer.Typer(
     name="tidecast",
@@ -96,27 +98,55 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG00
 def main() -> None:
     """Run the command line: a fault that the user can mend is one sentence on stderr and exit code 1.
 
-    Wrong usage is exit code 2, an interruption 130, a SIGTERM 143.
+    Wrong usage is exit code 2, an interruption 130, a pipe that nobody reads any more 141, a SIGTERM 143.
     """
+    from flows.console import fail
     from pipeline.errors import TidecastError
 
     atexit.register(gc.freeze)  # else the end looks for garbage in all that torch and Prefect loaded: 5 s, a minute on a busy machine
     signal.signal(signal.SIGTERM, _terminate)  # Lightning and Prefect call it after their own; `ui` and `serve` set theirs later
     try:
-        app()
+        _require_streams()
+        _run()
+    except BrokenPipeError:
+        sys.exit(NOBODY_READS)
     except (TidecastError, OSError) as error:
-        from flows.console import fail
-
         fail(str(error))
         sys.exit(1)
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # Lightning turns a Ctrl-C while training into exit code 1
             sys.exit(130)
+        if isinstance(end.__context__, BrokenPipeError):  # typer and rich make it exit code 1
+            sys.exit(NOBODY_READS)
         if end.code == TERMINATED:
-            from flows.console import fail
-
             fail("tidecast was stopped by SIGTERM; what was stored before stays. Run the command again to go on.")
         raise
+
+
+def _require_streams() -> None:
+    """Refuse a closed stdout before anything is done: results would go into the next file that is opened, which gets its number.
+
+    Raises:
+        SettingsError: where it is closed; a closed stderr, which could not show this, is made one that drops what is written.
+    """
+    from pipeline.errors import SettingsError
+
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (open to the end)
+    if sys.stdout is None:
+        raise SettingsError("tidecast requires a stdout to write results to; got a closed one. Drop results with `>/dev/null`.")
+
+
+def _run() -> None:
+    """Run the verb and write out what it left in stdout: a fault of that at the interpreter's end would be a traceback."""
+    try:
+        app()
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter, which flushes once more
+            raise
 
 
 if __name__ == "__main__":

@@ -72,6 +72,9 @@ def serve(
             "tidecast serve requires Prefect, whose schedules it serves; got --no-orchestrator. Use cron with the other verbs."
         )
     from flows.console import note, stdout, table, write_json
+    from flows.prefect_settings import require_valid
+
+    require_valid()
     from flows.deployments import cadence, deployments, require_server, serve_all
 
     settings = read_settings(settings_file, lake)

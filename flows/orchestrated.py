@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.direct import IngestOutcome
+from pipeline.errors import SettingsError
 
 if TYPE_CHECKING:
     from pipeline.evaluate.backtest import BacktestReport, BacktestRequest
@@ -24,13 +25,25 @@ if TYPE_CHECKING:
 
 
 def _prepare_prefect() -> None:
-    """See to the server, and leave the logs of runs to the run's page: the command line prints errors itself."""
-    from prefect.settings import PREFECT_API_URL
+    """See to the server, and leave the logs of runs to the run's page: the command line prints errors itself.
+
+    Raises:
+        SettingsError: where Prefect's own settings cannot be used, or name no server that answers.
+    """
+    from flows.prefect_settings import require_valid
+
+    require_valid()
+    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
 
     if PREFECT_API_URL.value():
         from flows.standing_server import require_answer
 
         require_answer()
+    elif not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
+        raise SettingsError(
+            "PREFECT_SERVER_EPHEMERAL_ENABLED=false requires the address of a standing Prefect server in PREFECT_API_URL; got none. "
+            "Name one, unset the variable, or run it with --no-orchestrator."
+        )
     else:
         from flows.temporary_server import TemporaryServer  # here: it takes as long to import as all the rest of Prefect
 
@@ -53,18 +66,18 @@ def ingest(paths: list[Path], options: "IngestOptions", settings: "Settings") ->
     from pipeline.ingest.ingest import plan_paths
 
     plan_paths(paths, options)
+    _prepare_prefect()
     from flows.ingest import ingest as flow
 
-    _prepare_prefect()
     return flow(paths, options, settings)
 
 
 def train(request: "TrainRequest", settings: "Settings") -> "TrainReport":
     """Train a model on the lake's observations."""
     _require_observations(settings)
+    _prepare_prefect()
     from flows.train import train as flow
 
-    _prepare_prefect()
     return flow(request, settings)
 
 
@@ -73,11 +86,11 @@ def forecast(origins: int, settings: "Settings") -> "ForecastReport":
     from pipeline.tracking.registry import require_champion
 
     require_champion(settings)
+    _prepare_prefect()
     from prefect.exceptions import TerminationSignal
 
     from flows.forecast import forecast as flow
 
-    _prepare_prefect()
     try:
         return asyncio.run(flow(origins, settings))
     except TerminationSignal as ended:  # Prefect hands the signal on from a synchronous flow only: here it hits the loop, not the flow
@@ -90,25 +103,25 @@ def backtest(request: "BacktestRequest", settings: "Settings") -> "BacktestRepor
     from pipeline.tracking.registry import require_champion
 
     require_champion(settings)
+    _prepare_prefect()
     from flows.backtest import backtest as flow
 
-    _prepare_prefect()
     return flow(request, settings)
 
 
 def tune(request: "TuneRequest", settings: "Settings") -> "TuneReport":
     """Search for good settings."""
     _require_observations(settings)
+    _prepare_prefect()
     from flows.tune import tune as flow
 
-    _prepare_prefect()
     return flow(request, settings)
 
 
 def study_depth(request: "DepthRequest", settings: "Settings") -> "DepthReport":
     """Compare depths, each tuned on its own."""
     _require_observations(settings)
+    _prepare_prefect()
     from flows.study import study_depth as flow
 
-    _prepare_prefect()
     return flow(request, settings)

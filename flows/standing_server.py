@@ -5,7 +5,7 @@ import re
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
-from pipeline.errors import SettingsError
+from pipeline.errors import SettingsError, first_line
 
 
 def require_answer() -> None:
@@ -17,8 +17,7 @@ def require_answer() -> None:
     with get_client(sync_client=True) as client:
         fault = client.api_healthcheck()
     if fault is not None:
-        first_line = str(fault).partition("\n")[0]
-        got = re.sub(r"//[^/@\s]*@", "//", f"{PREFECT_API_URL.value()} ({first_line})")
+        got = re.sub(r"//[^/@\s]*@", "//", f"{PREFECT_API_URL.value()} ({first_line(fault)})")
         raise SettingsError(
             f"PREFECT_API_URL requires the address of a Prefect server that answers; got {got}. Start that server, or unset the variable."
         ) from fault

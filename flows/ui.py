@@ -1,14 +1,13 @@
 """The pages: a Prefect server and an MLflow server on loopback, started together and stopped together.
 
 Called by `tidecast ui`. Each server runs in a process group of its own, so that stopping it also stops the workers it forked, and
-nothing else.
+nothing else; and each ends by itself where this process was killed.
 """
 
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +17,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from flows.ends_with_parent import start_server
+from flows.prefect_settings import require_valid
 from pipeline.errors import SettingsError, TidecastError
 from pipeline.settings import Settings
 
@@ -34,12 +35,12 @@ class Page:
     """One server.
 
     Attributes:
-        name: for people.
-        url: of its page.
-        command: that starts it.
-        log: file that gets its output.
+        name: shown to people.
+        url: address of its page.
+        command: the module that is it, and its arguments.
+        log: file for its output.
         health: URL that answers 200 once it is up.
-        environment: variables that it is started with, beside ours.
+        environment: variables that it gets besides ours.
     """
 
     name: str
@@ -78,10 +79,15 @@ def _is_free(port: int) -> bool:
 
 
 def prefect_page(settings: Settings, port: int | None) -> Page:
-    """Describe the Prefect server; its database is that of the ephemeral server, so past runs are on its page."""
+    """Describe the Prefect server; its database is that of the temporary server, so past runs are on its page.
+
+    Raises:
+        SettingsError: where the port is taken, or Prefect cannot read its own settings.
+    """
+    require_valid()
     port = free_port(port, PREFECT_PORT, "--prefect-port")
     url = f"http://{HOST}:{port}"
-    command = (sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
+    command = ("prefect", "server", "start", "--host", HOST, "--port", str(port))
     environment = {"PREFECT_SERVER_UI_API_URL": f"{url}/api"}  # else the page asks port 4200, whoever listens there
     return Page("Prefect", url, command, settings.state_dir / "logs" / "prefect.log", f"{url}/api/health", environment)
 
@@ -99,7 +105,7 @@ def mlflow_page(settings: Settings, port: int | None) -> Page:
         )
     port = free_port(port, MLFLOW_PORT, "--mlflow-port")
     url = f"http://{HOST}:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command = ["mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", settings.tracking_uri]
     if settings.artifacts_dir is not None:
         settings.artifacts_dir.mkdir(parents=True, exist_ok=True)  # the database file beside it needs the folder too
@@ -141,18 +147,12 @@ def watch(pages: Sequence[Page], processes: Sequence[subprocess.Popen[bytes]]) -
 def _process(page: Page) -> Iterator[subprocess.Popen[bytes]]:
     page.log.parent.mkdir(parents=True, exist_ok=True)
     with page.log.open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 (the commands are ours)
-            page.command,
-            env={**os.environ, **page.environment},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        _stop(process)
+        process = start_server(*page.command, environment={**os.environ, **page.environment}, output=log)
+    with process:
+        try:
+            yield process
+        finally:
+            _stop(process)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -21,7 +21,7 @@ class TableSchema:
     key: ClassVar[tuple[str, ...]]
     partition_by: ClassVar[str]
     append_only: ClassVar[bool]
-    added: ClassVar[tuple[str, ...]] = ()  # columns that tables of before do not have; null where a row does not say them
+    added: ClassVar[tuple[str, ...]] = ()  # columns added after 0.1.0: absent from older tables, null where a row does not set them
 
     @classmethod
     def polars(cls) -> pl.Schema:

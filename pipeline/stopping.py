@@ -51,5 +51,6 @@ def _nothing(_number: int, _frame: FrameType | None) -> None:
 def _set_at_a_signal(numbers: socket.socket, stop: threading.Event) -> None:
     while number := numbers.recv(1):  # nothing, once the other end is closed
         if number[0] in ENDING:
-            logger.info("ending signal=%s", signal.Signals(number[0]).name)
+            said = "still storing; kill -9 ends it at once and loses nothing that was acknowledged," if stop.is_set() else "ending"
+            logger.info("%s signal=%s", said, signal.Signals(number[0]).name)
             stop.set()

@@ -185,6 +185,35 @@ def test_a_sigterm_exits_with_143_and_one_sentence() -> None:
     assert done.stderr == "tidecast was stopped by SIGTERM; what was stored before stays. Run the command again to go on.\n"
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--version"], ["data", "list"], ["data", "list", "--json"]])
+def test_a_pipe_that_nobody_reads_is_no_fault_and_exits_with_141(arguments: list[str], unbuffered: str) -> None:
+    """As where SIGPIPE ends a process. Shown to fail by what typer and rich make of it (1) and by the interpreter's end (120)."""
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run([*COMMAND, *arguments], stdout=write, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "sentence"),
+    [
+        (">&-", b"tidecast requires a stdout to write results to; got a closed one. Drop results with `>/dev/null`.\n"),
+        (">&- 2>&-", b""),
+        (">/dev/full", b"[Errno 28] No space left on device\n"),
+    ],
+)
+def test_a_stdout_that_takes_nothing_is_one_sentence(redirection: str, sentence: bytes) -> None:
+    """Shown to fail by a closed stdout, which is None, and by a full one at the interpreter's end: exit code 120."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"$@" {redirection}', "sh", *COMMAND, "data", "list"], capture_output=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", sentence)
+
+
 def test_an_impossible_interval_is_refused_before_anything_is_stored(tmp_path: Path) -> None:
     """Shown to fail by taking the bound of prepare.sample_interval away."""
     (tmp_path / "x.csv").write_text("ts,value\n2026-01-01T00:00Z,1\n")

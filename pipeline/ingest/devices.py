@@ -22,8 +22,8 @@ class DevicesReport:
     """What became of the tables of one run.
 
     Attributes:
-        devices: that have attributes now because of them.
-        attributes: names of these.
+        devices: number of devices that got attributes from them.
+        attributes: names of these attributes.
     """
 
     devices: int

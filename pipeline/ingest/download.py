@@ -37,7 +37,7 @@ class Dataset:
         name: what `tidecast data get` calls it.
         url: http or https.
         sha256: of the whole file, in hex.
-        num_bytes: of the whole file.
+        num_bytes: size of the whole file.
         file_name: as it is kept here.
         licence: under which it is published.
         source: who publishes it.

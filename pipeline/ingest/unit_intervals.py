@@ -29,9 +29,9 @@ class UnitIntervalsReport:
     """What became of the tables of one run.
 
     Attributes:
-        intervals: read from them.
-        devices: that they name; `*`, every device, counts as one.
-        known: intervals that the catalog holds now.
+        intervals: number of intervals read from them.
+        devices: number of devices that they name; `*`, every device, counts as one.
+        known: number of intervals that the catalog holds now.
     """
 
     intervals: int

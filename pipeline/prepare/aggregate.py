@@ -1,8 +1,8 @@
 """The readings of a tick become its observation and the observation's revisions: pure functions of frames, no table in sight.
 
-A tick closes `allowed_lateness` after its label. Revision 1 is what was known then, be it nothing; each later arrival that changes the
-value makes one more, available when it arrived. What a revision holds depends on nothing that was received after it, so adding late
-readings can never rewrite what was known. Called by `pipeline.prepare.regularise`.
+A tick closes `allowed_lateness` after its label. Revision 1 is what was known then, even if nothing was; each later arrival that changes
+the value adds a revision, available when it arrived. A revision depends on nothing received after it, so late readings never rewrite what
+was known. Called by `pipeline.prepare.regularise`.
 """
 
 from datetime import datetime, timedelta
@@ -23,8 +23,8 @@ def observe(
     """Compute every revision of the given ticks.
 
     Args:
-        readings: series_id, ts, value, received_at, source_seq; all readings of the given ticks, and for a counter of the ticks before
-            them; others, duplicates and any order do no harm.
+        readings: series_id, ts, value, received_at, source_seq; all readings of the given ticks and, for a counter, of the ticks
+            before them. Other readings, duplicates and any order are harmless.
         series: series_id, sample_interval_us, grid_offset_us, aggregation (mean, last, sum, counter), one row for each series.
         ticks: series_id, tick (Int64), distinct; each gets at least one row, a gap where it holds no reading.
         allowed_lateness: how long after its label a tick closes.
@@ -46,7 +46,7 @@ def observe(
 
 
 def _events(readings: pl.DataFrame, numbered: pl.DataFrame, closes: pl.DataFrame) -> pl.DataFrame:
-    """Return each value of each stamp with the instants from which it counts (`at`) and at which another takes its place (`until`).
+    """Return each value of each stamp with the instant from which it counts (`at`) and the one at which another replaces it (`until`).
 
     A counter's readings also count in the following tick (own=False there): an increment needs the level before it.
     """
@@ -72,8 +72,8 @@ def _events(readings: pl.DataFrame, numbered: pl.DataFrame, closes: pl.DataFrame
 def _runs(events: pl.DataFrame) -> pl.DataFrame:
     """Add `epoch` and sort, so that what was known of a tick at any instant is a prefix of one (slot, tick, epoch).
 
-    An arrival that cannot be put at the end opens a new epoch, which begins with all that counts at that instant: a correction does,
-    and where order matters (last, counter) a stamp behind those known. Nearly every tick is one epoch with one instant, its close.
+    An arrival that cannot be appended opens a new epoch, which begins with all values that count at that instant: a correction, or, where
+    order matters (last, counter), a stamp older than the newest known. Nearly every tick has one epoch with one instant, its close.
     Without epochs, a device that sends a long buffer message by message would cost the square of its length.
     """
     revised = events.filter(pl.col("at") > pl.col("close")).select(TICK).unique()
@@ -102,7 +102,7 @@ def _runs(events: pl.DataFrame) -> pl.DataFrame:
 def _aggregate(runs: pl.DataFrame) -> pl.DataFrame:
     """Return slot, tick, at, value, n_obs for each instant at which a tick had readings of its own.
 
-    Running sums go through a run in its order, so a value has the same bits whatever comes later or is beside it in the frame.
+    Sums follow the order of the run, so a value has the same bits whatever comes later or stands beside it in the frame.
     """
     level, before, is_counter = pl.col("value"), pl.col("value").shift(1), pl.col("aggregation") == "counter"
     increment = pl.when(level >= before).then(level - before).otherwise(level)  # a drop is a reset to zero

@@ -10,11 +10,11 @@ from pipeline.schemas import EPOCH, MICROSECOND
 
 
 class Settled(NamedTuple):
-    """How far the readings have what was acknowledged.
+    """Up to when, and in which version of the table, all acknowledged messages are in `readings`.
 
     Attributes:
-        until: the instant up to which they have all of it.
-        readings_version: that has it, and nothing that came later; None for the newest.
+        until: the instant up to which all of them are there.
+        readings_version: the version that holds these and no later ones; None for the newest.
     """
 
     until: datetime
@@ -46,8 +46,8 @@ def next_close(fleet: pl.DataFrame, allowed_lateness: timedelta, now: datetime) 
 def closed_through(fleet: pl.DataFrame, allowed_lateness: timedelta, now: datetime) -> datetime:
     """Return the instant at which the last tick that has readings closes, if that is past, else `now`.
 
-    By then every tick is closed that is closed by now, and it says no more of the future than the readings do: a clock that was ahead
-    has then closed the tick that was going on, and none of those that were still to come.
+    By that instant every tick that has closed by now is closed. It never exceeds what the readings reach, so a clock that runs ahead
+    closes the current tick too early and no later ones.
 
     >>> fleet = pl.DataFrame({"sample_interval_us": [60_000_000], "grid_offset_us": [0], "last_ts": [EPOCH + timedelta(minutes=7)]})
     >>> closed_through(fleet, timedelta(seconds=10), EPOCH + timedelta(days=1)).isoformat()

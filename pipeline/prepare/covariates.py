@@ -1,7 +1,7 @@
 """The covariates of a panel: what is known of its series beside their target, row by row on the panel's own ticks.
 
-Held by `pipeline.prepare.sequences.Panel`, filled from the lake by `pipeline.prepare.join_covariates`, cut into the tensors of
-`models.batch.Covariates` by the stream engine and by training.
+A `pipeline.prepare.sequences.Panel` holds them, `pipeline.prepare.join_covariates` fills them from the lake, and the stream engine and
+training cut them into the tensors of `models.batch.Covariates`.
 
 Letters: T ticks, B series, P past, U known-future and J static covariates, S ticks of which a plan is known.
 """
@@ -46,12 +46,12 @@ class CovariateNames(NamedTuple):
 
 @dataclass(frozen=True)
 class PanelCovariates:
-    """Covariates of B series; row t is the panel's tick t, and NaN is what is not known.
+    """Covariates of B series; row t is the panel's tick t, and NaN stands for unknown.
 
     Attributes:
-        names: of the columns.
+        names: what the columns are.
         past_TBP: float64, as they were known when the tick closed.
-        future_SBU: float64; row s was known a horizon before tick s. It goes on after the panel's last tick as far as plans do.
+        future_SBU: float64; row s was known a horizon before tick s. It extends past the panel's last tick as far as plans do.
         static_BJ: float64.
     """
 
@@ -64,7 +64,7 @@ class PanelCovariates:
         """Refuse arrays that do not have a column for each name.
 
         Raises:
-            DataError: with the shapes.
+            DataError: naming the shapes.
         """
         widths = tuple(array.shape[-1] for array in (self.past_TBP, self.future_SBU, self.static_BJ))
         counts = {self.past_TBP.shape[1], self.future_SBU.shape[1], self.static_BJ.shape[0]}
@@ -90,7 +90,7 @@ class PanelCovariates:
         )
 
     def first_rows(self, rows_B: NDArray[np.int64]) -> Self:
-        """Return the covariates of only so many ticks of each series; plans end there too, as no target lies beyond."""
+        """Return the covariates of the first `rows_B` ticks of each series; plans end there too, as no target lies beyond."""
 
         def cut(array: Floats) -> Floats:
             kept = array[: rows_B.max(initial=0)]
@@ -114,10 +114,10 @@ def tensors(covariates: PanelCovariates | None, first: int, last: int, horizon: 
 
 
 def require_names(covariates: PanelCovariates | None, wanted: tuple[tuple[str, ...], ...]) -> None:
-    """Refuse covariates other than those a forecaster was made for.
+    """Refuse other covariates than a forecaster was made for.
 
     Raises:
-        DataError: with both.
+        DataError: naming both.
     """
     got = CovariateNames() if covariates is None else covariates.names
     if got != CovariateNames(*wanted):
@@ -128,7 +128,7 @@ def require_names(covariates: PanelCovariates | None, wanted: tuple[tuple[str, .
 
 
 def _rows(array: Floats, first: int, last: int) -> Floats:
-    """Return rows `first` to before `last`, NaN where there are none; a view where all are there."""
+    """Return rows `first` to before `last`, NaN where there are none; a view if all exist."""
     if first >= 0 and last <= len(array):
         return array[first:last]
     rows = np.full((last - first, *array.shape[1:]), np.nan)

@@ -1,4 +1,4 @@
-"""Which ticks must be computed: those whose readings changed, those that are not stored yet, and the gaps beside them.
+"""Which ticks must be computed: ticks whose readings changed, ticks that are not stored yet, and the gaps beside them.
 
 Called by `pipeline.prepare.regularise`.
 """
@@ -38,13 +38,13 @@ def stale_spans(
         stored: the observations.
         fleet: rows of the catalog.
         changed: series_id, ts of the readings that the observations have not taken in.
-        progress: how far the observations have come; None: nothing of them counts.
+        progress: how far the observations have come; None: compute all of them again.
         allowed_lateness: how long after its label a tick closes.
         closed_until: the instant up to which ticks have closed.
 
     Returns:
         Columns of `fleet`; changed_from (the earliest stamp that changed, null where none did); last (the last closed tick of the
-        readings); stored_first, stored_last (labels, as `stored_spans`; null where nothing is stored that counts).
+        readings); stored_first, stored_last (labels, as `stored_spans`; null where nothing is stored or all is computed again).
     """
     newest = tick_expr("last_ts")
     has_news = pl.col("changed_from").is_not_null()
@@ -70,10 +70,10 @@ def _recent(closed: datetime, fleet: pl.DataFrame) -> list[datetime]:
 
 
 def readings_of(lake: Lake, spans: pl.DataFrame) -> pl.DataFrame:
-    """Read the readings that are new or were open, and for counters those of the tick before; more may come with them.
+    """Read the readings of new and of open ticks, and for counters of the tick before; the result may hold more.
 
-    What was stored while its series had another unit comes in the one that it has now.
-    Series with a reading that came long after its time are read on their own: the others need not be read as far back.
+    Values that were stored in an earlier unit of their series are converted to the present one.
+    Series with a reading that came long after its time are read separately, so that the others need not be read as far back.
     """
     columns = ("series_id", "ts", "value", "unit", "received_at", "source_seq")
     if spans.is_empty():
@@ -100,10 +100,10 @@ def readings_of(lake: Lake, spans: pl.DataFrame) -> pl.DataFrame:
 
 
 def due_ticks(stored: DeltaTable, spans: pl.DataFrame, changed: pl.DataFrame, readings: pl.DataFrame) -> pl.DataFrame:
-    """Return series_id, tick to compute: those with changed readings, those that are not stored, and the gaps beside the latter.
+    """Return series_id, tick to compute: ticks with changed readings, ticks that are not stored, and the gaps beside the latter.
 
-    Between two ticks with readings every tick has a row, unless there are more than `MAX_GAP`: then none has. So the rows follow
-    from the readings alone, whatever the order they came in: a reading in a hole can only add rows.
+    Between two ticks with readings every tick has a row, unless there are more than `MAX_GAP`: then none has. The rows therefore depend on
+    the readings alone, not on their order: a reading in a hole can only add rows.
     """
     held = readings.join(spans, on="series_id").select("series_id", tick=tick_expr()).unique()
     news = changed.join(spans, on="series_id").select("series_id", tick=tick_expr()).unique()
@@ -125,7 +125,7 @@ def due_ticks(stored: DeltaTable, spans: pl.DataFrame, changed: pl.DataFrame, re
 
 
 def _in_holes(stored: DeltaTable, spans: pl.DataFrame, inside: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return those of the ticks that have no row, and all stored ticks of their series; rarely any, so it is dear only then."""
+    """Return the given ticks that have no row, and all stored ticks of their series; there are rarely any, and it is slow only then."""
     labelled = inside.join(spans, on="series_id").select("series_id", "tick", ts=label_expr())
     in_holes = labelled.join(stored_labels(stored, labelled.select("series_id", "ts")), on=["series_id", "ts"], how="anti").select(KEY)
     around = labels_of(stored, in_holes["series_id"].unique().to_list())

@@ -2,8 +2,8 @@
 
 The tick k of a grid holds the stamps in (label − interval, label], where label = k · interval + offset since the epoch. Everything is
 exact integer arithmetic in microseconds, so a leap day or a change of summer time is a tick like any other.
-`pipeline.prepare.regularise` infers a series' grid once and stores it in the catalog; whatever stamps meet it later, `tick_expr` and
-`label_expr` say where they lie.
+`pipeline.prepare.regularise` infers a series' grid once and stores it in the catalog; `tick_expr` and `label_expr` then place stamps on
+it.
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ NICE_INTERVALS: tuple[timedelta, ...] = (
 SNAP_TOLERANCE = 0.10  # a clock that drifts or jitters by more than a tenth of its interval is not taken to mean the round number
 OFFSET_SHARE = 0.90  # of the distinct stamps must agree on a residue before labels follow it
 MIN_STAMPS = 3  # two stamps have one spacing, which may be a gap
-# A grid stays, so a few odd stamps must not make it. More than half of the spacings are the median, over a minute in all (what a device
-# sends when it starts comes quicker) or among ten stamps; stamps that have no common spacing after twenty have none.
+# A grid is permanent, so a few odd stamps must not decide it. It needs more than half of the spacings at the median, and these must last a
+# minute in all (devices send faster when they start) or be among ten stamps. Without a common spacing, twenty stamps take the median.
 BURST, MANY_STAMPS = timedelta(minutes=1), 10
 STAMPS_OF_ANY_SPACING = 20
-FLOOR = timedelta(seconds=1)  # nothing finer is inferred: stamps closer than that are bursts as often as they are a spacing
+FLOOR = timedelta(seconds=1)  # nothing finer is inferred: closer stamps are as often bursts as a spacing
 FINEST = timedelta(milliseconds=1)  # nor asked for
-MAX_GAP = 100_000  # ticks; a day of seconds, ten weeks of minutes: a longer hole is a lost clock or another life, and costs no rows
+MAX_GAP = 100_000  # ticks; a day of seconds, ten weeks of minutes: a longer hole (a lost clock, a reused device) gets no rows
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,17 @@ def closed_tick_expr(instant: datetime, allowed_lateness: timedelta) -> pl.Expr:
 def infer_grids(readings: pl.DataFrame, sample_interval: timedelta | None = None) -> pl.DataFrame:
     """Find each series' grid from the stamps of its readings.
 
-    The interval is the median spacing of the distinct stamps, which neither gaps nor duplicates nor jitter move, taken to the nearest
-    round interval where that is within 10 %. It is told once more than half of the spacings lie within 10 % of the median,
-    over a minute or ten stamps; where they do not, after twenty. The offset is the residue that at least 90 % of the stamps share, else 0.
+    The interval is the median spacing of the distinct stamps, which gaps, duplicates and jitter do not move, rounded to the nearest round
+    interval if that is within 10 %. It is decided once more than half of the spacings lie within 10 % of the median, over a minute or ten
+    stamps; otherwise after twenty stamps. The offset is the residue that at least 90 % of the stamps share, else 0.
 
     Args:
         readings: series_id, ts (UTC µs); any order, duplicates allowed.
-        sample_interval: the spacing of every series where the user has set it; a series then need not wait for three stamps.
+        sample_interval: the spacing of every series, if the user has set it; then a series need not wait for three stamps.
 
     Returns:
-        series_id, sample_interval_us, grid_offset_us (Int64), one row for each series, sorted; both are null where the stamps leave the
-        spacing open, as fewer than three always do.
+        series_id, sample_interval_us, grid_offset_us (Int64), one row for each series, sorted; both are null where the stamps do not
+        decide the spacing, as fewer than three never do.
     """
     stamps = readings.select("series_id", us=pl.col("ts").dt.timestamp("us")).unique().sort("series_id", "us")
     spacing = pl.col("us").diff()
@@ -143,7 +143,7 @@ def _snapped(intervals: pl.DataFrame) -> pl.DataFrame:
 
 
 def _agreement(stamps: pl.DataFrame, intervals: pl.DataFrame) -> pl.DataFrame:
-    """Return series_id, and of the spacings that are the median, as nearly as for a round interval: `agreeing`, how many, and their sum."""
+    """Return series_id and, for spacings within `SNAP_TOLERANCE` of the median, `agreeing` (their number) and `agreeing_us` (their sum)."""
     spacing, median = pl.col("spacing"), pl.col("median_us")
     return (
         stamps.with_columns(spacing=pl.col("us").diff().over("series_id"))
@@ -155,7 +155,7 @@ def _agreement(stamps: pl.DataFrame, intervals: pl.DataFrame) -> pl.DataFrame:
 
 
 def _is_told() -> pl.Expr:
-    """Whether the stamps have told an interval; nothing agrees where `agreeing` is null."""
+    """Whether the stamps decide an interval; a null `agreeing` means that no spacing agrees."""
     stamps, spacings = pl.col("num_stamps"), pl.col("num_stamps") - 1
     is_no_burst = (stamps >= MANY_STAMPS) | (pl.col("agreeing_us") >= BURST // MICROSECOND)
     agrees = (stamps >= MIN_STAMPS) & is_no_burst & (2 * pl.col("agreeing") > spacings)

@@ -1,9 +1,9 @@
-"""Gives a panel its covariates from the lake, each value as it was known in time to be used.
+"""Gives a panel its covariates from the lake, each value as it was known when it may be used.
 
-A past covariate is the newest value of its tick that was known when the tick closed: what comes late is not observed, in training
-as live, so no correction ever reaches an earlier origin. A known-future one is the newest that was announced at least a whole horizon
-before its tick, so every origin that reaches the tick knew it; later revisions are ignored. Called by `pipeline.train`,
-`pipeline.forecast` and `pipeline.evaluate`; what lies beside a series, by `pipeline.offline` too.
+A past covariate is the newest value of its tick known when the tick closed: a value that comes late is not observed, in training as live,
+so no correction reaches an earlier origin. A known-future covariate is the newest value announced at least a whole horizon before its
+tick, so every origin that reaches the tick knew it; later revisions are ignored. Called by `pipeline.train`, `pipeline.forecast` and
+`pipeline.evaluate`; `values_beside` by `pipeline.offline` too.
 
 Letters: T ticks, B series, V covariates of one kind, J static covariates.
 """
@@ -42,11 +42,11 @@ def join_covariates(
 ) -> Panel:
     """Return the panel with its covariates; the panel itself where there are none to read.
 
-    A value belongs to the tick of the panel in which it lies, whatever its own grid: of several, the last counts.
+    A value belongs to the panel's tick in which it lies, whatever its own grid; of several values in one tick, the last counts.
 
     Args:
         panel: series of the catalog.
-        names: what to read; static ones as `chosen_names` returns them.
+        names: what to read; static names as `chosen_names` returns them.
         lake: observations and plans.
         catalog: which device a series is of, and the attributes of devices.
         horizon: ticks that a forecast reaches.
@@ -76,10 +76,10 @@ def join_covariates(
 
 
 def covariates_of_frame(panel: Panel, names: CovariateNames, history: pl.DataFrame, *, horizon: int) -> Panel:
-    """Return the panel with covariates from the columns of one frame, whose caller answers for what was known when.
+    """Return the panel with covariates from the columns of one frame; the caller must ensure that each value was known in time.
 
     Args:
-        panel: of the frame's series.
+        panel: the frame's series.
         names: what to read.
         history: series_id, ts and a column for each metric and attribute; rows after a series' last tick are its plan.
         horizon: ticks that a forecast reaches.
@@ -103,7 +103,7 @@ def values_beside(panel: Panel, devices: list[str], metrics: Sequence[str], rows
 
     Args:
         panel: the series, whatever grid the others have.
-        devices: of each series; what lies beside it is called "device/metric".
+        devices: each series' device; the series beside it are called "device/metric".
         metrics: one for each column.
         rows: series_id, ts and value.
         num_rows: T; ticks from the panel's first on.
@@ -113,7 +113,7 @@ def values_beside(panel: Panel, devices: list[str], metrics: Sequence[str], rows
 
 
 def chosen_names(past: Sequence[str], future: Sequence[str], static: Sequence[str], panel: Panel, catalog: Catalog) -> CovariateNames:
-    """Return the covariates that a training on a panel reads: an attribute of words becomes a column for each word of its devices.
+    """Return the covariates that a training on a panel reads: a text attribute becomes one column for each of its values.
 
     Raises:
         DataError: when no device of the panel has an attribute, or one has too many words.
@@ -137,18 +137,18 @@ def chosen_names(past: Sequence[str], future: Sequence[str], static: Sequence[st
 
 
 def series_beside(targets: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame:
-    """Return a row for each target and metric: which series it is (`series_id`), and the index of its metric (`covariate`).
+    """Return a row for each target and metric: the series (`series_id`) and the index of its metric (`covariate`).
 
     Args:
-        targets: device_id, and whatever else is to be known of a target.
-        metrics: of what lies beside the targets.
+        targets: device_id and any other columns, which are kept.
+        metrics: what the series beside the targets measure.
     """
     names = pl.DataFrame({"covariate": range(len(metrics)), "metric": metrics}, schema={"covariate": pl.Int64, "metric": pl.String})
     return targets.join(names, how="cross").with_columns(series_id())
 
 
 def announced_in_time(announced: pl.DataFrame, interval: timedelta, horizon: int) -> pl.DataFrame:
-    """Keep what was announced a horizon before the label of its tick, the newest last.
+    """Keep announcements made a horizon or more before the label of their tick, the newest last.
 
     Args:
         announced: available_at, ingested_at, tick and the target's sample_interval_us, grid_offset_us.
@@ -159,10 +159,10 @@ def announced_in_time(announced: pl.DataFrame, interval: timedelta, horizon: int
 
 
 def static_values(devices: list[str], names: Sequence[str], attributes: pl.DataFrame) -> NDArray[np.float64]:
-    """Return static covariates (B, J): the number, or 1 and 0 for whether the word is the one; NaN and 0 where nothing is known.
+    """Return static covariates (B, J): a number (NaN if unknown), or for a `name=word` column 1 or 0 (0 if unknown).
 
     Args:
-        devices: of the B series.
+        devices: one for each of the B series.
         names: columns, as `chosen_names` returns them.
         attributes: device_id, name, value.
     """

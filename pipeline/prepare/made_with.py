@@ -18,7 +18,7 @@ FILE_NAME = "aggregations.json"
 
 
 def ways(fleet: pl.DataFrame) -> dict[str, str]:
-    """Return by series what its observations are made with: "mean", or "mean degC" where it has a unit.
+    """Return, by series, what its observations are made with: "mean", or "mean degC" if it has a unit.
 
     Args:
         fleet: series_id, aggregation and unit; a series without an aggregation has no observations.
@@ -28,9 +28,9 @@ def ways(fleet: pl.DataFrame) -> dict[str, str]:
 
 
 def made_otherwise(fleet: pl.DataFrame, recorded: Mapping[str, str]) -> list[str]:
-    """Return the series whose observations were made with another aggregation or another unit than they have now.
+    """Return the series whose observations were made with another aggregation or unit than the series has now.
 
-    Values that were made without a unit were in the one that is known now.
+    Observations made without a unit are taken to be in the present one.
 
     Args:
         fleet: series_id, aggregation and unit.
@@ -45,20 +45,20 @@ def made_otherwise(fleet: pl.DataFrame, recorded: Mapping[str, str]) -> list[str
 
 
 def recorded_ways(state_dir: Path) -> dict[str, str]:
-    """Return what was recorded, as `ways`; empty where there is no record, or it cannot be read and must be made anew."""
+    """Return the record, as `ways`; empty where there is none, or it cannot be read and must be written again."""
     path = state_dir / FILE_NAME
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:  # a power failure, or somebody's hand
-        logger.warning("the record of aggregations is made anew: path=%s reason=%s", path, error)
+        logger.warning("the record of aggregations cannot be read and is written again: path=%s reason=%s", path, error)
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def record_ways(state_dir: Path, made_with: Mapping[str, str]) -> None:
-    """Record by series what its observations were made with, on disk when this returns.
+    """Record, by series, what its observations were made with; fsynced when this returns.
 
     Raises:
         StoreError: when the state folder cannot be written.

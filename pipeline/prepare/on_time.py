@@ -1,6 +1,6 @@
 """A panel with each value as it was known when its tick closed: the inputs of a score, so that no origin reads what came after it.
 
-Called by `pipeline.evaluate.backtest` and by `pipeline.train`, whose panels hold what is known now: the truth of a score.
+Called by `pipeline.evaluate.backtest` and `pipeline.train`; their own panels hold what is known now, the truth of a score.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ def known_on_time(truth: Panel, lake: Lake, allowed_lateness: timedelta) -> Pane
     """Return the same series on the same rows, each value as it was known when its tick closed.
 
     Args:
-        truth: values as they are known now; its covariates, which are those known in time already, are kept.
+        truth: values as they are known now; its covariates are kept, because they are already those known in time.
         lake: observations.
         allowed_lateness: how long after its label a tick closes.
 

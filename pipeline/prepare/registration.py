@@ -1,4 +1,4 @@
-"""What the catalog learns from readings: the spans of series, their aggregations, and their grids where they can be told.
+"""What the catalog learns from readings: the spans of series, their aggregations, and their grids once they are clear.
 
 Called by `pipeline.prepare.regularise`.
 """
@@ -20,16 +20,16 @@ logger = logging.getLogger(__name__)
 
 
 def register_series(lake: Lake, catalog: Catalog, changed: pl.DataFrame, settings: Settings, stored: DeltaTable) -> pl.DataFrame:
-    """Return the catalog's series, with what the changed readings add to it: spans, aggregations, units, and grids where they can be told.
+    """Update the catalog from changed readings (spans, aggregations, units, and grids once they are clear) and return its series.
 
-    An aggregation or a grid that is stored stays: half a history on another grid would be no series.
+    A stored aggregation or grid is kept: a history on two grids would be no series.
 
     Args:
-        lake: whose readings tell the grid of a series that has none yet.
-        catalog: learns it.
+        lake: its readings decide the grid of a series that has none yet.
+        catalog: is updated.
         changed: series_id, device_id, metric, unit, ts of readings that are new, or not taken in by this catalog.
         settings: aggregations and units of metrics, and the sample interval where it is set.
-        stored: the observations: the grid of a series that they hold is theirs.
+        stored: the observations; a series that they hold keeps the grid it has there.
 
     Returns:
         Every series, in the columns of `SERIES_COLUMNS`.
@@ -56,7 +56,7 @@ def register_series(lake: Lake, catalog: Catalog, changed: pl.DataFrame, setting
 
 
 def _decided(lake: Lake, known: pl.DataFrame, seen: pl.DataFrame, settings: Settings, stored: DeltaTable) -> pl.DataFrame:
-    """Return the series whose aggregation or grid was open and can be told now, with both."""
+    """Return the series whose aggregation or grid was undecided and is decided now, with both."""
     interval = settings.prepare.sample_interval
     metrics = {name: metric.aggregation for name, metric in settings.metrics.items()}
     gridless = known.filter(pl.col("sample_interval_us").is_null()).join(seen, on="series_id", how="semi").select("series_id", "first_ts")
@@ -73,7 +73,7 @@ def _decided(lake: Lake, known: pl.DataFrame, seen: pl.DataFrame, settings: Sett
 
 
 def _declared_otherwise(known: pl.DataFrame, settings: Settings) -> pl.DataFrame:
-    """Return the series for whose metric the settings declare another unit than they have, with that."""
+    """Return the series whose unit differs from the one that the settings declare for their metric, with the declared one."""
     units = {name: canonical_name(metric.unit) for name, metric in settings.metrics.items() if metric.unit is not None}
     unit = pl.col("metric").replace_strict(units, default=None, return_dtype=pl.String)
     return (

@@ -1,8 +1,8 @@
 """Readings become observations on the regular grid: incremental, idempotent, and the same whatever order the readings came in.
 
 Each run computes the ticks whose readings changed since the last one, and the ticks between a series' first and last reading that are
-not stored yet: gaps that are not too long, and ticks that were still open. Which these are follows from the tables alone, so a run that
-died anywhere is simply run again. Called by `flows.ingest` after each ingest, and on its own when ticks close without new readings.
+not stored yet: gaps that are not too long, and ticks that were still open. These follow from the tables alone, so a run that died at any
+point is simply run again. Called by `flows.ingest` after each ingest, and on its own when ticks close without new readings.
 """
 
 import logging
@@ -61,13 +61,13 @@ def regularise(settings: Settings, clock: Clock, readings_version: int | None = 
     """Bring the observations up to the readings and to the present.
 
     A tick that has not closed by `clock.now()` is not written; the first run after it has closed writes it, new readings or not.
-    A series whose aggregation or unit was changed is computed anew, and all are under another allowed lateness.
+    A series is computed again if its aggregation or unit was changed, and all series if the allowed lateness was.
 
     Args:
         settings: `lake`, `ingest.allowed_lateness`, `metrics` and `prepare`.
         clock: tells which ticks have closed.
-        readings_version: what to read of the readings; None for all. A live loop names the version that held what had come by
-            `clock.now()` and no more: else late readings of a moment later would be known before they came.
+        readings_version: the version of the readings to read; None for the newest. A live loop names the version that held what had
+            arrived by `clock.now()` and no more: otherwise readings that arrive a moment later would be known before they came.
 
     Raises:
         SettingsError: when `prepare.sample_interval` is finer than a millisecond.
@@ -87,26 +87,24 @@ def regularise(settings: Settings, clock: Clock, readings_version: int | None = 
     )
 
 
-def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime, wanted: int | None) -> RegulariseReport | None:
-    """Compute and write what is missing; None when another run was quicker, so that it must be computed anew."""
+def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime, readings_version: int | None) -> RegulariseReport | None:
+    """Compute and write what is missing; None when another run was quicker, so that it must be computed again."""
     lateness = settings.ingest.allowed_lateness
     stored = lake.open(Observations)  # before the readings: what is stored can then only be behind them
     recorded = read_progress(stored)
-    closed_until = _closed_until(recorded, now, settings.ingest.max_future)
+    present = _never_back(recorded, now, settings.ingest.max_future)
     progress = _usable(recorded, lateness)
-    readings_version = lake.version(Readings)
-    if wanted is not None and (recorded is None or recorded.readings_version <= wanted):  # else another run has gone on already
-        readings_version = min(wanted, readings_version)
+    readings_version = _version_to_read(lake, recorded, readings_version)
     lake = lake.at(Readings, readings_version)  # one state of the table for all of its reads
     changed = _changed_readings(lake, progress, catalog.position(TAKEN_IN))
     fleet = register_series(lake, catalog, changed, settings, stored)
     changed = pl.concat([changed, _made_otherwise(lake, settings, fleet)])
-    spans = stale_spans(stored, fleet, changed, progress, allowed_lateness=lateness, closed_until=closed_until)
+    spans = stale_spans(stored, fleet, changed, progress, allowed_lateness=lateness, closed_until=present)
     readings = readings_of(lake, spans)
     ticks = due_ticks(stored, spans, changed, readings)
-    observations = observe(readings, fleet, ticks, allowed_lateness=lateness, closed_until=closed_until)
-    closed = max(closed_through(fleet, lateness, now), EPOCH if recorded is None else recorded.closed_until)
-    written = write_observations(lake, observations, readings_version=readings_version, closed_until=closed, allowed_lateness=lateness)
+    observations = observe(readings, fleet, ticks, allowed_lateness=lateness, closed_until=present)
+    last_close = max(closed_through(fleet, lateness, now), EPOCH if recorded is None else recorded.closed_until)
+    written = write_observations(lake, observations, readings_version=readings_version, closed_until=last_close, allowed_lateness=lateness)
     if written is None:
         return None
     failpoint("regularise.after_commit")
@@ -120,16 +118,23 @@ def _run(lake: Lake, catalog: Catalog, settings: Settings, now: datetime, wanted
     )
 
 
-def _closed_until(recorded: Progress | None, now: datetime, max_future: timedelta) -> datetime:
-    """Return up to when ticks have closed: never to an earlier instant than before, because another machine's clock may be ahead."""
-    closed_until = now if recorded is None else max(now, recorded.closed_until)
-    if closed_until - now > max_future:
-        logger.warning("ticks were closed up to %s, when a clock was wrong: until then each closes with its first reading", closed_until)
-    return closed_until
+def _never_back(recorded: Progress | None, now: datetime, max_future: timedelta) -> datetime:
+    """Return the present, or the last recorded close where that is later, because the clock of another machine was ahead."""
+    present = now if recorded is None else max(now, recorded.closed_until)
+    if present - now > max_future:
+        logger.warning("a clock that was ahead closed ticks up to %s: until then each tick closes when its first reading arrives", present)
+    return present
+
+
+def _version_to_read(lake: Lake, recorded: Progress | None, named: int | None) -> int:
+    """Return the version of the readings that the caller named, unless the observations are past it already; else the newest."""
+    newest = lake.version(Readings)
+    is_behind = named is not None and recorded is not None and named < recorded.readings_version
+    return newest if named is None or is_behind else min(named, newest)
 
 
 def _usable(progress: Progress | None, allowed_lateness: timedelta) -> Progress | None:
-    """Forget progress made under another lateness: which readings a first revision holds depends on it."""
+    """Return the progress, or None if it was made under another lateness, which decides what a first revision holds."""
     if progress is not None and progress.allowed_lateness != allowed_lateness:
         logger.warning("recomputing all observations allowed_lateness=%s before=%s", allowed_lateness, progress.allowed_lateness)
         return None
@@ -139,7 +144,7 @@ def _usable(progress: Progress | None, allowed_lateness: timedelta) -> Progress 
 def _changed_readings(lake: Lake, progress: Progress | None, taken_in: int | None) -> pl.DataFrame:
     """Return `CHANGED` of the readings that the observations or the catalog have not taken in.
 
-    A catalog that was lost, or is another machine's, is behind the observations: what it missed is looked at again, once.
+    A catalog that was lost or comes from another machine is behind the observations: the readings it missed are read again, once.
     """
     if progress is None or taken_in is None or taken_in > lake.version(Readings):  # the last: it belongs to another lake
         return read(lake.scan(Readings).select(CHANGED))

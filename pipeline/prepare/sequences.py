@@ -1,7 +1,7 @@
 """Observations become arrays: many series side by side, time first, each starting at its own first tick.
 
 Called by `pipeline.train` (which slices segments out of them), `pipeline.forecast` and `pipeline.evaluate`.
-A panel holds each value once; no window is ever copied out of it but the batch being trained on.
+A panel holds each value once; only the batch being trained on is copied out of it.
 """
 
 import logging
@@ -22,7 +22,7 @@ from pipeline.store.patterns import matches
 
 logger = logging.getLogger(__name__)
 
-MAX_ROWS = 20_000_000  # of a panel, 160 MB for each series: what asks for more has a stray stamp
+MAX_ROWS = 20_000_000  # of a panel, 160 MB for each series: a longer one has a stray stamp
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Panel:
         first_tick_B: integer tick of row 0.
         length_B: ticks from the first to the last row of each series.
         values_TB: float64 in the metric's unit, NaN where not observed.
-        covariates: what else is known of the series; None where nothing else is read.
+        covariates: other known values of the series; None where none are read.
     """
 
     series_ids: tuple[str, ...]
@@ -63,7 +63,7 @@ class Panel:
         return self.labels_us(np.arange(len(self.values_TB))[:, None]) // 1_000_000
 
     def labels_us(self, rows: NDArray[np.int64] | int, columns: NDArray[np.int64] | int | slice = slice(None)) -> NDArray[np.int64]:
-        """Return the labels of rows, microseconds since the epoch; rows and columns broadcast, and a row need not be there."""
+        """Return the labels of rows, microseconds since the epoch; rows and columns broadcast, and rows beyond the panel are allowed."""
         labels_us: NDArray[np.int64] = (self.first_tick_B[columns] + rows) * self.interval_us + self.offset_us_B[columns]
         return labels_us
 
@@ -88,11 +88,11 @@ class Panel:
         return np.minimum(np.maximum(rows_B, 0), self.length_B)
 
     def truncated(self, instant: datetime) -> Self:
-        """Return the panel as it was at `instant`: no row with a later label, and no series that had not begun."""
+        """Return the panel as it was at `instant`: without rows of later labels and series that had not begun."""
         return self.first_rows(self.rows_until(instant))
 
     def first_rows(self, rows_B: NDArray[np.int64]) -> Self:
-        """Return the panel with only so many rows of each series, and without the series that have none left."""
+        """Return the panel with the first `rows_B` rows of each series, without series that have none left."""
         kept, length_B = self.columns(np.flatnonzero(rows_B > 0)), rows_B[rows_B > 0]
         values_TB = kept.values_TB[: length_B.max(initial=0)].copy()
         values_TB[np.arange(len(values_TB))[:, None] >= length_B] = np.nan
@@ -120,9 +120,9 @@ def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dic
     Args:
         observations: rows of `Observations`, one for each (series_id, ts), any order.
         grids: series_id, sample_interval_us, grid_offset_us for each series in `observations`.
-        since_tick: the series wanted and the tick that each starts at, whether it has observations or not; by default
-            the series that have some, each from its first.
-        restarts: let a long hole move the start of `since_tick` too; the caller then looks at `first_tick_B`.
+        since_tick: the wanted series and the tick at which each starts, with or without observations; by default all series with
+            observations, each from its first.
+        restarts: let a long hole move the starts of `since_tick` too; the caller then finds them in `first_tick_B`.
 
     Raises:
         DataError: when the series do not share one grid spacing, or one asks for more than `MAX_ROWS` ticks.
@@ -165,7 +165,7 @@ def to_panel(observations: pl.DataFrame, grids: pl.DataFrame, *, since_tick: dic
 
 
 def _refuse_hindsight(observations: pl.DataFrame) -> None:
-    """Refuse values whose `knowledge_time` says that they have read what was not there at their own time, or says nothing."""
+    """Refuse values whose `knowledge_time` is null or later than the value's own time: they have read the future."""
     if "knowledge_time" not in observations.columns:
         return
     own = [name for name in ("ts", "available_at") if name in observations.columns]
@@ -182,7 +182,7 @@ def _refuse_hindsight(observations: pl.DataFrame) -> None:
 
 
 def _after_holes(rows: pl.DataFrame) -> pl.DataFrame:
-    """Leave out what is before a series' last hole of more than `MAX_GAP` ticks, and move its `first` there: it is another life."""
+    """Drop the rows before a series' last hole of more than `MAX_GAP` ticks, and move its `first` behind the hole."""
     missing = rows.group_by("column").agg(missing=pl.col("tick").max() - pl.col("first").first() + 1 - pl.len())
     suspects = rows.join(missing.filter(pl.col("missing") >= MAX_GAP), on="column", how="semi").sort("column", "tick")
     before = pl.coalesce(pl.col("tick").shift(1).over("column"), pl.col("first") - 1)
@@ -215,7 +215,7 @@ def match_series(catalog: pl.DataFrame, patterns: Sequence[str] | None, inputs: 
     """Keep the catalog's series that match any of the glob patterns; all that have a grid when there are none.
 
     Args:
-        catalog: of all series.
+        catalog: all series.
         patterns: `*` stands for any text, `?` for one letter.
         inputs: metrics that are covariates of the others, and so no targets.
 

@@ -45,15 +45,15 @@ class Split:
 
 
 def check_borders(who: str, train_end: datetime | None, validation_end: datetime | None) -> None:
-    """Refuse borders that no panel could be split at, before one is read.
+    """Refuse borders at which no panel could be split, before a panel is read.
 
     Args:
-        who: asks for the split.
+        who: the subject of the error's sentence.
         train_end: None where the settings' fractions decide.
         validation_end: the same.
 
     Raises:
-        SettingsError: for a naive one.
+        SettingsError: when one has no time zone.
         DataError: when they are not in order.
     """
     require_aware(who, train_end=train_end, validation_end=validation_end)
@@ -63,11 +63,11 @@ def check_borders(who: str, train_end: datetime | None, validation_end: datetime
 
 @dataclass(frozen=True)
 class SplitByRows(Split):
-    """Borders of its own for each series, for a panel whose series end at different instants.
+    """Separate borders for each series, for a panel whose series end at different instants.
 
     Attributes:
         train_end, validation_end: the latest border of any series, for messages and records.
-        rows: by series id, how many rows train, and how many train or choose.
+        rows: by series id, how many rows train, and how many train or validate.
     """
 
     rows: Mapping[str, tuple[int, int]]
@@ -88,7 +88,7 @@ class SplitByRows(Split):
 def split_panel(panel: Panel, settings: TrainSettings, train_end: datetime | None = None, validation_end: datetime | None = None) -> Split:
     """Place the borders: at the instants given, else at the settings' fractions of the time that the panel's series cover.
 
-    With `train_end` alone, validation goes on to the end of the data: the border by fraction may lie before it.
+    With `train_end` alone, validation extends to the end of the data, because the border by fraction may lie before `train_end`.
 
     Raises:
         DataError: when the fractions leave nothing to train on, or the borders are not in order.

@@ -67,8 +67,8 @@ class SeriesView:
 
     Attributes:
         series_id: device_id/metric.
-        unit: of its values; None where none is known.
-        sample_interval: of its grid; None before the first regularisation.
+        unit: unit of its values; None if unknown.
+        sample_interval: spacing of its grid; None before the first regularisation.
         last_reading: event time of its newest accepted reading.
         history: ts, value of its last ticks, oldest first; a gap has no value.
         fan: its newest forecast; None before the first.

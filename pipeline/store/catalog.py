@@ -1,6 +1,6 @@
 """Which series and devices there are, and how far each source has been read: what changes in place, in the catalog's file.
 
-Called by ingest (series, attributes of devices, what was known when a run began that has not finished), listen and prepare (series,
+Called by ingest (series, attributes of devices, what was stored when an unfinished run began), listen and prepare (series,
 positions), forecast (series) and the verbs that list and retire series.
 """
 
@@ -83,8 +83,8 @@ class Catalog:
 
         Args:
             frame: `series_id, device_id, metric` and any other column of `SERIES_COLUMNS`; a missing column counts as null.
-            default_aggregation: for those of them that have none after that; decided here, so it never replaces what another process
-                has declared meanwhile.
+            default_aggregation: for series that still have none; set in the same transaction, so it never replaces what another
+                process declares meanwhile.
         """
         unknown = set(frame.columns) - set(SERIES_COLUMNS)
         assert not unknown, f"upsert_series takes the columns of SERIES_COLUMNS; got {sorted(unknown)}"  # noqa: S101 (our own invariant)
@@ -110,7 +110,7 @@ class Catalog:
             connection.executemany(UNSET_RETIRED, ((series_id,) for series_id in series_ids))
 
     def retired(self, now: datetime, retire_after: timedelta | None) -> set[str]:
-        """Return the series that are not forecast: those that somebody retired, and those that fell silent for good.
+        """Return the series that are not forecast: retired by somebody, or silent for longer than `retire_after`.
 
         Args:
             now: the present, UTC.
@@ -131,7 +131,7 @@ class Catalog:
         return pl.DataFrame(rows, schema=dict.fromkeys(("device_id", "name", "value"), pl.String), orient="row")
 
     def begin_ingest(self, run: str) -> pl.DataFrame:
-        """Return what was stored when a run began; a run that did not finish keeps its first answer until `end_ingest`.
+        """Return what was stored when a run began; a run that is repeated gets its first answer until `end_ingest`.
 
         Args:
             run: names the run's input, the same when it is run again.

@@ -14,9 +14,9 @@ from pipeline.store.state_files import connect, damaged_number, format_of, make_
 
 FILE_NAME = "catalog.db"
 
-# The statements that lead to each format of the file, oldest first; add to them, never edit what was released. Formats after 4 are called
-# `number_of` the release that brings them (`pipeline.store.formats`), so that an older one can say it. Each brings a column at least, so
-# that the tables alone tell the format.
+# The statements that lead to each format of the file, oldest first; add to them, never edit what was released. A format after 4 has
+# the number of the release that brings it (`number_of` in `pipeline.store.formats`), so that an older release can name it. Each format
+# adds at least one column, so that the tables alone tell the format.
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: (
         """
@@ -62,7 +62,7 @@ NEWEST = max(MIGRATIONS)
 
 @contextmanager
 def transaction(state_dir: Path) -> Iterator[sqlite3.Connection]:
-    """Open the file at its newest schema, made where there is none, and run the block as one transaction, committed unless it raises.
+    """Open the file, created or migrated as needed, and run the block as one transaction, committed unless it raises.
 
     Args:
         state_dir: a local folder (SQLite's locks do not hold on a network share).
@@ -82,7 +82,7 @@ def transaction(state_dir: Path) -> Iterator[sqlite3.Connection]:
 
 
 def format_of_tables(connection: sqlite3.Connection) -> int:
-    """Return the format that the tables are in, whatever the file says of itself: the newest one that brought a column of theirs."""
+    """Return the format that the tables are in, whatever the file says: the newest format that added one of their columns."""
     brought: dict[tuple[str, str], int] = {}
     with closing(sqlite3.connect(":memory:")) as model:
         for number, statements in MIGRATIONS.items():
@@ -102,7 +102,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     with connection:
-        have = format_of(connection)  # again, now that no other process can be at it
+        have = format_of(connection)  # again, now that no other process can change it
         if have != format_of_tables(connection):
             raise damaged_number(FILE_NAME, have)
         for statement in (statement for number, statements in MIGRATIONS.items() if number > have for statement in statements):

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def changed_rows(lake: Lake, schema: type[TableSchema], since_version: int) -> pl.DataFrame | None:
-    """Return the rows that came or went since a version of a table, without their partition; None where that version cannot be read."""
+    """Return the rows added or removed since a version of a table, without their partition; None if that version cannot be read."""
     columns = [name for name in schema.columns if name != schema.partition_by]  # the partition is in the folder's name
     moved = _moved_rows(lake, schema, since_version, columns)
     if moved is None:
@@ -26,7 +26,7 @@ def changed_rows(lake: Lake, schema: type[TableSchema], since_version: int) -> p
 
 
 def new_keys(lake: Lake, schema: type[TableSchema], since_version: int) -> pl.DataFrame | None:
-    """Return the keys that came since a version of a table; None where that version cannot be read. No other column is."""
+    """Return the keys added since a version of a table, reading no other column; None if that version cannot be read."""
     moved = _moved_rows(lake, schema, since_version, schema.key)
     if moved is None:
         return None
@@ -37,7 +37,7 @@ def new_keys(lake: Lake, schema: type[TableSchema], since_version: int) -> pl.Da
 def _moved_rows(
     lake: Lake, schema: type[TableSchema], since_version: int, columns: Sequence[str]
 ) -> tuple[pl.DataFrame, pl.DataFrame] | None:
-    """Return the rows of the files that came and of those that went; what a compaction moved is in both."""
+    """Return the rows of added files and the rows of removed files; rows that a compaction moved are in both."""
     try:
         before = set(lake.open(schema, since_version).file_uris())
         now = set(lake.open(schema).file_uris())

@@ -30,10 +30,10 @@ def recorded(*records: Transaction) -> CommitProperties:
 
 
 class Fence(NamedTuple):
-    """A number that goes into every commit of one writer; who comes with a lower one than the table's has been replaced.
+    """A number that goes into every commit of one writer; a writer whose number is below the table's has been replaced.
 
     Attributes:
-        app_id: what is fenced.
+        app_id: names what the fence protects.
         token: rises with each writer; `pipeline.store.lease` gives it.
     """
 
@@ -44,7 +44,7 @@ class Fence(NamedTuple):
         """Refuse a writer that has been replaced.
 
         Raises:
-            LeaseLostError: with both tokens.
+            LeaseLostError: when it has; the message names both tokens.
         """
         newest = handle.transaction_version(self.app_id)
         if newest is not None and newest > self.token:
@@ -59,8 +59,8 @@ def append_through(handle: DeltaTable, frame: pl.DataFrame, *, app_id: str, seq:
 
     Args:
         handle: as `Lake.commit` gives it.
-        frame: rows in the table's own schema and order; columns that a table of before does not have are added to it.
-        app_id: the fence; a commit of the same one since the handle was loaded makes this one fail.
+        frame: rows in the table's own schema and order; columns that an older table lacks are added to it.
+        app_id: the fence; if the same app_id has committed since the handle was loaded, this commit fails.
         seq: the number to record.
         fence: recorded too, where the writer has one.
 

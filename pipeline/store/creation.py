@@ -14,7 +14,7 @@ from pipeline.store.durable import sync_commits
 from pipeline.store.formats import DESCRIPTION
 from pipeline.store.state_files import make_folder, sync
 
-UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]=]")  # in a local path: decoded, a panic, taken for a partition
+UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]=]")  # in a local path: is decoded; makes delta-rs panic; is taken for a partition
 
 
 def create_table(table_uri: str, schema: type[TableSchema], storage_options: dict[str, str] | None) -> None:
@@ -22,7 +22,7 @@ def create_table(table_uri: str, schema: type[TableSchema], storage_options: dic
 
     Args:
         table_uri: an absolute folder or a URI, where there is no table.
-        schema: of the table.
+        schema: the table's columns and partition.
         storage_options: the object store's credentials and endpoint; None for a local folder.
 
     Raises:
@@ -47,7 +47,7 @@ def create_table(table_uri: str, schema: type[TableSchema], storage_options: dic
 
 
 def _create_whole(place: Path, schema: type[TableSchema]) -> None:
-    """Put a table in its place in one step, on disk: of one whose first commit is torn nothing is left that a repair could use."""
+    """Create a table in one step, fsynced: a table whose first commit is torn leaves nothing that a repair could use."""
     make_folder(place.parent)
     with TemporaryDirectory(dir=place.parent, prefix="_making-") as folder:
         draft = Path(folder, schema.name)

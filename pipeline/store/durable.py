@@ -1,7 +1,7 @@
-"""Has the commits of a local table on disk: delta-rs calls no fsync, and what a commit says is soon believed elsewhere.
+"""Fsyncs the commits of a local table, because delta-rs does not and other files soon rely on them.
 
-The catalog, the snapshots, the ledger of landed files and the trimmed inbox are on disk when they say so, and what they say is what the
-tables have. So a commit is on disk before its writer goes on: what a power failure can still tear is one commit that nobody has heard of.
+The catalog, the snapshots, the ledger of landed files and the trimmed inbox are fsynced, and they say what the tables hold. Therefore each
+commit is fsynced before its writer goes on: a power failure can then tear at most one commit, which nothing relies on yet.
 Called by `lake.py`, `creation.py` and `upkeep.py`.
 """
 
@@ -17,12 +17,12 @@ LOG = "_delta_log"
 
 
 def sync_commits(table_uri: str, first: int, last: int) -> None:
-    """Have commits on disk: their data files, their log files with the checkpoints, and the names of all of these.
+    """Fsync commits: their data files, their log files with the checkpoints, and the folders that name all of these.
 
     Args:
-        table_uri: where the table is; in an object store, which keeps what it has taken, nothing is done.
-        first: version of the first of them.
-        last: version of the last; where it is before the first, nothing is done.
+        table_uri: where the table is; for an object store, which keeps what it has accepted, nothing is done.
+        first: version of the first commit.
+        last: version of the last; if it is below `first`, nothing is done.
 
     Raises:
         OSError: when the disk refuses.
@@ -37,7 +37,7 @@ def sync_commits(table_uri: str, first: int, last: int) -> None:
     data = {table / path for commit in commits for path in _added(commit)}
     hint = [log / "_last_checkpoint"] if any(path.exists() for path in checkpoints) else []
     for path in (*data, *{file.parent for file in data}, table, *commits, *checkpoints, *hint, log):
-        if path.exists():  # few commits have a checkpoint; and somebody may have tidied already
+        if path.exists():  # few commits have a checkpoint, and another process may have tidied already
             sync(path)
 
 

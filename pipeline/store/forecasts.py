@@ -24,7 +24,7 @@ def append_forecasts(lake: Lake, frame: pl.DataFrame, fence: Fence | None = None
     Args:
         lake: the lake.
         frame: rows of `Forecasts`.
-        fence: of the process that holds the lease on forecasting.
+        fence: from the lease on forecasting that this process holds.
 
     Returns:
         How many rows were appended.

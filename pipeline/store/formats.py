@@ -1,8 +1,8 @@
 """The format that tables and SQLite files are written in, named by the first tidecast that wrote it so.
 
-A table says it in its description, a SQLite file as its `user_version`. An older tidecast that meets a later format refuses, and can say
-which version to use; what names none is of 0.1.0. SQLite does not check that number, and one flipped bit makes 0.1.1 of 0.1.0: so a file
-says it twice, the second time as a seal, its `application_id`. Called by whoever opens one: `lake.py` and `state_files.py`.
+A table names it in its description, a SQLite file in its `user_version`; what names none is of 0.1.0. An older tidecast refuses a later
+format and says which version to use. SQLite does not check the number, and one flipped bit turns 0.1.0 into 0.1.1; therefore a file says
+it twice, the second time as a seal, its `application_id`. Called by `lake.py` and `state_files.py`.
 """
 
 import re
@@ -14,7 +14,7 @@ from pipeline.errors import FormatError
 FORMATS = ("0.1.0",)  # all there were; add the coming release with any change that an older tidecast must not work on
 FORMAT = FORMATS[-1]
 DESCRIPTION = f"tidecast {FORMAT}"  # Delta's kernel refuses table properties of our own
-_BITS = 0xFFFF_FFFF  # of a number in the header of a SQLite file, which is read with a sign
+_BITS = 0xFFFF_FFFF  # SQLite returns the numbers in a file's header with a sign
 COUNTED = range(5)  # 0: a file that names none; 1 to 4: the catalog's, before formats were called after releases
 _DESCRIBED = re.compile(r"tidecast (\d+)\.(\d+)\.(\d+)")
 
@@ -44,23 +44,22 @@ def seal_of(number: int) -> int:
 def written_number(number: int, seal: int) -> int | None:
     """Return the number of the format that a SQLite file was written in; None where nothing tells it.
 
-    A file without a seal is of 0.1.0 or older, because every later release seals what it makes: an unknown number is damage there, however
-    much it looks like the next release.
+    Every release after 0.1.0 writes a seal. So a file without a seal that has an unknown number is damaged, not newer.
 
     Args:
-        number: as the file says it, 32 bits with a sign.
-        seal: as the file says it; 0 in one that was never sealed.
+        number: the format's number in the file, 32 bits with a sign.
+        seal: the seal in the file; 0 if it was never sealed.
 
     >>> written_number(1001, seal_of(1000)), written_number(1001, seal_of(1001)), written_number(1000, 0), written_number(1001, 0)
     (1000, 1001, 1000, None)
     """
-    if number == 0:  # somebody has sealed it, and is about to name its format, or died
+    if number == 0:  # a process has sealed it and is about to name its format, or died
         return 0
-    one_bit_off = (number & _BITS ^ 1 << bit for bit in range(32))
+    one_bit_off = ((number & _BITS) ^ (1 << bit) for bit in range(32))
     for candidate in (number, *KNOWN, *one_bit_off):
         if seal_of(candidate) == seal:
             return candidate
-    is_seal_damaged = (seal & _BITS ^ seal_of(number)).bit_count() == 1
+    is_seal_damaged = ((seal & _BITS) ^ seal_of(number)).bit_count() == 1
     return number if number in KNOWN or is_seal_damaged else None
 
 
@@ -78,8 +77,8 @@ def require_known(what: str, number: int) -> None:
     """Refuse a format that only a later tidecast knows.
 
     Args:
-        what: is written in it, as the subject of a sentence.
-        number: of the format.
+        what: the table or file, as the subject of a sentence.
+        number: the format's number.
 
     Raises:
         FormatError: naming the release that knows it.

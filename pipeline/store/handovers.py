@@ -1,7 +1,7 @@
 """Which model forecasts, since when, and which did before: a line of JSON for each change, in the state folder.
 
-The registry's champion is what ought to forecast; a model that has just become it has no state yet. What does forecast is written down
-here when it changes, so that a follower that dies between the two goes on with the old one. Called by `pipeline.forecast`.
+The registry's champion is the model that should forecast, but a new champion has no state yet. This file records each change of the model
+that does forecast, so that a follower that dies during a handover restarts with the old one. Called by `pipeline.forecast`.
 """
 
 import json
@@ -21,11 +21,11 @@ class Handover:
     """One change of the model that forecasts.
 
     Attributes:
-        version: in the registry.
-        model: `LoadedModel.identity`.
-        previous: of the model before; None for the first.
-        last_origin: the newest origin that the model before forecast from, ISO 8601; None where there was none.
-        at: by the clock of the process, ISO 8601.
+        version: registry version of the model that forecasts from now on.
+        model: its `LoadedModel.identity`.
+        previous: identity of the model before; None for the first.
+        last_origin: the newest origin that the model before forecast from, ISO 8601; None if there was none.
+        at: instant of the change, by the clock of the process, ISO 8601.
     """
 
     version: str
@@ -51,11 +51,11 @@ class Handovers:
         return self.state_dir / FILE_NAME
 
     def all(self) -> list[Handover]:
-        """Return every change, oldest first; a line that a crash cut short, or that is no change for another reason, is left out."""
+        """Return every change, oldest first; damaged lines, such as one that a crash cut short, are left out."""
         return [change for change in map(_change, self._lines()) if change is not None]
 
     def num_damaged(self) -> int:
-        """Return how many lines are no change."""
+        """Return how many lines are damaged."""
         return len(self._lines()) - len(self.all())
 
     def newest(self) -> Handover | None:
@@ -63,7 +63,7 @@ class Handovers:
         return next(reversed(self.all()), None)
 
     def record(self, version: str, model: str, at: datetime, last_origin: datetime | None = None) -> None:
-        """Write down that a model forecasts from now on; nothing where it does already. On disk when the call returns."""
+        """Record that a model forecasts from now on, unless it already does; fsynced when the call returns."""
         before = self.newest()
         if before is not None and before.model == model:
             return
@@ -71,7 +71,7 @@ class Handovers:
         self.write([Handover(version, model, previous, last_origin.isoformat() if last_origin else None, at.isoformat())])
 
     def write(self, changes: Sequence[Handover]) -> None:
-        """Write changes behind those that are there, on disk when the call returns."""
+        """Append changes to the file; fsynced when the call returns."""
         make_folder(self.state_dir)
         is_cut_short = self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n")
         with self.path.open("a", encoding="utf-8") as file:
@@ -85,7 +85,7 @@ class Handovers:
 
 
 def _change(line: bytes) -> Handover | None:
-    """Return what a line says; None for one that says no change."""
+    """Return the change in a line; None if the line is damaged."""
     try:
         change = Handover(**json.loads(line))
     except (TypeError, ValueError):  # no JSON, no text at all, or other fields

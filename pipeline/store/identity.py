@@ -1,7 +1,7 @@
 """What a series is called: `device_id/metric`, so that the name of a series says its device and its metric, and no two pairs share one.
 
-The metric is what lies behind the last slash. Devices may have slashes in their names, as topics do; a slash in the name of a metric is
-written `%2F` there, and a `%2F` or `%25` that a metric really has as `%252F` or `%2525`. Called by whatever makes or reads such names.
+The metric is the part after the last slash. Device names may contain slashes, as topics do; a slash in a metric is written `%2F`, and a
+literal `%2F` or `%25` in a metric `%252F` or `%2525`. Called by every module that makes or reads such names.
 """
 
 import re
@@ -30,14 +30,14 @@ def series_id() -> pl.Expr:
 
 
 def with_series_id(frame: pl.DataFrame) -> pl.DataFrame:
-    """Add `series_id` to a large frame, in a tenth of the time where no metric needs writing out, which is nearly always."""
+    """Add `series_id` to a large frame; ten times as fast as `series_id` where no metric needs escaping, which is nearly always."""
     if frame["metric"].str.contains("[/%]").any():
         return frame.with_columns(series_id())
     return frame.with_columns(pl.concat_str("device_id", "metric", separator="/").alias("series_id"))
 
 
 def device_and_metric(name: str) -> tuple[pl.Expr, pl.Expr]:
-    """Return `device_id` and `metric` from the column of a series' whole name; a name without a metric is a device that measures `value`.
+    """Return `device_id` and `metric` from the column of full series names; a name without a slash is a device that measures `value`.
 
     >>> pl.DataFrame({"id": ["hall/d1/power", "hall/d1%2Fpower", "meter"]}).select(device_and_metric("id")).rows()
     [('hall/d1', 'power'), ('hall', 'd1/power'), ('meter', 'value')]

@@ -45,7 +45,7 @@ class KnownUnits:
     state_dir: Path
 
     def settle(self, proposed: Mapping[str, str]) -> dict[str, str]:
-        """Decide the canonical unit of metrics that have none yet; of several processes at once the first decides.
+        """Decide the canonical unit of metrics that have none yet; if several processes try, the first one decides.
 
         Args:
             proposed: unit by metric, or by series id where the metric says nothing.
@@ -59,7 +59,7 @@ class KnownUnits:
             return dict(found)
 
     def set_intervals(self, intervals: pl.DataFrame) -> None:
-        """Record which unit devices send, and when; an interval that begins when a known one does replaces it. All of them or none.
+        """Record which unit devices send, and when: all intervals or none. One with the start of a known interval replaces that.
 
         Args:
             intervals: the columns of `UNIT_INTERVALS`.

@@ -22,12 +22,12 @@ def stored_spans(handle: DeltaTable, wanted: pl.DataFrame, recent: Sequence[date
     Args:
         handle: the table.
         wanted: series_id, changed_from (the earliest stamp that changed; null where none did).
-        recent: instants, latest first. Labels from the first one on are read first, then from the next one of those series whose rows do
-            not reach back to `changed_from`; what is left is read whole.
+        recent: instants, latest first. Labels are read from the first instant on; then, for series whose rows do not reach back to
+            `changed_from`, from the next instant on. Series that remain are read from their start.
 
     Returns:
-        series_id, stored_first, stored_last; no row for a series that is not stored. A series that was not read whole has the first
-        label of the stretch that was read, which is at or before its `changed_from`.
+        series_id, stored_first, stored_last; no row for a series that is not stored. `stored_first` is the first label that was read; if
+        that is not the first label of the series, it is at or before `changed_from`.
     """
     scan, settled = scan_handle(handle), []
     for start in recent:

@@ -52,14 +52,14 @@ class Lake:
 
     Attributes:
         uri: folder or URI above the tables' own folders.
-        pinned: versions to see where a table is opened at none, by the table's name.
+        pinned: by table name, the version that is read where the caller names none.
     """
 
     uri: str
     pinned: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def at(self, schema: type[TableSchema], version: int) -> "Lake":
-        """Return the same lake, of whose one table everything is read at a version; to write to that table is not meant."""
+        """Return the same lake with one table pinned to a version for all reads; do not write to that table through it."""
         return replace(self, pinned={**self.pinned, schema.name: version})
 
     @property
@@ -126,7 +126,7 @@ class Lake:
         return self.open(schema).version()
 
     def has_moved(self, schema: type[TableSchema], version: int) -> bool:
-        """Return whether a table is past a version; in a local lake a look at two names in its log, whose old files go."""
+        """Return whether a table is past a version; in a local lake by two names in its log, whose old files are deleted."""
         if is_remote(self.uri):
             return self.version(schema) > version
         log = Path(self.table_uri(schema), LOG)
@@ -141,17 +141,17 @@ class Lake:
         return scan_handle(self.open(schema, version))
 
     def append(self, schema: type[TableSchema], frame: pl.DataFrame, *, app_id: str, seq: int, after: int | None = None) -> bool:
-        """Append rows once for each `(app_id, seq)`, whatever is repeated or raced; an empty frame records the seq alone.
+        """Append rows once for each `(app_id, seq)`, however often it is repeated or raced; an empty frame records the seq alone.
 
         Args:
             schema: which table.
             frame: rows that `schema.conform` accepts.
             app_id: the source of the batch; numbers of one source only rise.
             seq: the batch's number in its source.
-            after: the number that must be the last one committed, 0 for none, where batches may overlap; None: any lower one.
+            after: the number that must be the last one committed, 0 for none; for batches that may overlap. None: any lower one.
 
         Returns:
-            False when that number, or a later one, was committed before, or another than `after`: nothing was written.
+            False when `seq` or a later number is already committed, or `after` is not the last one committed: nothing was written.
 
         Raises:
             StoreError: when the commit fails or meets conflicts without end.
@@ -194,7 +194,8 @@ class Lake:
                 conflict = error
             except (DeltaError, OSError) as error:
                 raise StoreError(
-                    f"The table {schema.name} requires a commit that succeeds; got {_in_one_line(error)}. Nothing was written."
+                    f"The table {schema.name} requires a commit that succeeds; got {_in_one_line(error)}. "
+                    "Mend that, then run it again: where the commit was made after all, it is found."
                 ) from error
             else:
                 self._keep(schema, before, handle.version())
@@ -234,7 +235,7 @@ def scan_handle(handle: DeltaTable) -> pl.LazyFrame:
 
 
 def local_files(uris: Iterable[str]) -> list[str]:
-    """Return files as Polars must be told of them: delta-rs percent-encodes local paths, and Polars takes them as they are."""
+    """Return paths as Polars needs them: delta-rs percent-encodes local paths, and Polars does not decode them."""
     return [uri if is_remote(uri) else unquote(uri) for uri in uris]
 
 
@@ -254,5 +255,5 @@ def read(scan: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _in_one_line(error: BaseException) -> str:
-    """Return what delta-rs says on many lines, with colours: the first names the kind of error, the last what the system said."""
+    """Return delta-rs's message of many coloured lines as one: its first line is the kind of error, its last the system's words."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|↳", " ", str(error)).split())

@@ -1,9 +1,9 @@
 """Leases: which of several processes may do what only one should, with a number that tells a replaced holder from its successor.
 
-A holder renews its lease again and again. Who sees for a while that it does not, by a clock of its own that nobody corrects, takes the
-lease with a higher token: no instant is stored, so a wall clock that jumps neither kills a holder nor keeps a dead one. A holder that was
-paused (a machine that slept, SIGSTOP) does not know that it was replaced: so whatever it protects checks the token in the very
-transaction that writes. `Leases.fenced` does so for files of the state folder, `pipeline.store.commits.Fence` for Delta tables. Called by
+A holder renews its lease again and again. A process that sees no renewal for a while, by its own monotonic clock, takes the lease with a
+higher token. No instant is stored, so a wall clock that jumps neither kills a holder nor keeps a dead one. A holder that was paused (a
+machine that slept, SIGSTOP) does not know that it was replaced; therefore whatever it protects checks the token in the transaction that
+writes. `Leases.fenced` does so for files of the state folder, `pipeline.store.commits.Fence` for Delta tables. Called by
 `pipeline.forecast`.
 """
 
@@ -38,9 +38,9 @@ class Holder:
     """Who took a lease last.
 
     Attributes:
-        name: for people: host and process.
-        token: of the lease as it was taken.
-        renewals: how often it was renewed; a holder that lives is soon another one than this.
+        name: host and process, for people.
+        token: the number that the lease was taken with.
+        renewals: how often it was renewed; while the holder lives, this number rises.
     """
 
     name: str
@@ -62,10 +62,10 @@ class Leases:
         """Take a lease that nobody holds.
 
         Args:
-            name: of the lease.
+            name: the lease's name.
             holder: who asks, for people to read.
-            instead_of: one that is known to be dead, if it has not renewed the lease since it was seen.
-            floor: a token that is known from elsewhere; the new one is greater, whatever became of this file.
+            instead_of: a holder believed dead; it loses the lease if it has not renewed it since this was read.
+            floor: the highest token known from elsewhere; the new one is greater, even if this file was lost.
 
         Returns:
             The token; None while another holds the lease.
@@ -73,7 +73,7 @@ class Leases:
         token, renewals = (None, None) if instead_of is None else (instead_of.token, instead_of.renewals)
         facts = {"name": name, "holder": holder, "floor": floor, "token": token, "renewals": renewals}
         with self._faults():
-            self.state_dir.mkdir(parents=True, exist_ok=True)  # here alone: a folder that was moved away is not made anew in its old place
+            self.state_dir.mkdir(parents=True, exist_ok=True)  # only here: a folder that was moved away is not made again in its old place
         with self._transaction() as connection:
             row = connection.execute(TAKE, facts).fetchone()
         return None if row is None else int(row[0])
@@ -98,9 +98,9 @@ class Leases:
 
     @contextmanager
     def fenced(self, name: str, token: int) -> Iterator[None]:
-        """Run the block while nobody can take the lease: it checks and what it writes cannot be told apart.
+        """Check the token and run the block in one SQLite transaction, so that nobody can take the lease in between.
 
-        What the block raises is passed on as it is: a disk that is full for the block is no fault of the lease.
+        What the block raises is passed on unchanged: a disk that is full for the block is no fault of the lease.
 
         Raises:
             LeaseLostError: when another has taken the lease; the block is not run.
@@ -118,7 +118,7 @@ class Leases:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run the block, which is of statements alone, as one transaction that no other process can begin beside it."""
+        """Run the block, which must hold SQL statements only, as one transaction that excludes other processes."""
         with self._faults(), closing(self._begun()) as connection, connection:
             yield connection
 

@@ -56,9 +56,9 @@ def compact(lake: Lake) -> MaintenanceReport:
 
 
 def vacuum(lake: Lake) -> MaintenanceReport:
-    """Delete the data files that no version of the last hour names and that are over a day old; run it daily.
+    """Delete data files that are over a day old and that no version of the last hour uses; run it daily.
 
-    Such files were merged away, or belong to a commit that was interrupted; one in progress is younger.
+    Such files were merged away, or belong to an interrupted commit; the files of a commit in progress are younger.
 
     Args:
         lake: the lake.
@@ -79,6 +79,6 @@ def _compact(table_uri: str, handle: DeltaTable) -> tuple[int, int]:
 
 
 def _vacuum(handle: DeltaTable) -> int:
-    """Return how many files were deleted; a vacuum of nothing would still add two commits, so it is looked up first."""
+    """Return how many files were deleted. A vacuum adds two commits even if it deletes nothing, so a dry run comes first."""
     how = partial(handle.vacuum, KEPT_HOURS, enforce_retention_duration=False, full=True, post_commithook_properties=HOOKS)
     return len(how(dry_run=False)) if how(dry_run=True) else 0

@@ -12,16 +12,16 @@ from pipeline.store.lake import Lake, read, scan_handle
 
 
 def append_new(lake: Lake, schema: type[TableSchema], frame: pl.DataFrame, *, app_id: str, fence: Fence | None = None) -> int:
-    """Append the rows whose key is not stored yet; of rows with one key the first counts, here and in the table.
+    """Append the rows whose key is not stored yet; of several rows with one key, the first is kept, in the frame as in the table.
 
-    Writers that share `app_id` may race: the look and the write are one, and the loser of a race looks again.
+    Writers that share `app_id` may race: check and write are atomic, and the loser of a race checks again.
 
     Args:
         lake: the lake.
         schema: which table, with a partition that follows from the key: only those of `frame` are looked at.
         frame: rows that `schema.conform` accepts.
         app_id: shared by all who may write the same keys.
-        fence: of a writer that may have been replaced.
+        fence: for a writer that another process may replace.
 
     Returns:
         How many rows were appended.
@@ -50,14 +50,14 @@ def append_new_by_model(lake: Lake, schema: type[TableSchema], frame: pl.DataFra
         lake: the lake.
         schema: which table.
         frame: rows that `schema.conform` accepts.
-        stage: who writes, the first word of the name under which its commits are numbered.
-        fence: of a writer that may have been replaced.
+        stage: first word of the app_id under which the commits are numbered.
+        fence: for a writer that another process may replace.
 
     Returns:
         How many rows were appended.
 
     Raises:
-        LeaseLostError: when the writer has been replaced; what of other models was appended before stays.
+        LeaseLostError: when the writer has been replaced; rows of other models that were already appended stay.
         StoreError: when a commit fails or meets conflicts without end.
     """
     models = frame.partition_by("model_version", as_dict=True, maintain_order=True)

@@ -1,13 +1,13 @@
 """The observations table: written so that replays and races change nothing, read as it is or as it was known.
 
-What has been done is recorded in the very commit that does it, as three numbers of the `regularise` application: the readings version
-taken in, the instant up to which ticks were closed, and the allowed lateness that closed them. Delta keeps such numbers through
-checkpoints and log clean-up, so there is no second place that could disagree. The first of them is the fence.
+Each commit records its progress as three numbers of the `regularise` application: the readings version taken in, the instant up to which
+ticks were closed, and the allowed lateness that closed them. Delta keeps such numbers through checkpoints and log clean-up, so no second
+record can disagree. The first number is the fence.
 
 Why a replay or a race is harmless: a frame holds *all* rows of the ticks in it, each a function of the readings alone, and only what
-differs from the table is written. A frame of older readings, or of an earlier instant, than the table's is refused whole; any other one
-covers every tick that changed since any state it can meet. So both numbers only rise, and the same readings version may write again
-when more ticks have closed.
+differs from the table is written. A frame computed from older readings, or at an earlier instant, than the table records is refused. Any
+other frame contains every tick that could have changed since the table's state, so overwriting is safe and both numbers only rise. The
+same readings version may write again when more ticks have closed.
 """
 
 import logging
@@ -78,8 +78,8 @@ def write_observations(
         allowed_lateness: how long after its label a tick of the frame closed; None leaves that record as it is.
 
     Returns:
-        The rows that were not stored before (none for a replay); None when the frame was refused, because the table follows later
-        readings or was closed up to a later instant: compute it again.
+        The rows that were not stored before (none for a replay). None when the frame was refused because the table already holds later
+        readings or a later close: compute it again.
 
     Raises:
         StoreError: when the commit fails or meets conflicts without end.
@@ -126,9 +126,9 @@ def read_observations(
         start: first label, inclusive.
         end: last label, inclusive.
         as_of: an instant: the latest revision available then; a tick of which nothing was available is absent.
-        on_time: an allowed lateness: of each tick the revision known that long after its label; a tick of which nothing was known
-            is there as revision 0, with a null value and observed False.
-        without: `ROW` of rows that are read as if they were not there; None for none.
+        on_time: an allowed lateness: of each tick the revision known that long after its label; a tick not known by then is returned
+            as revision 0, with a null value and observed False.
+        without: `ROW` of rows to ignore; None for none.
 
     Returns:
         Rows of `Observations` sorted by (series_id, ts): the latest revisions where neither `as_of` nor `on_time` is given. A row with

@@ -1,6 +1,6 @@
 """Names by pattern, in every verb alike: `*` stands for any text and `?` for one letter; nothing else is special.
 
-Called by whatever takes patterns of series, devices, metrics or connectors.
+Called by every module that takes patterns of series, devices, metrics or connectors.
 """
 
 import re

@@ -1,7 +1,7 @@
 """The plans table: what was announced of instants to come, and which value of it a forecaster may read.
 
-Plans are revised, and a forecast made today must not read tomorrow's revision. A tick therefore has one value for good: the newest
-that was available a whole horizon before it, which every origin that reaches the tick knows. Called by ingest (append) and prepare (read).
+Plans are revised, and a forecast made today must not read tomorrow's revision. Therefore each tick has one fixed value: the newest one
+available a whole horizon before it, which every origin that reaches the tick knows. Called by ingest (append) and prepare (read).
 """
 
 from collections.abc import Collection
@@ -25,8 +25,8 @@ def append_plans(lake: Lake, frame: pl.DataFrame, *, is_assumed: bool) -> int:
     Args:
         lake: the lake.
         frame: rows of `Plans`.
-        is_assumed: whether `available_at` was assumed. A value that is stored for its instant, available no later, is then the
-            same announcement again and not a revision.
+        is_assumed: whether `available_at` was assumed. If so, a value that is already stored for its instant and was available by
+            then is a repeated announcement, not a revision.
 
     Returns:
         How many rows were new.

@@ -1,8 +1,8 @@
-"""The readings and quarantine tables: what came in, once each, and which of it came after a version somebody has seen.
+"""The readings and quarantine tables: each reading and each payload stored once, and which were added since a given version.
 
 Readings are never changed: a correction is a further row of the same series and stamp, and of the rows of one stamp the greatest by
-(received_at, source_seq, value) counts. Asking what counted at an earlier instant must therefore give the same answer whatever was
-delivered twice or out of order, and that decides what a duplicate is here. Called by ingest and listen (append) and
+(received_at, source_seq, value) counts. What counted at an earlier instant must therefore not depend on what is delivered twice or out of
+order later; the definition of a duplicate here follows from that. Called by ingest and listen (append) and
 prepare (changes).
 """
 
@@ -32,12 +32,12 @@ def append_readings(lake: Lake, frame: pl.DataFrame, *, source: str, seq: int, a
     Args:
         lake: the lake.
         frame: rows of `Readings`; take duplicates out with `split_duplicates` before.
-        source: whose numbers `seq` counts; sources do not hold each other up.
+        source: names the series of numbers that `seq` belongs to; sources do not hold each other up.
         seq: the batch's number in its source; it only rises.
         after: the number of the batch before, 0 for none: where it is not the last one committed, nothing is written.
 
     Returns:
-        False when this number, or a later one, was committed before, or not `after` it: nothing was written.
+        False when this number or a later one is already committed, or `after` is not the last one committed: nothing was written.
 
     Raises:
         StoreError: when the commit fails.
@@ -46,7 +46,7 @@ def append_readings(lake: Lake, frame: pl.DataFrame, *, source: str, seq: int, a
 
 
 def append_quarantine(lake: Lake, frame: pl.DataFrame, *, source: str, seq: int) -> bool:
-    """Append a batch of payloads that could not be used once; as `append_readings`, with numbers of its own."""
+    """Append a batch of unusable payloads once; as `append_readings`, with separate numbers."""
     return lake.append(Quarantine, frame, app_id=fence(source), seq=seq)
 
 
@@ -56,10 +56,10 @@ def fence(source: str) -> str:
 
 
 def store_readings(lake: Lake, readings: pl.DataFrame, *, source: str) -> pl.DataFrame:
-    """Commit the readings that are not stored yet and return them, for a source without numbers of its own.
+    """Commit the readings that are not stored yet and return them; for a source that does not number its batches.
 
-    The number of the commit is read before the look for duplicates, so the fence refuses it when another run has committed since:
-    then look again. Two runs over the same files at once store each reading once.
+    The commit's number is read before duplicates are looked for. If another run commits in between, the fence refuses ours and the loop
+    looks again; so two simultaneous runs over the same files store each reading once.
 
     Raises:
         StoreError: when the commit fails or meets other runs without end.
@@ -101,20 +101,19 @@ def _crowded(table: str) -> StoreError:
 
 
 def split_duplicates(lake: Lake, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split a batch into what says something new and what repeats, against the table and against itself.
+    """Split a batch into new readings and duplicates, compared with the table and with the rest of the batch.
 
     A reading is a duplicate when its value is the one that counted for its stamp just before it arrived, by the order
     (received_at, source_seq, value). So the same event again is a duplicate, whenever and however often it comes; another value is a
-    correction; and the first value again, received after a correction, corrects it back, unless it is a stored reading itself that was
-    delivered once more: the same source, sequence number, stamp and value. Who takes a correction back gives that a number of its own.
+    correction; and the first value again, received after a correction, corrects it back, unless it is a stored reading that was delivered
+    again: same source, sequence number, stamp and value. To take a correction back, a source must use a new number.
 
     An arrival time that was only assumed (equal to `ts` for imported history, to `ingested_at` for the rest) cannot tell a correction
     back from an old file read again. Such a reading is a duplicate of any stored one with its stamp and value, unless its own source
     has given it a greater `source_seq` than all that is stored from there for that stamp.
 
-    Assumes: a repeated value is not overtaken by an older correction (A at 1, A at 3, and only then B at 2): the repetition was taken
-    for a duplicate when it came, so B would count; reading the source of A once more mends it. And what was a duplicate leaves no
-    trace: where a source says A by two numbers, the second is not known again after a correction.
+    Limitation: if A arrives at 1 and 3, and a correction B stamped 2 arrives last, B wins, because the second A was dropped as a
+    duplicate; ingest the source of A again to fix it. A dropped duplicate is not remembered under its own sequence number.
 
     Args:
         lake: the lake; only the stamps of the frame are read.
@@ -143,7 +142,7 @@ def changed_since(lake: Lake, readings_version: int) -> pl.DataFrame:
     """Return the stamps of the readings that were appended after a version of the table.
 
     Compaction moves rows and changes none, so it does not count. Where the log or the files of that time are gone (after the
-    table's retention), all stamps are returned: more work for the caller, never less truth.
+    table's retention), all stamps are returned: more work for the caller, the same result.
 
     Args:
         lake: the lake.
@@ -168,9 +167,9 @@ def changed_since(lake: Lake, readings_version: int) -> pl.DataFrame:
 
 
 def _redelivered(arrivals: pl.DataFrame) -> pl.DataFrame:
-    """Return `row` of what is a reading that counted before, delivered once more, given sorted arrivals of which null rows are stored.
+    """Return `row` of each reading that has counted before and is delivered again; arrivals are sorted, and a null row is a stored one.
 
-    Whether a reading counted depends on all before it at its stamp, so they are gone through one by one; few stamps have such readings.
+    Whether a reading counted depends on all earlier ones at its stamp, hence the loop; few stamps have such readings.
     """
     again = pl.struct(*STAMP, *IDENTITY).is_duplicated().any().over(STAMP) & (pl.col("value").n_unique().over(STAMP) > 1)
     rows: list[int] = []
@@ -189,14 +188,14 @@ def _redelivered(arrivals: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_stored_arrivals(lake: Lake, series: pl.DataFrame) -> pl.DataFrame:
-    """Return series of the catalog with how far their stored readings have come, for a catalog that is ahead of its lake.
+    """Return series of the catalog with last_ts and last_received as stored, for a catalog that is ahead of its lake.
 
     Args:
         lake: the lake; all of its readings are looked at.
         series: series_id, last_ts, last_received, resumed_at, and any other columns.
 
     Returns:
-        The same rows. An end of a silence that the stored readings do not reach is forgotten, and the one before it is not known.
+        The same rows. `resumed_at` becomes null where it is later than the stored readings reach: the value before it is not known.
 
     Raises:
         StoreError: when the table cannot be read.
@@ -221,7 +220,7 @@ def _stored_at_stamps(lake: Lake, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _contested(rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows whose stamp another one has, here or in the table."""
+    """Return the rows that share their stamp with another row, in the batch or in the table."""
     repeated = rows.filter(pl.struct(STAMP).is_duplicated())
     if stored.is_empty():
         return repeated
@@ -230,7 +229,7 @@ def _contested(rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
 
 
 def _replayed(rows: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
-    """Return `row` of the readings of assumed arrival whose value is stored, unless their source has moved on since."""
+    """Return `row` of readings with an assumed arrival whose value is stored, unless their `source_seq` is new at that stamp."""
     is_assumed = (pl.col("received_at") == pl.col("ts")) | (pl.col("received_at") == pl.col("ingested_at"))
     last = stored.group_by(*STAMP, "source").agg(last_seq=pl.col("source_seq").max())
     return (

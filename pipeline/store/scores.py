@@ -38,7 +38,7 @@ def forecast_days(lake: Lake) -> pl.DataFrame:
     """Return the days that hold forecasts and how far those reach, from the table's log alone: no data file is opened.
 
     Returns:
-        origin_date, lead_time (of the last step, an upper bound where several horizons or intervals share a file).
+        origin_date, lead_time (the last step's; an upper bound where several horizons or intervals share a file).
 
     Raises:
         StoreError: when the table is missing or its log is damaged.

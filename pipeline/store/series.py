@@ -23,7 +23,7 @@ def list_series(
     Args:
         settings: the state folder, and what states depend on.
         clock: says since when a series is silent.
-        patterns: of series ids; None takes all.
+        patterns: globs of series ids; None takes all.
         states: None takes all.
 
     Raises:
@@ -46,7 +46,7 @@ def retire_series(settings: Settings, clock: Clock, patterns: Sequence[str], *, 
     Args:
         settings: the state folder.
         clock: says since when.
-        patterns: of series ids; each must match one at least.
+        patterns: globs of series ids; each must match at least one.
         undo: take it back instead.
 
     Returns:

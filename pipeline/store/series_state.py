@@ -1,6 +1,6 @@
 """In what state a series is: new, warming, active, silent or retired; a pure function of its row in the catalog and the clock.
 
-Nothing is stored but the wish to retire a series, so a state is never out of date. Called by the catalog (which series are not
+Only the request to retire a series is stored, so a state is never out of date. Called by the catalog (which series are not
 forecast) and by `tidecast series`.
 """
 
@@ -35,7 +35,7 @@ class StateRules:
 
 
 def with_state(series: pl.DataFrame, now: datetime, rules: StateRules) -> pl.DataFrame:
-    """Add `state` to rows of the catalog; of what applies, the first of this list.
+    """Add `state` to rows of the catalog: the first of this list that applies.
 
     `retired`: see `is_retired` · `silent`: the next reading is overdue by more than the idle timeout · `new`: its sample interval is not
     known yet · `warming`: its readings span less than a model reads · `active`: all else.
@@ -68,8 +68,8 @@ def with_state(series: pl.DataFrame, now: datetime, rules: StateRules) -> pl.Dat
 def is_retired(now: datetime, retire_after: timedelta | None) -> pl.Expr:
     """Whether a series is not forecast: somebody has retired it, or it has been silent for longer than `retire_after`.
 
-    Silence counts up to the newest arrival of any series (or now, if that is earlier): where nothing comes any more, as after an import
-    of history, the source has stopped and not the series. So a new reading brings a series back, unless somebody had retired it.
+    Silence is measured up to the newest arrival of any series (or now, if that is earlier): if nothing arrives at all, as after an import
+    of history, the source has stopped, not the series. A new reading brings a series back, unless somebody has retired it.
 
     Args:
         now: the present, UTC.

@@ -21,7 +21,7 @@ class SnapshotPointer:
 
     Attributes:
         model: `LoadedModel.identity` of the model whose state it is.
-        name: of the file in the folder of snapshots; a name alone, because lakes are moved.
+        name: file name in the folder of snapshots, without a path, because lakes are moved.
         observations_version: Delta version of `observations` that the state has consumed.
     """
 
@@ -58,7 +58,7 @@ class SnapshotPointers:
         return [SnapshotPointer(*row) for row in rows]
 
     def set(self, pointer: SnapshotPointer) -> None:
-        """Point to a snapshot that is already on disk, fsynced; the state and the input position move together or not at all."""
+        """Point to a snapshot that is already fsynced; the state and the input position move together or not at all."""
         with transaction(self.state_dir) as connection:
             connection.execute(UPSERT, (pointer.model, pointer.name, pointer.observations_version))
 

@@ -1,6 +1,6 @@
 """Files of the state folder: how SQLite ones are made, opened and reported broken, and how what was written gets on disk.
 
-Called by whoever keeps such a file: the catalog, the leases, the inbox, the ledger of landed files, the content hashes, the snapshots.
+Used for the catalog, the leases, the inbox, the ledger of landed files, the content hashes and the snapshots.
 """
 
 import os
@@ -17,10 +17,10 @@ BUSY_TIMEOUT_S = 30.0
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a SQLite file, and make it where there is none in a folder that is there.
+    """Open a SQLite file, and create it where it is missing; its folder must exist.
 
-    A statement outside of BEGIN is a transaction of its own. A commit is an fsync, and who finds the file taken waits for
-    `BUSY_TIMEOUT_S`. The connection is for one thread at a time, not for the one that made it alone.
+    A statement outside of BEGIN is a transaction of its own. Each commit is an fsync; a process that finds the file locked waits for
+    up to `BUSY_TIMEOUT_S`. Any thread may use the connection, but only one at a time.
 
     Raises:
         FormatError: when a later tidecast wrote the file.
@@ -30,7 +30,7 @@ def connect(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         if_refused.callback(connection.close)
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN")  # whoever migrates changes both together
+        connection.execute("BEGIN")  # a migration changes both together
         number, written = format_of(connection), written_format(connection)
         connection.execute("COMMIT")
         require_known(f"The file {path.name}", written or 0)
@@ -46,24 +46,24 @@ def format_of(connection: sqlite3.Connection) -> int:
 
 
 def written_format(connection: sqlite3.Connection) -> int | None:
-    """Return the number of the format that a SQLite file was written in, whatever number it names; None where nothing tells it."""
+    """Return the format that a SQLite file was written in, even if the number it names is damaged; None if that is unknown."""
     return written_number(format_of(connection), int(connection.execute("PRAGMA application_id").fetchone()[0]))
 
 
 def write_format(connection: sqlite3.Connection, number: int) -> None:
-    """Write the number of a format into a SQLite file; its seal first, since a later one that stood alone would be taken for damage."""
+    """Write a format's number into a SQLite file, after its seal: a later format's number without a seal would be taken for damage."""
     connection.execute(f"PRAGMA application_id = {seal_of(number)}")
     connection.execute(f"PRAGMA user_version = {number}")
 
 
 def name_format(connection: sqlite3.Connection) -> None:
-    """Write our format into a SQLite file that names none: a new one, or one that is as old as formats are."""
+    """Write our format into a SQLite file that names none: a new file, or one older than formats."""
     if format_of(connection) == 0:
         write_format(connection, number_of(FORMAT))
 
 
 def damaged_number(name: str, number: int) -> StoreError:
-    """Return the error about a SQLite file whose format's number is not the one it was written with."""
+    """Return the error for a SQLite file whose format number was changed after it was written."""
     return StoreError(
         f"The file {name} requires the number of the format that it was written in; got {number}: it is damaged. "
         "Stop what writes to the lake and run `tidecast doctor --repair`."
@@ -71,13 +71,13 @@ def damaged_number(name: str, number: int) -> StoreError:
 
 
 def make_in_wal_mode(path: Path, statements: Sequence[str] = ()) -> None:
-    """Put a SQLite file in its place in one step, on disk with the folders above it; harmless when another process was quicker.
+    """Create a SQLite file in one step, fsynced with the folders above it; harmless when another process was quicker.
 
-    It is made as a draft of our own, because SQLite gives up at once, whatever its busy timeout, when two processes change the journal
-    mode.
+    The file is prepared as a private draft, because SQLite gives up at once, without its busy timeout, when two processes change the
+    journal mode.
 
     Args:
-        path: of the file, on a local disk.
+        path: where the file is to be, on a local disk.
         statements: its schema.
     """
     make_folder(path.parent)
@@ -97,12 +97,12 @@ def reported(what: str, path: Path, advice: str) -> Iterator[None]:
     """Turn what SQLite and the file system raise in the block into one sentence.
 
     Args:
-        what: the file is, as the subject of the sentence.
-        path: of the file.
-        advice: what to do, beside a look at the folder.
+        what: the file's role, as the subject of the sentence.
+        path: where the file is.
+        advice: what to do, besides checking the folder.
 
     Raises:
-        StoreError: in place of them.
+        StoreError: instead of the original error.
     """
     try:
         yield
@@ -114,7 +114,7 @@ def reported(what: str, path: Path, advice: str) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, on disk with their names; whoever writes below it need not look up again."""
+    """Make a folder and its parents and fsync their directory entries, so that callers need to sync their own files only."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
@@ -122,7 +122,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file on disk, or the names in a folder: an fsync of a file does not say that its name survives a power failure."""
+    """Fsync a file, or the names in a folder: after an fsync of a file alone, its name may be lost in a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

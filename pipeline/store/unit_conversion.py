@@ -55,7 +55,7 @@ ALIASES: dict[str, str] = {
 
 
 def canonical_name(unit: str) -> str:
-    """Return the one spelling we store of a unit; an unknown one stays as it is.
+    """Return the spelling of a unit that we store; an unknown unit is unchanged.
 
     >>> canonical_name("°C"), canonical_name("MW"), canonical_name("widgets")
     ('degC', 'MW', 'widgets')
@@ -82,14 +82,14 @@ def conversion(unit: str, to: str) -> tuple[float, float] | None:
 
 
 def to_unit(readings: pl.DataFrame, wanted: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Bring values into the unit that a column names; a reading without a unit, or of which none is wanted, stays as it is.
+    """Convert values to the unit that a column names; a reading without a unit, or with null in that column, is unchanged.
 
     Args:
         readings: value, unit, the column `wanted`, and any others.
         wanted: the column of units to convert to.
 
     Returns:
-        The readings in that unit, in their order, and those whose unit does not convert, as they are.
+        The converted readings, in their order, and, unchanged, the readings whose unit does not convert.
     """
     is_other = (pl.col("unit") != pl.col(wanted)).fill_null(value=False)
     pairs = readings.filter(is_other).select("unit", wanted).unique()

@@ -31,18 +31,18 @@ TURN = "_merging.lock"  # in the table's folder; Delta leaves names with an unde
 def merge_files(table_uri: str, handle: DeltaTable, target_bytes: int | None = None, *, waits: bool = True) -> tuple[int, int]:
     """Merge the small files of each partition, one process at a time, and return how many went and how many came.
 
-    delta-rs lets two compactions of one version both succeed, and every row is then there twice: it looks for conflicts of data, and a
-    compaction changes none (nor does it take a fence, or a limit of retries, from its caller). So whoever merges takes a turn first, and
-    looks at the table after that. An object store has no turns: there, one process alone may merge, and that is `tidecast maintain`.
+    delta-rs lets two compactions of one version both succeed, which doubles every row: it checks for conflicts of data, and a compaction
+    changes none (nor can its caller give it a fence or a limit of retries). Therefore a process takes a file lock first and reads the
+    table after that. An object store has no such lock: there, only one process may merge, which is `tidecast maintain`.
 
     Args:
         table_uri: where the table is.
         handle: a handle on it; it is brought up to date.
         target_bytes: size up to which files are merged; None for the table's own, 100 MB.
-        waits: for whoever merges now.
+        waits: until another process that merges has finished.
 
     Raises:
-        BlockingIOError: when somebody else merges, and we do not wait.
+        BlockingIOError: when another process merges and `waits` is False.
     """
     with _turn(table_uri, waits=waits):
         handle.update_incremental()
@@ -54,7 +54,7 @@ def merge_files(table_uri: str, handle: DeltaTable, target_bytes: int | None = N
 
 @contextmanager
 def _turn(table_uri: str, *, waits: bool) -> Iterator[None]:
-    """Run the block while no other process merges the files of a table; a turn ends with its process, however that ends."""
+    """Run the block while no other process merges the table's files; the lock is freed however this process ends."""
     if is_remote(table_uri):
         yield
         return
@@ -64,9 +64,9 @@ def _turn(table_uri: str, *, waits: bool) -> Iterator[None]:
 
 
 def tidy(table_uri: str, handle: DeltaTable) -> None:
-    """Merge the small files of a local table and forget the oldest part of its log; what fails is left to the next time.
+    """Merge the small files of a local table and delete the oldest part of its log; a failure is logged and left to the next time.
 
-    The caller's commit is stored already, so nothing that goes wrong here may reach it. Appends are not held up.
+    The caller's commit is already stored, so no fault here may reach the caller. Appends are not held up.
 
     Args:
         table_uri: where the table is.

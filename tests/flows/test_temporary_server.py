@@ -14,8 +14,6 @@ from pipeline.failpoints import VARIABLE
 from tests.lakes import START, TestLake, hourly_readings, random_weights
 from tests.waiting import until_stopped
 
-pytestmark = pytest.mark.slow
-
 START_S = 240.0  # of a busy machine
 END_S = 30.0  # of one too; it takes two seconds, and more than a minute where the flow asks a server that is gone
 

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ import pytest
 from flows.ui import HOST, Page, free_port, mlflow_page, running
 from pipeline.errors import SettingsError, TidecastError
 from pipeline.settings import Settings, TrackingSettings
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "ui", "--json"]
 
@@ -32,23 +35,36 @@ def fetch(url: str) -> str:
         return str(response.read(), "utf-8", "replace")
 
 
-def test_both_pages_answer_until_interrupted(tmp_path: Path) -> None:
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
-    command = [*COMMAND, "--lake", str(tmp_path / "lake")]
+@contextmanager
+def started(folder: Path, ends_by: signal.Signals) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Run `tidecast ui` up to its addresses, and end it with a signal."""
+    environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect")}
+    command = [*COMMAND, "--lake", str(folder / "lake")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
         assert process.stdout is not None
         try:
-            addresses = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
-            pages = {name: fetch(addresses[name]) for name in ("prefect", "mlflow")}
-            api_url = json.loads(fetch(f"{addresses['prefect']}/ui-settings"))["api_url"]
+            yield process, json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
         finally:  # a page that does not answer must fail this test, not wait for servers that nobody stops
-            process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0
+            process.send_signal(ends_by)
+
+
+def test_both_pages_answer_until_interrupted(tmp_path: Path) -> None:
+    with started(tmp_path, signal.SIGINT) as (process, addresses):
+        pages = {name: fetch(addresses[name]) for name in ("prefect", "mlflow")}
+        api_url = json.loads(fetch(f"{addresses['prefect']}/ui-settings"))["api_url"]
+    assert process.wait(timeout=60) == 0
     assert "<title>Prefect" in pages["prefect"]
     assert "<title>MLflow" in pages["mlflow"]
     assert api_url == addresses["prefect_api_url"] == f"{addresses['prefect']}/api"
     assert not is_open(addresses["prefect"])
     assert not is_open(addresses["mlflow"])
+
+
+def test_a_ui_that_is_killed_leaves_no_server_behind(tmp_path: Path) -> None:
+    """Shown to fail without `_end_with_parent`: both lived on, each in a session of its own."""
+    with started(tmp_path, signal.SIGKILL) as (_, addresses):
+        pass
+    until(lambda: not any(is_open(addresses[name]) for name in ("prefect", "mlflow")))
 
 
 def test_a_busy_port_is_named() -> None:
@@ -65,9 +81,8 @@ def test_a_busy_default_gives_way_to_a_free_port() -> None:
 
 
 def test_a_server_that_ends_is_named_with_its_last_words(tmp_path: Path) -> None:
-    command = (sys.executable, "-c", "raise SystemExit('no such database')")
-    page = Page("MLflow", "http://127.0.0.1:9", command, tmp_path / "logs" / "mlflow.log", "http://127.0.0.1:9/health")
-    with pytest.raises(TidecastError, match=r"got exit code 1 \(no such database\)\. Read .+mlflow\.log"), running([page]):
+    page = Page("MLflow", "http://127.0.0.1:9", ("http.server", "nowhere"), tmp_path / "logs" / "mlflow.log", "http://127.0.0.1:9/health")
+    with pytest.raises(TidecastError, match=r"got exit code 2 \(.+ invalid int value: 'nowhere'\)\. Read .+mlflow\.log"), running([page]):
         pass
 
 

@@ -127,14 +127,20 @@ def test_conflicts_without_end_are_told(lake: Lake, monkeypatch: pytest.MonkeyPa
     assert "mine" not in stored(lake)
 
 
-def test_what_the_file_system_refuses_is_told_in_one_line(lake: Lake) -> None:
-    """Shown to fail by passing it on: for a folder that is read-only, delta-rs 1.6 raises an `OSError` of many lines with colours."""
+def test_what_the_file_system_refuses_is_told_in_one_line_that_promises_nothing(lake: Lake) -> None:
+    """Shown to fail by passing it on: for a folder that is read-only, delta-rs 1.6 raises an `OSError` of many lines with colours.
 
-    def refused(_: DeltaTable) -> None:
+    And by saying that nothing was written: here the commit is in the log before delta-rs fails, as it may in what it does after one.
+    """
+
+    def refused(handle: DeltaTable) -> None:
+        append_through(handle, Quarantine.conform(payloads("mine")), app_id="s", seq=1)
         raise OSError("Generic LocalFileSystem error\n  \x1b[31m↳\x1b[0m Permission denied (os error 13)\n")
 
-    with pytest.raises(StoreError, match=r"got Generic LocalFileSystem error Permission denied \(os error 13\)\. Nothing was written"):
+    with pytest.raises(StoreError, match=r"got Generic LocalFileSystem error Permission denied \(os error 13\)\. Mend that, then run"):
         lake.commit(Quarantine, refused)
+    assert not lake.append(Quarantine, payloads("mine"), app_id="s", seq=1)
+    assert stored(lake) == ["mine"]
 
 
 def test_rows_of_a_file_are_sorted_by_key(lake: Lake) -> None:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from pipeline.stopping import ENDING, stopped_by_signals
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, until
 
 
 class Noted(threading.Event):
@@ -27,6 +27,16 @@ def test_a_signal_sets_the_event_from_another_thread_than_the_one_it_interrupts(
         os.kill(os.getpid(), number)
         assert stop.wait(PATIENCE_S)
     assert stop.by is not threading.main_thread()
+
+
+def test_a_second_signal_is_told_that_storing_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    stop = threading.Event()
+    caplog.set_level("INFO")
+    with stopped_by_signals(stop):
+        signal.raise_signal(signal.SIGINT)
+        until(lambda: "ending signal=SIGINT" in caplog.text)
+        signal.raise_signal(signal.SIGINT)
+        until(lambda: "still storing" in caplog.text)
 
 
 def test_what_becomes_of_signals_is_as_before_afterwards() -> None:
