@@ -30,7 +30,7 @@ def _prepare_prefect() -> None:
     Raises:
         SettingsError: where Prefect's own settings cannot be used, or name no server that answers.
     """
-    from flows.prefect_settings import require_valid
+    from flows.prefect_settings import require_home, require_valid
 
     require_valid()
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED
@@ -45,6 +45,7 @@ def _prepare_prefect() -> None:
             "Name one, unset the variable, or run it with --no-orchestrator."
         )
     else:
+        require_home()
         from flows.temporary_server import TemporaryServer  # here: it takes as long to import as all the rest of Prefect
 
         TemporaryServer()  # Prefect uses the first that a process makes

@@ -6,6 +6,7 @@ Called by `flows.orchestrated` and for `serve`.
 import io
 import os
 import sys
+import tempfile
 from contextlib import redirect_stderr
 
 from pydantic import ValidationError
@@ -27,6 +28,25 @@ def require_valid() -> None:
         except ValueError as error:  # a wrong value, or a file that is no TOML
             raise SettingsError(f"Prefect requires settings that it can read; got {_fault(error)}. Correct it, or unset it.") from error
     sys.stderr.write(said.getvalue())
+
+
+def require_home() -> None:
+    """Make the folder in which Prefect's temporary server keeps its database: without it Prefect starts that server again without end.
+
+    Raises:
+        SettingsError: where it cannot be made or written, as for a service without a home.
+    """
+    from prefect.settings import PREFECT_HOME
+
+    home = PREFECT_HOME.value()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"Prefect requires a folder for its database; got {home} ({error.strerror}). Set PREFECT_HOME, or use --no-orchestrator."
+        ) from error
 
 
 def _fault(error: ValueError) -> str:

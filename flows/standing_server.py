@@ -17,7 +17,7 @@ def require_answer() -> None:
     with get_client(sync_client=True) as client:
         fault = client.api_healthcheck()
     if fault is not None:
-        got = re.sub(r"//[^/@\s]*@", "//", f"{PREFECT_API_URL.value()} ({first_line(fault)})")
+        got = re.sub(r"//[^/\s]*@", "//", f"{PREFECT_API_URL.value()} ({first_line(fault)})")
         raise SettingsError(
             f"PREFECT_API_URL requires the address of a Prefect server that answers; got {got}. Start that server, or unset the variable."
         ) from fault

@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_HOME, temporary_settings
+
+from flows.prefect_settings import require_home
+from pipeline.errors import SettingsError
 
 INGEST = ["ingest", "readings.csv", "--lake", "lake"]
 
@@ -32,3 +36,13 @@ def test_a_setting_of_prefect_that_it_cannot_use_is_one_sentence(
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
     assert sentence in done.stderr
     assert not (tmp_path / "lake").exists()
+
+
+def test_a_home_that_cannot_be_made_is_refused_and_one_that_can_is_made(tmp_path: Path) -> None:
+    """Without the look, Prefect starts a server that ends at once, again and again."""
+    (tmp_path / "file").touch()
+    with temporary_settings({PREFECT_HOME: tmp_path / "new" / "home"}):
+        require_home()
+    assert list((tmp_path / "new" / "home").iterdir()) == []
+    with temporary_settings({PREFECT_HOME: tmp_path / "file" / "home"}), pytest.raises(SettingsError, match=r"home \(Not a directory\)"):
+        require_home()

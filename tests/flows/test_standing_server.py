@@ -17,7 +17,7 @@ def nobody() -> Iterator[str]:
     """An address where nobody listens, with a password."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        yield f"http://me:secret@127.0.0.1:{held.getsockname()[1]}/api"
+        yield f"http://me:s@secret@127.0.0.1:{held.getsockname()[1]}/api"
 
 
 @pytest.mark.parametrize("verb", [["ingest", "readings.csv"], ["serve"]])
