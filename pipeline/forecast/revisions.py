@@ -40,6 +40,11 @@ class InputVersions:
         """Return the versions there are now of what a model reads."""
         return cls(lake.version(Observations), lake.version(Plans) if names.future else None)
 
+    def of(self, lake: Lake) -> Lake:
+        """Return the lake pinned to these versions, whatever is committed to it meanwhile."""
+        pinned = lake.at(Observations, self.observations)
+        return pinned if self.plans is None else pinned.at(Plans, self.plans)
+
 
 @dataclass(frozen=True)
 class StaticInputs:

@@ -140,12 +140,15 @@ class RollingForecasts:
             LeaseLostError: when another process has taken over.
             StoreError: when the lake cannot be read or written.
         """
+        # In this order: pin the inputs to one version each, so that whatever is committed meanwhile waits for the next advance; find which
+        # origins are due; in each pass take back the series that were revised, then read and forecast; commit the forecasts; and record
+        # the versions in the state last: a run that dies before that reads the same again and finds the forecasts that it committed.
         versions, static = InputVersions.newest(self._lake, self._names), StaticInputs.read(self._catalog, self._names)
         redescribed = static.changed_since(self.state)
         if self._consumed == versions and not redescribed:
             return self._report()
-        fleet = self._fleet(clock.now())
-        changes, config = Changes.since(self._lake, self._consumed), self.model.model.config
+        lake, fleet = versions.of(self._lake), self._fleet(clock.now())
+        changes, config = Changes.since(lake, self._consumed), self.model.model.config
         due = Origins.due(self._issued_ticks(fleet) if issued is None else issued, origins, changes, fleet, config.history_length)
         writer = ForecastWriter(self._lake, None if self.leadership is None else self.leadership.fence)
         issue = Issue(self.model.identity, versions.observations, clock.now())
@@ -153,8 +156,8 @@ class RollingForecasts:
         everyone = self._catalog.series()  # the retired too: the state of one that comes back must not have missed a correction
         for part in passes(changes, fleet, due.front):
             changed = first_changes(part.changes, self.state, everyone, config) | dict.fromkeys(redescribed, WHOLLY)
-            self._revise(changed, fleet, everyone, part.knowledge)
-            ticks += self._read(new_panels(self._lake, self.state, fleet, part.knowledge), due, issue, writer)
+            self._revise(lake, changed, fleet, everyone, part.knowledge)
+            ticks += self._read(lake, new_panels(lake, self.state, fleet, part.knowledge), due, issue, writer)
             replayed |= changed.keys()
             redescribed = []  # the first pass has made them anew
             due = due.after(self.ticks)
@@ -225,11 +228,11 @@ class RollingForecasts:
             ticks |= dict(origins.select("series_id", tick_expr("origin")).iter_rows())
         return ticks
 
-    def _revise(self, changed: Mapping[str, int], fleet: pl.DataFrame, everyone: pl.DataFrame, knowledge: Knowledge) -> None:
+    def _revise(self, lake: Lake, changed: Mapping[str, int], fleet: pl.DataFrame, everyone: pl.DataFrame, known: Knowledge) -> None:
         """Take back the series that have changed; give those of the fleet that have none a fresh state, just before their first tick."""
 
         def first_ticks(series: Sequence[str]) -> dict[str, int]:
-            return knowledge.first_ticks(self._lake, everyone.filter(pl.col("series_id").is_in(series)))
+            return known.first_ticks(lake, everyone.filter(pl.col("series_id").is_in(series)))
 
         rewind(self.state, changed, first_ticks, self.model.model, self._snapshots)
         new = fleet.filter(~pl.col("series_id").is_in(list(self.state.series_ids)))["series_id"].to_list()
@@ -238,14 +241,14 @@ class RollingForecasts:
             before_B = np.array(list(firsts.values()), dtype=np.int64) - 1
             self.state = self.state.with_series(list(firsts), before_B, self.model.model)
 
-    def _read(self, panels: list[Panel], due: Origins, issue: Issue, writer: ForecastWriter) -> int:
+    def _read(self, lake: Lake, panels: list[Panel], due: Origins, issue: Issue, writer: ForecastWriter) -> int:
         """Advance through the panels; return how many ticks were read."""
         frontier_us = max((int(panel.labels_us(panel.length_B - 1).max()) for panel in panels), default=0)
         ticks = 0
         for panel in panels:
             self._begin_anew(panel)
             part = Advance(self.model, panel, self.state, frontier_us, due, issue)
-            part.read_covariates(self._lake, self._catalog, self._settings.ingest.allowed_lateness)
+            part.read_covariates(lake, self._catalog, self._settings.ingest.allowed_lateness)
             part.run(writer)
             ticks += int(part.target_B.sum())
         return ticks
