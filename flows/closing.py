@@ -20,17 +20,18 @@ def take_in(settings: "Settings", clock: Clock) -> "Settled":
     """Bring the readings up to the inbox, where there is one.
 
     Returns:
-        How far the readings have what was acknowledged. Up to now, where a drain fails: forecasts go on without what waits in the inbox,
-        which then corrects history like any late reading.
+        How far the readings have what was acknowledged. Up to now, in whatever way a drain fails: forecasts go on without what waits in
+        the inbox, which then corrects history like any late reading.
     """
     from pipeline.errors import StoreError
-    from pipeline.listen.drain import drain
+    from pipeline.listen.drain import FAULTS, drain
     from pipeline.prepare.closing import Settled
 
     try:
         done = drain(settings, clock)
-    except StoreError as error:
-        logger.warning("closing ticks without what waits in the inbox: %s", error)
+    except FAULTS as error:
+        is_fault_of_code = not isinstance(error, StoreError)
+        logger.warning("closing ticks without what waits in the inbox: %s", error, exc_info=is_fault_of_code)
         return Settled(clock.now())
     return Settled(done.until, done.readings_version)
 
