@@ -52,16 +52,26 @@ class Leadership:
             StoreError: when the lake or the leases cannot be read.
         """
         candidate = Candidate(settings, clock)
-        for _ in range(LENGTH // LOOK + 1):
-            taken = candidate.ask()
+        taken = candidate.ask()
+        for _ in range(LENGTH // LOOK):
             if taken is not None or not candidate.is_in_doubt:
                 break
             time.sleep(LOOK.total_seconds())
+            taken = candidate.ask()
         return taken
 
     def claim(self, settings: Settings) -> None:
-        """Shut out all earlier holders, of this machine and of others, from the table of forecasts."""
-        claim_forecasts(Lake(settings.lake), self.fence)
+        """Shut out all earlier holders, of this machine and of others, from the table of forecasts; release the lease if that fails.
+
+        Raises:
+            LeaseLostError: when a later holder has claimed it.
+            StoreError: when the table cannot be written.
+        """
+        try:
+            claim_forecasts(Lake(settings.lake), self.fence)
+        except BaseException:
+            self.release()
+            raise
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -83,8 +93,11 @@ class Leadership:
             pass
 
     def release(self) -> None:
-        """Give the lease back, so that a standby need not wait for its end."""
-        self.leases.release(self.name, self.fence.token)
+        """Give the lease back, so that a standby need not wait until it expires, as it does where this fails."""
+        try:
+            self.leases.release(self.name, self.fence.token)
+        except StoreError as error:
+            logger.warning("lease not released; it expires after %d s: %s", LENGTH.seconds, error)
 
     @contextmanager
     def renewed(self) -> Iterator[None]:
