@@ -1,6 +1,6 @@
 """Closing ticks: what was acknowledged in time is brought to the readings first, so that a tick closes on all of it.
 
-Called by every stage that reads observations, so that a lake which only listeners fill needs no `tidecast ingest`, and by the follower.
+Called by the follower and by every stage that reads observations: a lake that only listeners fill needs no `tidecast ingest`.
 """
 
 import logging
