@@ -140,8 +140,11 @@ class Succession:
         if self._process is not None and self._process.is_alive():
             self._process.terminate()
             self._process.join()
-        for file in self._place.parent.glob(f"{self._place.stem}.*"):  # a half-written one too
-            file.unlink(missing_ok=True)
+        try:
+            for file in self._place.parent.glob(f"{self._place.stem}.*"):  # a half-written one too
+                file.unlink(missing_ok=True)
+        except OSError as error:  # the next rebuild overwrites it
+            logger.warning("rebuilt state not deleted: %s", error)
         self._process, self._version, self._model, self._failed_at = None, None, None, None
 
     @property

@@ -64,3 +64,11 @@ def test_a_rebuild_survives_a_ctrl_c_and_a_file_of_another_model_is_refused(lake
     shutil.copy(folder / pointer.name, folder / "rebuilt.safetensors")
     assert succession.successor(None) is None
     assert f"its rebuilt state is of model {old.identity}" in caplog.text
+
+
+def test_a_file_that_cannot_be_deleted_hides_nothing_that_ends_the_follower(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Shown to fail by a `stop` that raises, which it did at the end of a follower, in place of what ended it."""
+    lake = TestLake.at(tmp_path)
+    (SnapshotPointers(lake.settings.state_dir).folder / "rebuilt.safetensors").mkdir(parents=True)
+    Succession(lake.settings, lake.clock).stop()
+    assert "rebuilt state not deleted" in caplog.text
