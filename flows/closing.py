@@ -1,6 +1,6 @@
 """Closing ticks: what was acknowledged in time is brought to the readings first, so that a tick closes on all of it.
 
-Called by every stage that reads observations, so that a lake which only listeners fill needs no `tidecast ingest`, and by the follower.
+Called by the follower and by every stage that reads observations: a lake that only listeners fill needs no `tidecast ingest`.
 """
 
 import logging
@@ -20,17 +20,18 @@ def take_in(settings: "Settings", clock: Clock) -> "Settled":
     """Bring the readings up to the inbox, where there is one.
 
     Returns:
-        How far the readings have what was acknowledged. Up to now, where a drain fails: forecasts go on without what waits in the inbox,
-        which then corrects history like any late reading.
+        How far the readings have what was acknowledged. Up to now, in whatever way a drain fails: forecasts go on without what waits in
+        the inbox, which then corrects history like any late reading.
     """
     from pipeline.errors import StoreError
-    from pipeline.listen.drain import drain
+    from pipeline.listen.drain import FAULTS, drain
     from pipeline.prepare.closing import Settled
 
     try:
         done = drain(settings, clock)
-    except StoreError as error:
-        logger.warning("closing ticks without what waits in the inbox: %s", error)
+    except FAULTS as error:
+        is_fault_of_code = not isinstance(error, StoreError)
+        logger.warning("closing ticks without what waits in the inbox: %s", error, exc_info=is_fault_of_code)
         return Settled(clock.now())
     return Settled(done.until, done.readings_version)
 

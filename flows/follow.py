@@ -19,13 +19,13 @@ def follow(settings: "Settings", origins: int, *, as_json: bool) -> None:
     """Follow a lake until SIGTERM or SIGINT, then finish the tick, write a snapshot and return.
 
     Args:
-        settings: of the lake.
+        settings: say where the lake is.
         origins: ticks to forecast for series that are new to the model.
         as_json: print one JSON line for each tick, for a pipe.
 
     Raises:
         LeaseLostError: when another process has taken over.
-        StoreError: when the lake is damaged from the first.
+        StoreError: when the lake is already damaged at startup.
     """
     from pipeline.evaluate.maturity import score_matured
     from pipeline.forecast.follower import Follower

@@ -181,28 +181,27 @@ class CausalForecaster(nn.Module):
         for first in range(0, max(1, num_series), CHUNK_ORIGINS):
             some = slice(first, min(first + CHUNK_ORIGINS, num_series))
             known = KnownAhead(ahead.basis_SBR[:, some], ahead.slot_SB[:, some])
-            parts.append(self._decode_series(sequence.columns(some), top_TBD[:, some], known, origins_O))
+            parts.append(self._metric_quantiles(sequence.columns(some), top_TBD[:, some], known, origins_O))
         return torch.cat(parts, dim=1)
 
-    def _decode_series(self, sequence: Sequence, top_TBD: Tensor, ahead: KnownAhead, origins_O: Tensor) -> Tensor:
+    def _metric_quantiles(self, sequence: Sequence, top_TBD: Tensor, ahead: KnownAhead, origins_O: Tensor) -> Tensor:
         parts = []
         for some_O in torch.split(origins_O, max(1, CHUNK_ORIGINS // max(1, top_TBD.shape[1]))):
             mean_OB11 = sequence.mean_KTB[0][some_O][..., None, None]
             scale_OB11 = sequence.scale_KTB[0][some_O][..., None, None]
-            parts.append(to_metric_unit(self._decode(sequence, top_TBD, ahead, some_O), mean_OB11, scale_OB11))
+            parts.append(to_metric_unit(self._normalised_quantiles(sequence, top_TBD, ahead, some_O), mean_OB11, scale_OB11))
         return torch.cat(parts)
 
     def decode_normalised(self, sequence: Sequence, top_TBD: Tensor, origins_O: Tensor) -> Tensor:
         """Return quantiles (O, B, H, Q) in the normalised units of each origin, in the weights' dtype."""
-        return self._decode(sequence, top_TBD, self._known_ahead(sequence), origins_O)
+        return self._normalised_quantiles(sequence, top_TBD, self._known_ahead(sequence), origins_O)
 
     def without_state(self, sequence: Sequence, origins_O: Tensor) -> tuple[tuple[Tensor, ...], HighwayInputs]:
         """Return the anchors, (N, 1) or (N, H) each in the normalised units of each origin, N = O * B, and what the highway reads.
 
         While the stack is silent these two make the median: `pipeline.train.regression` starts from them.
         """
-        inputs, known = self._highway_inputs(sequence, profile_slot(self._times(sequence), self.config), origins_O)
-        return known, inputs
+        return self._anchors_and_inputs(sequence, profile_slot(self._times(sequence), self.config), origins_O)
 
     def _known_ahead(self, sequence: Sequence) -> KnownAhead:
         time_SB = self._times(sequence)
@@ -220,9 +219,9 @@ class CausalForecaster(nn.Module):
         step_H1 = torch.arange(1, self.config.horizon + 1, device=sequence.time_TB.device).unsqueeze(1)
         return torch.cat([sequence.time_TB, sequence.time_TB[-1] + (step_H1 * self.config.sample_interval_s).long()])
 
-    def _decode(self, sequence: Sequence, top_TBD: Tensor, ahead: KnownAhead, origins_O: Tensor) -> Tensor:
+    def _normalised_quantiles(self, sequence: Sequence, top_TBD: Tensor, ahead: KnownAhead, origins_O: Tensor) -> Tensor:
         state_OBD = top_TBD[origins_O]
-        inputs, known = self._highway_inputs(sequence, ahead.slot_SB, origins_O)
+        known, inputs = self._anchors_and_inputs(sequence, ahead.slot_SB, origins_O)
         basis_NHR = ahead.basis_SBR[self._targets(origins_O)].movedim(1, 2).flatten(0, 1)
         quantiles_NHQ: Tensor = self.decoder(state_OBD.flatten(0, 1), inputs, known, basis_NHR)
         return quantiles_NHQ.reshape(*state_OBD.shape[:2], *quantiles_NHQ.shape[1:])
@@ -231,8 +230,8 @@ class CausalForecaster(nn.Module):
         """Return the ticks (O, H) of every target."""
         return origins_O.unsqueeze(1) + torch.arange(1, self.config.horizon + 1, device=origins_O.device)
 
-    def _highway_inputs(self, sequence: Sequence, slot_SB: Tensor, origins_O: Tensor) -> tuple[HighwayInputs, tuple[Tensor, ...]]:
-        """Return what the highway reads at origins of any series, and their anchors, (N, 1) or (N, H) each."""
+    def _anchors_and_inputs(self, sequence: Sequence, slot_SB: Tensor, origins_O: Tensor) -> tuple[tuple[Tensor, ...], HighwayInputs]:
+        """Return the anchors of origins of any series, (N, 1) or (N, H) each, and what the highway reads there."""
         mean_OB, scale_OB = sequence.mean_KTB[0][origins_O], sequence.scale_KTB[0][origins_O]
         ago_L1 = torch.arange(self.config.context_length - 1, -1, -1, device=origins_O.device).unsqueeze(1)
         row_LO = origins_O + self.config.history_length - ago_L1
@@ -248,10 +247,10 @@ class CausalForecaster(nn.Module):
         if sequence.covariates is not None:
             measured_OBV = sequence.covariates.past_TBF[origins_O].to(self.dtype)
             planned_OBHU = sequence.covariates.future_SBF[target_OH].movedim(1, 2).to(self.dtype)
-        return HighwayInputs(
+        return known, HighwayInputs(
             context_NL=(to_normalised(context_LOB, mean_OB, scale_OB, self.dtype) * is_there_LOB).flatten(1).T,
             levels_NK=torch.cat(known[-len(self.config.half_lives) :], dim=-1),
             measured_NV=measured_OBV.flatten(0, 1),
             planned_NHU=planned_OBHU.flatten(0, 1),
             slot_NH=slot_SB[target_OH].movedim(1, -1).flatten(0, 1),
-        ), known
+        )

@@ -48,12 +48,12 @@ class CalibrationState:
         )
 
     def arrays(self) -> dict[str, Floats | Ints]:
-        """Return every array by its name: hedge.last_B and so on."""
+        """Return every array by its name, such as `hedge.last_B`."""
         return self.hedge.arrays("hedge.") | self.widths.arrays("widths.") | self.floor.arrays("floor.")
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Floats | Ints]) -> Self:
-        """Return the state whose `arrays` these are; others may be among them.
+        """Return the state that `arrays` came from; other arrays may be among them.
 
         Raises:
             KeyError: where one is missing.

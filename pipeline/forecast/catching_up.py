@@ -1,8 +1,8 @@
-"""Catching up: an advance is cut where a revision came between two of its ticks, so that each origin is forecast from what was known then.
+"""Catching up: an advance is split where a revision came between two of its ticks, so that each origin uses only what was known then.
 
-A follower that was away finds the ticks that it has missed and, among them, readings that came late or were corrected meanwhile. One that
-was there had forecast the earlier origins before those came. So what is new is taken in as it became known: up to the last origin before
-a revision, then the revision, and on. Without a revision there is nothing to tell apart, and one pass reads it all. Called by
+A follower that was stopped finds the ticks that it missed and, among them, readings that came late or were corrected meanwhile. A follower
+that had been running would have forecast the earlier origins before those came. Therefore new rows are read in the order in which they
+became known: up to the last origin before a revision, then the revision, and on. Without a revision, one pass reads everything. Called by
 `pipeline.forecast.rolling`.
 """
 
@@ -21,11 +21,11 @@ from pipeline.store.observations import ROW, observations_between, read_observat
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What of the observations was known at an instant.
+    """Which observations were known at an instant.
 
     Attributes:
-        instant: of knowledge; None for now.
-        unknown: `ROW` of the stored observations that were not known; None where all were.
+        instant: the instant; None for now.
+        unknown: `ROW` of the stored observations that were not known then; None where all were.
     """
 
     instant: datetime | None = None
@@ -36,12 +36,12 @@ class Knowledge:
         return read_observations(lake, series=series, start=start, end=self.instant, without=self.unknown)
 
     def first_ticks(self, lake: Lake, fleet: pl.DataFrame) -> dict[str, int]:
-        """Return the first tick at which a series was observed, for those series of which anything was known.
+        """Return the first tick at which each series was observed; series of which nothing was known are left out.
 
         The catalog may be ahead of the observations that are read: it learns of readings whose ticks are not written yet.
 
         Args:
-            lake: the observations.
+            lake: holds the observations.
             fleet: the series, as the catalog has them.
         """
         grids = fleet.drop_nulls(["first_ts", "sample_interval_us"]).with_columns(tick=tick_expr("first_ts"))
@@ -64,7 +64,7 @@ class Pass:
 
     Attributes:
         changes: what became known since the pass before; None where the log does not tell.
-        knowledge: from which its origins are forecast.
+        knowledge: what the origins of this pass are forecast from.
     """
 
     changes: Changes | None
@@ -93,7 +93,7 @@ def passes(changes: Changes | None, fleet: pl.DataFrame, frontier: datetime) -> 
 
 
 def _cuts(measured: pl.DataFrame, fleet: pl.DataFrame, frontier: datetime) -> list[datetime]:
-    """Return, in order, the last instant before each revision at which the fleet's newest label moved on, so that origins were forecast."""
+    """For each revision, return the last earlier instant at which a new tick was forecast: the advance is split there. Sorted."""
     told = measured.filter(pl.col("n_obs") > 0).join(fleet, on="series_id", how="semi")
     revised = told.filter(pl.col("revision") > 1).select("available_at").unique().sort("available_at")
     if revised.is_empty():

@@ -16,7 +16,7 @@ from models.forecaster import CausalForecaster
 from pipeline.forecast.calibrate import CalibrationState, OnlineCalibration
 from pipeline.prepare.covariates import PanelCovariates, require_names, tensors
 
-CHUNK_SERIES = 4_096  # one tick of a million series: 2.0 s so, 5.1 s unchunked, 57 s in chunks of 256 (2 cores)
+CHUNK_SERIES = 4_096  # one tick of a million series: 2.0 s with it, 5.1 s unchunked, 57 s in chunks of 256 (2 cores)
 CHUNK_CELLS = 500_000  # series x ticks of one call: bounds memory when catching up over a long history
 CHUNK_QUANTILES = 16_000_000  # decoded by one call: 128 MB
 
@@ -40,8 +40,8 @@ class Block(NamedTuple):
 class StreamEngine:
     """Advances the carried state of B series and decodes forecasts where they are wanted.
 
-    With calibration every tick is decoded, wanted or not: what calibration has learned is then a function of the observations, the same
-    after a restart, a replay or a lost snapshot, and whoever asked for forecasts when.
+    With calibration every tick is decoded, wanted or not: what calibration has learned then depends on the observations alone, not on
+    restarts, replays, lost snapshots, or which forecasts were asked for.
     """
 
     def __init__(self, forecaster: CausalForecaster, carried: CarriedState, calibration: CalibrationState | None = None) -> None:

@@ -1,7 +1,7 @@
 """The follower: a loop that forecasts a lake as its ticks close, with the state in memory, and leaves the tables that single runs leave.
 
 It wakes when the next tick closes and when readings were committed. Everything it knows is in the tables and the last snapshot: after an
-error, as after a crash, it opens that and goes on. One process follows a lake; others stand by. Called by `flows.follow`.
+error, as after a crash, it opens that snapshot and goes on. One process follows a lake; others stand by. Called by `flows.follow`.
 """
 
 import logging
@@ -40,9 +40,9 @@ class TickReport:
     """What a follower did when it woke.
 
     Attributes:
-        at: the instant, by its clock.
-        observations: rows written.
-        forecast: of all series.
+        at: the instant up to which ticks were closed.
+        observations: rows of observations written.
+        forecast: the report on all series.
         snapshot: whether the state was written to disk.
     """
 
@@ -65,7 +65,7 @@ class Follower:
     """Forecasts a lake tick by tick.
 
     Attributes:
-        succession: the rebuild of a champion that is to take over.
+        succession: rebuilds the states of the next champion.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Follower:
         """Follow a lake.
 
         Args:
-            settings: of the lake.
+            settings: say where the lake is.
             clock: tells which ticks have closed.
             score: scores what has come true (`pipeline.evaluate.maturity.score_matured`).
             take_in: brings the readings up to what was acknowledged, and says how far they have it (`flows.closing.take_in`).
-            origins: ticks to forecast for series that nobody has forecast.
+            origins: ticks to forecast for series that have no forecast yet.
         """
         self._settings, self._clock, self._score, self._take_in, self._origins = settings, clock, score, take_in, origins
         self._lake = Lake(settings.lake)
@@ -103,16 +103,16 @@ class Follower:
     def run(self, stop: threading.Event, report: Callable[[TickReport], None], say: Callable[[str], None]) -> None:
         """Follow until `stop` is set; then finish the tick, write a snapshot and return.
 
-        A lake without tables, or without a model, is waited for: whoever makes them may be started later.
+        Where the lake has no tables, or there is no model, it waits: what makes them may be started later.
 
         Args:
             stop: set by a signal.
-            report: is given what each tick came to.
-            say: is given sentences for a person.
+            report: called with the report of each tick that did something.
+            say: called with sentences for a person.
 
         Raises:
             LeaseLostError: when another process has taken over.
-            StoreError: when the lake is damaged from the first.
+            StoreError: when the lake is already damaged at startup.
         """
         with ExitStack() as held:
             while not stop.is_set() and self._leadership is None:
@@ -127,7 +127,7 @@ class Follower:
             self.save()
 
     def lead(self, say: Callable[[str], None] = logger.info) -> None:
-        """Take the lease if there are tables and nobody holds it; else say once what is waited for."""
+        """Take the lease if there are tables and nobody holds it; else say once what it waits for."""
         if not self._lake.exists():
             self._wait_for(f"Waiting for the tables of {self._settings.lake}: a listener makes them, or `tidecast ingest`.", say)
             return
@@ -143,7 +143,7 @@ class Follower:
     def is_due(self) -> bool:
         """Whether a tick has closed, readings were committed, or a new champion is ready."""
         is_closed = self._next_close is not None and self._clock.now() >= self._next_close
-        return is_closed or self._rolling is None or self._lake.has_moved(Readings, self._readings_version) or self._is_succeeded()
+        return is_closed or self._rolling is None or self._lake.has_moved(Readings, self._readings_version) or self._is_successor_ready()
 
     def tick(self) -> TickReport:
         """Close the ticks that are due, forecast from them, score what has come true, and save where it is time.
@@ -164,7 +164,7 @@ class Follower:
         self._check()
         rolling = self._rolling or self._opened()
         done = rolling.advance(self._clock, origins=self._origins)
-        self._rolling = self._succeeded(rolling)
+        self._rolling = self._after_succession(rolling)
         done = replace(done, scored=self._score(self._settings, self._clock))
         self._readings_version = closed.readings_version
         self._next_close = next_close(Catalog(self._settings.state_dir).series(), self._settings.ingest.allowed_lateness, now)
@@ -173,20 +173,26 @@ class Follower:
             self.save()
         return TickReport(now, closed.observations_written, done, is_save_due)
 
+    def prepare_successor(self) -> None:
+        """Begin, or go on with, the rebuild of a champion that does not serve yet; harmless to repeat."""
+        wanted = self._wanted()
+        if wanted is not None:
+            self.succession.prepare(wanted)
+
     def forget(self) -> None:
-        """Write the state to disk and open it from there the next time, as single runs do."""
+        """Write the state to disk and open it from there the next time, as single runs do; a benchmark measures that."""
         self.save()
         self._rolling = None
 
     def save(self) -> None:
-        """Write the state to disk, where it has moved."""
+        """Write the state to disk if it has changed."""
         if self._rolling is not None:
             self._rolling.snapshot()
             self._handovers.record(self._rolling.model.version, self._rolling.model.identity, self._clock.now())
             self._saved_at = self._clock.elapsed()
 
     def _lead_or_wait(self, say: Callable[[str], None]) -> None:
-        """Take the lease if that is possible; one that waits, perhaps for weeks, outlives a lake or a lease that is out of reach."""
+        """Take the lease if possible; a follower that waits, perhaps for weeks, outlives a lake or a lease that is out of reach."""
         try:
             self.lead(say)
         except StoreError as error:
@@ -200,8 +206,9 @@ class Follower:
             say(sentence)
 
     def _turn(self, report: Callable[[TickReport], None]) -> timedelta:
-        """Run a tick if one is due, and return how long to wait for the next look; after an error forget the state."""
+        """Run a tick if one is due, and return how long to wait before the next look; after an error discard the state."""
         try:
+            self.prepare_successor()
             if not self.is_due():
                 return LOOK
             done = self.tick()
@@ -245,17 +252,18 @@ class Follower:
             logger.warning("the champion forecasts at once: %s", error)
             return champion(self._settings)
 
-    def _is_succeeded(self) -> bool:
-        """Whether another model ought to serve and is ready to; begins its rebuild where it has not begun."""
+    def _wanted(self) -> str | None:
+        """Return the version of the champion where another model still serves; else None."""
         wanted = self._champion.version()
-        if self._rolling is None or wanted is None or wanted == self._rolling.model.version:
-            return False
-        self.succession.prepare(wanted)
-        return self.succession.is_ready
+        return None if self._rolling is None or wanted == self._rolling.model.version else wanted
 
-    def _succeeded(self, old: RollingForecasts) -> RollingForecasts:
-        """Let the new champion take over where it is ready: it forecasts from the first tick that the old one has not."""
-        if not self._is_succeeded():
+    def _is_successor_ready(self) -> bool:
+        wanted = self._wanted()
+        return wanted is not None and self.succession.is_ready(wanted)
+
+    def _after_succession(self, old: RollingForecasts) -> RollingForecasts:
+        """Return the new champion where it is ready, else the old one; it starts at the first tick that the old one has not forecast."""
+        if not self._is_successor_ready():
             return old
         new = self.succession.successor(self._leadership)
         if new is None:

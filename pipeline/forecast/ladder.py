@@ -1,6 +1,6 @@
 """Late readings: a series whose past has changed goes back to the newest snapshot that has not read it, and is replayed from there.
 
-A state is never patched: h and c follow from every value before them. What calibration remembers is in the snapshot too. Called by
+A state is never patched: h and c depend on every value before them. What calibration remembers is in the snapshot too. Called by
 `pipeline.forecast.rolling`.
 """
 
@@ -29,11 +29,11 @@ def rewind(
     """Take series back, in place, to before what has changed of them: to a snapshot, or to before their first tick.
 
     Args:
-        state: of the fleet; it remembers the changes for as long as its ladder has snapshots from before them.
+        state: the fleet's state; it remembers the changes for as long as its ladder has snapshots from before them.
         changed_from: the earliest tick that has changed, for each series concerned.
-        first_ticks: tells the first tick of some series, of those that are observed.
-        forecaster: for fresh states.
-        snapshots: that hold the ladder.
+        first_ticks: returns the first tick of each of the given series that was observed.
+        forecaster: makes fresh states.
+        snapshots: where the snapshots of the ladder are.
     """
     slots = state.slots()
     slots_B = np.array(sorted(slots[series] for series in changed_from if series in slots), dtype=np.int64)
@@ -58,7 +58,7 @@ def restart(state: StreamState, slots_B: Ints, first_tick_B: Ints, forecaster: C
 
 
 def _taken_back(state: StreamState, slots_B: Ints, row: int, snapshots: Snapshots) -> Ints:
-    """Take those series back to a rung that it has a good state of; return the others."""
+    """Take back to a rung the series of which it holds a good state; return the others."""
     rung: Rung = state.rungs[row]
     older = snapshots.read(rung)
     if older is None or (older.calibration is None) != (state.calibration is None):

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 LENGTH = timedelta(seconds=15)  # a standby takes over this long after its predecessor's last sign of life
 PROCESS = ", process "  # between the machine and the number in a holder's name
 RENEWALS = 5  # in the length of a lease: a busy disk may eat some
-LOOK = timedelta(seconds=1)  # of a single run at a holder of which it cannot tell whether it lives
+LOOK = timedelta(seconds=1)  # how often a single run looks at a holder that may be dead
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Leadership:
     """A lease that was taken.
 
     Attributes:
-        leases: of the state folder.
-        name: of the lease.
-        fence: for the tables.
+        leases: the leases of the state folder.
+        name: the lease's name.
+        fence: goes with every commit to the tables.
     """
 
     leases: Leases
@@ -52,23 +52,33 @@ class Leadership:
             StoreError: when the lake or the leases cannot be read.
         """
         candidate = Candidate(settings, clock)
-        for _ in range(LENGTH // LOOK + 1):
-            taken = candidate.ask()
+        taken = candidate.ask()
+        for _ in range(LENGTH // LOOK):
             if taken is not None or not candidate.is_in_doubt:
                 break
             time.sleep(LOOK.total_seconds())
+            taken = candidate.ask()
         return taken
 
     def claim(self, settings: Settings) -> None:
-        """Shut out all earlier holders, of this machine and of others, from the table of forecasts."""
-        claim_forecasts(Lake(settings.lake), self.fence)
+        """Shut out all earlier holders, of this machine and of others, from the table of forecasts; release the lease if that fails.
+
+        Raises:
+            LeaseLostError: when a later holder has claimed it.
+            StoreError: when the table cannot be written.
+        """
+        try:
+            claim_forecasts(Lake(settings.lake), self.fence)
+        except BaseException:
+            self.release()
+            raise
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Run the block while nobody can take over.
 
         Raises:
-            LeaseLostError: when somebody has.
+            LeaseLostError: when another process has taken over already.
         """
         with self.leases.fenced(self.name, self.fence.token):
             yield
@@ -83,8 +93,11 @@ class Leadership:
             pass
 
     def release(self) -> None:
-        """Give the lease back, so that a standby need not wait for its end."""
-        self.leases.release(self.name, self.fence.token)
+        """Give the lease back, so that a standby need not wait until it expires, as it does where this fails."""
+        try:
+            self.leases.release(self.name, self.fence.token)
+        except StoreError as error:
+            logger.warning("lease not released; it expires after %d s: %s", LENGTH.seconds, error)
 
     @contextmanager
     def renewed(self) -> Iterator[None]:
@@ -118,18 +131,18 @@ class Leadership:
 class Candidate:
     """Asks for the lease again and again, and watches the holder meanwhile.
 
-    One that has not renewed the lease for `LENGTH` counts as dead. The time is that since this candidate saw the last renewal, by its own
-    monotonic clock: what the wall clocks of either process say has no part in it.
+    A holder that has not renewed the lease for `LENGTH` counts as dead, counted from when this candidate saw the last renewal, by its own
+    monotonic clock: the wall clocks of both processes play no part.
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._lake, self._leases, self._name, self._clock = Lake(settings.lake), Leases(settings.state_dir), lease_name(settings), clock
-        self._first: Holder | None = None  # as first seen: one that looks different now has renewed the lease since, so it lives
+        self._first: Holder | None = None  # as first seen: a holder that looks different now has renewed the lease since: it lives
         self._last: Holder | None = None  # as last seen
         self._seen_at = timedelta(0)  # when it first looked like that, by `Clock.elapsed`
 
     def ask(self) -> Leadership | None:
-        """Take the lease if nobody holds it, or a process that is dead.
+        """Take the lease if nobody holds it, or its holder is dead.
 
         Raises:
             StoreError: when the lake or the leases cannot be read.
@@ -146,12 +159,12 @@ class Candidate:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether the holder has not shown yet that it lives."""
+        """Whether the holder may be dead: it has not renewed the lease while it was watched."""
         return self._last is not None and self._last == self._first and _is_alive(self._last) is None
 
 
 def lease_name(settings: Settings) -> str:
-    """Return what the lease is called: one registered model is forecast with by one process."""
+    """Return the lease's name: one process at a time forecasts with a registered model."""
     return f"forecast/{settings.tracking.model_name}/lease"
 
 
@@ -161,7 +174,7 @@ def leader(settings: Settings) -> Holder | None:
 
 
 def _machine() -> str:
-    """Return what the numbers of processes belong to: the host and, where the system has them, the namespace (a container's own)."""
+    """Return where a process number is valid: the host and, on Linux, the namespace (each container has its own)."""
     namespace = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()} {namespace.stat().st_ino}" if namespace.exists() else socket.gethostname()
 

@@ -25,7 +25,7 @@ def representative_leads(horizon: int) -> Ints:
 
 
 def at_every_step(horizon: int) -> Floats:
-    """Return the weights (S, H) that carry what is known of the leads to every step, straight in the logarithm of the lead."""
+    """Return the weights (S, H) that interpolate from the leads to every step, linearly in the logarithm of the lead."""
     leads_S, steps_H = representative_leads(horizon), np.arange(1, horizon + 1)
     return np.stack([np.interp(np.log(steps_H), np.log(leads_S), one_S) for one_S in np.eye(len(leads_S))])
 
@@ -34,7 +34,7 @@ class Places:
     """The places of each representative lead.
 
     A lead of h ticks needs h places. Longer ones than `MOST_REMEMBERED` are issued and judged at every `stride`-th tick only:
-    neighbouring errors repeat each other. Strides are odd, so that every hour of the day has its turn.
+    neighbouring errors repeat each other. Strides are odd: every hour of the day has its turn.
     """
 
     def __init__(self, horizon: int) -> None:
@@ -73,12 +73,12 @@ class SeriesArrays:
         return cls(**{f.name: np.concatenate([getattr(state, f.name) for state in states], axis=-1) for f in fields(cls)})
 
     def arrays(self, prefix: str) -> dict[str, Floats | Ints]:
-        """Return every array by its name, with something before it."""
+        """Return every array by its name, with a prefix."""
         return {prefix + f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def from_arrays(cls, prefix: str, arrays: Mapping[str, Floats | Ints]) -> Self:
-        """Return what `arrays` was taken from; others may be among them.
+        """Return the object that `arrays` came from; other arrays may be among them.
 
         Raises:
             KeyError: where one is missing.

@@ -28,25 +28,25 @@ logger = logging.getLogger(__name__)
 
 Ints = NDArray[np.int64]
 
-FAR = 256  # ticks behind the others: what is read of a series that is replayed must not be read of the whole fleet
+FAR = 256  # series this many ticks behind are read in a panel of their own, so that one replay does not read the whole fleet's history
 WRITTEN_AT_ONCE = 32_000_000  # quantiles of one commit; 128 MB
 
 
 def new_panels(lake: Lake, state: StreamState, fleet: pl.DataFrame, known: Knowledge = EVERYTHING) -> list[Panel]:
-    """Return the closed ticks that the state has not read: one panel of the series at the front, one of those far behind.
+    """Return the closed ticks that the state has not read: one panel of the series near the frontier, one of the series far behind.
 
     Args:
-        lake: the observations.
-        state: of the fleet.
+        lake: holds the observations.
+        state: the fleet's state.
         fleet: series of the catalog.
-        known: what is read of the observations.
+        known: which observations are read.
 
     Returns:
-        Panels of distinct series, all of the state's that the fleet has; none when there is nothing to read.
+        Panels of distinct series, together all series of the state that are in the fleet; none when there is nothing to read.
     """
     reached = pl.DataFrame({"series_id": state.series_ids, "tick": state.tick_B + 1}, schema={"series_id": pl.String, "tick": pl.Int64})
     following = reached.join(fleet, on="series_id")
-    # Series that have stopped have nothing to read; with them every tick would read the whole time since.
+    # Series that have stopped have nothing to read; including them would make every tick read the whole time since they stopped.
     is_due = tick_expr("last_ts") >= pl.col("tick")
     newest = following.filter(is_due)["tick"].max()
     if newest is None:
@@ -68,10 +68,10 @@ class ForecastWriter:
     """The forecasts of one advance, gathered into few commits.
 
     Attributes:
-        lake: that they go to.
-        fence: of the process that may write; None where no other writes.
-        rows: how many were new to the table.
-        latest_origin: of all, new or not.
+        lake: where the forecasts are written.
+        fence: proves that this process may write; None where no other process writes.
+        rows: how many rows were new to the table.
+        latest_origin: the newest origin of all rows, new or not.
     """
 
     lake: Lake
@@ -82,14 +82,14 @@ class ForecastWriter:
     _num_waiting: int = 0
 
     def add(self, frame: pl.DataFrame, num_quantiles: int) -> None:
-        """Take rows of `Forecasts`, each of so many quantiles; commit what waits where it is much."""
+        """Add rows of `Forecasts`, each of `num_quantiles`; commit once `WRITTEN_AT_ONCE` quantiles wait."""
         self._waiting.append(frame)
         self._num_waiting += frame.height * num_quantiles
         if self._num_waiting >= WRITTEN_AT_ONCE:
             self.commit()
 
     def commit(self) -> None:
-        """Commit what waits."""
+        """Commit the rows that wait."""
         if not self._waiting:
             return
         frame = pl.concat(self._waiting)
@@ -100,17 +100,17 @@ class ForecastWriter:
 
 
 class Advance:
-    """One advance of the series of one panel: which rows each of them reads, and where its forecasts go."""
+    """One advance of the series of one panel: which rows each series reads, and which origins it forecasts from."""
 
     def __init__(self, model: LoadedModel, panel: Panel, state: StreamState, frontier_us: int, origins: Origins, issue: Issue) -> None:
         """Prepare an advance.
 
         Args:
-            model: that forecasts.
+            model: the forecasting model.
             panel: new ticks.
-            state: of the fleet.
+            state: the fleet's state.
             frontier_us: the fleet's newest label, microseconds since the epoch.
-            origins: that are due.
+            origins: the origins that are due.
             issue: what all rows share.
         """
         self.model, self.state, self.origins, self.issue = model, state, origins, issue
@@ -124,7 +124,7 @@ class Advance:
         self.panel = _extended(panel, int(self.target_B.max()))
 
     def read_covariates(self, lake: Lake, catalog: Catalog, allowed_lateness: timedelta) -> None:
-        """Join what else is known of the ticks that will be read."""
+        """Join the covariates of the ticks that will be read."""
         names, horizon = CovariateNames(*self.config.covariate_names), self.config.horizon
         read_B = np.flatnonzero(self.target_B).tolist()  # not those that stopped long ago
         if not read_B or not any(names):
@@ -133,12 +133,12 @@ class Advance:
         self.panel = join_covariates(self.panel, names, lake, catalog, horizon=horizon, allowed_lateness=allowed_lateness, start=start)
 
     def run(self, writer: ForecastWriter) -> None:
-        """Advance every series to its target and hand over the forecasts of the ticks that had none.
+        """Advance every series to its target and write the forecasts of the ticks that had none.
 
-        Series that read the same number of ticks and forecast the same ones go through the engine together.
+        Series that read the same number of ticks and forecast from the same ones go through the engine together.
 
         Args:
-            writer: takes the forecasts.
+            writer: gathers the forecasts.
         """
         end_B = self.panel.first_tick_B + self.target_B
         due_B = self.origins.first(self.panel.series_ids, end_B)
@@ -163,11 +163,11 @@ class Advance:
 
 
 def targets(panel: Panel, since_B: Ints, patience: int, frontier_B: Ints, keeps_up_B: NDArray[np.bool_]) -> tuple[Ints, NDArray[np.bool_]]:
-    """Return how many ticks each series reads, and which have stopped.
+    """Return how many ticks each series reads, and which series have stopped.
 
     A series goes on to the fleet's frontier through unobserved ticks, unless it has been silent for longer than `patience` ticks: then
-    it stays where it is until it comes back. One that had kept up with the fleet goes on for `patience` ticks first, as it does when
-    they are read one by one.
+    it stays where it is until it sends again. A series that had kept up with the fleet first goes on for `patience` ticks, as it does
+    when ticks are read one by one.
 
     Args:
         panel: new ticks; the last row of a series is observed, if it has any.

@@ -21,7 +21,7 @@ def forecast_frame(loaded: LoadedModel, history: pl.DataFrame) -> pl.DataFrame:
     """Forecast every series of a history from its last reading, calibrated by the history before it.
 
     Args:
-        loaded: a model.
+        loaded: the model.
         history: unique_id, ds (instants on the model's grid; naive ones are read as UTC), y, and a column for each covariate of the
             model, null where it is not known. Rows after a series' last y are its plan, for a model with known-future covariates.
 

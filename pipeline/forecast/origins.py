@@ -1,4 +1,4 @@
-"""Which ticks are due to be forecast from: each one once, and none that a follower who was never away would have left out.
+"""Decides which ticks still need a forecast: each exactly once, and only those that an uninterrupted follower would also have forecast.
 
 Called by `pipeline.forecast.rolling`.
 """
@@ -28,10 +28,10 @@ class Origins:
 
     Attributes:
         issued: the newest tick that each series was forecast from.
-        begun: of series that nobody has forecast, or that were left behind: the fleet's newest tick when they became known or came
-            back, on their own grid.
-        num_new: how many ticks of a series that nobody has forecast, at the least.
-        offset_us: grid offset of each series of the fleet; ticks of two series are at one time only where these are one.
+        begun: for series without a forecast, and for series that fell behind: the fleet's newest tick at the moment they appeared or
+            returned, on the series' own grid.
+        num_new: the fewest ticks to forecast of a series that has no forecast yet.
+        offset_us: grid offset of each series of the fleet; ticks of two series fall on the same instants only if their offsets are equal.
         interval_us: grid spacing.
     """
 
@@ -49,39 +49,35 @@ class Origins:
 
         Args:
             issued: the newest tick that each series was forecast from.
-            num_new: how many ticks of a series that nobody has forecast; 0 for none.
+            num_new: how many ticks to forecast of a series that has no forecast yet; 0 for none.
             changes: since the state was made; None where they are not known.
             fleet: series of the catalog.
-            patience: ticks that a series is read on for after its last reading.
+            patience: for how many ticks after its last reading a series is still read.
         """
-        none = cls(issued, {}, num_new, dict(fleet.select("series_id", "grid_offset_us").iter_rows()), fleet["sample_interval_us"][0])
+        offsets = dict(fleet.select("series_id", "grid_offset_us").iter_rows())
+        origins = cls(issued, {}, num_new, offsets, fleet["sample_interval_us"][0])
         if changes is None or num_new == 0:
-            return none
-        told = changes.measured.filter(pl.col("n_obs") > 0).join(fleet, on="series_id").with_columns(tick=tick_expr())
-        fronts = told.group_by("available_at").agg(front=pl.col("ts").max()).sort("available_at")
-        fronts = fronts.with_columns(pl.col("front").cum_max().clip(lower_bound=none.front))
-        new = told.filter(~pl.col("series_id").is_in([name for name in issued if name not in none.left_behind]))
-        met = new.filter(pl.col("available_at") == pl.col("available_at").min().over("series_id"))
-        met = met.group_by("series_id", "available_at", *GRID).agg(pl.col("tick").max()).join(fronts, on="available_at")
-        met = met.with_columns(front=(pl.col("front").dt.timestamp("us") - pl.col("grid_offset_us")) // pl.col("sample_interval_us"))
-        awake = met.filter(pl.col("tick") >= pl.col("front") - patience)  # of what stopped before it was known nothing is missed
-        return replace(none, begun=dict(awake.select("series_id", "front").iter_rows()))
+            return origins
+        measured = changes.measured.filter(pl.col("n_obs") > 0).join(fleet, on="series_id").with_columns(tick=tick_expr())
+        keeping_up = [name for name in issued if name not in origins.left_behind]
+        others = measured.filter(~pl.col("series_id").is_in(keeping_up))
+        return replace(origins, begun=_begun(others, _frontiers(measured, origins.frontier), patience))
 
     @property
-    def front(self) -> datetime:
+    def frontier(self) -> datetime:
         """The newest label that any series of the fleet was forecast from; the epoch where none was."""
         labels = (tick * self.interval_us + self.offset_us[name] for name, tick in self.issued.items() if name in self.offset_us)
         return EPOCH + max(labels, default=0) * MICROSECOND
 
     @cached_property
     def left_behind(self) -> set[str]:
-        """The series that were not forecast from the fleet's newest tick, silent or retired: what they bring of that time came later."""
-        front_us = (self.front - EPOCH) // MICROSECOND
-        newest = {name: (front_us - offset_us) // self.interval_us for name, offset_us in self.offset_us.items()}
+        """The series that were not forecast from the fleet's newest tick, silent or retired: their readings of that time arrived later."""
+        frontier_us = (self.frontier - EPOCH) // MICROSECOND
+        newest = {name: (frontier_us - offset_us) // self.interval_us for name, offset_us in self.offset_us.items()}
         return {name for name, tick in self.issued.items() if name in newest and tick < newest[name]}
 
     def after(self, ticks: Mapping[str, int]) -> Self:
-        """Return what is due once every series was forecast from these ticks; one that was taken back is not forecast again."""
+        """Return what is due once every series was forecast from these ticks; a series that was taken back is not forecast again."""
         return replace(self, issued={**self.issued, **{name: max(tick, self.issued.get(name, tick)) for name, tick in ticks.items()}})
 
     def first(self, series: Sequence[str], end_B: Ints) -> Ints:
@@ -99,3 +95,18 @@ class Origins:
     def keeps_up(self, series: Sequence[str]) -> NDArray[np.bool_]:
         """Return which series of the fleet were forecast from its newest tick, or would have been."""
         return np.array([name not in self.left_behind if name in self.issued else name in self.begun for name in series], dtype=bool)
+
+
+def _frontiers(measured: pl.DataFrame, frontier: datetime) -> pl.DataFrame:
+    """Return the fleet's newest label (`frontier`) at each arrival (`available_at`), never before what was forecast already."""
+    newest = measured.group_by("available_at").agg(frontier=pl.col("ts").max()).sort("available_at")
+    return newest.with_columns(pl.col("frontier").cum_max().clip(lower_bound=frontier))
+
+
+def _begun(measured: pl.DataFrame, frontiers: pl.DataFrame, patience: int) -> dict[str, int]:
+    """Return the fleet's newest tick when each series was first known, on its own grid; without those that had stopped long before."""
+    first_known = measured.filter(pl.col("available_at") == pl.col("available_at").min().over("series_id"))
+    first_known = first_known.group_by("series_id", "available_at", *GRID).agg(pl.col("tick").max()).join(frontiers, on="available_at")
+    frontier_tick = (pl.col("frontier").dt.timestamp("us") - pl.col("grid_offset_us")) // pl.col("sample_interval_us")
+    still_sending = first_known.filter(pl.col("tick") >= frontier_tick - patience)
+    return dict(still_sending.select("series_id", frontier_tick).iter_rows())

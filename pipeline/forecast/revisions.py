@@ -1,6 +1,6 @@
-"""Which series must be replayed, and from where: those whose state has read something that was changed, or that came, after that.
+"""Which series must be replayed, and from where: series whose state has read past a tick that has changed or come since.
 
-A replayed series is what a restart would make of it; forecasts that were issued stay. Called by `pipeline.forecast.rolling`.
+A replay gives the state that a restart would give; forecasts that were issued stay. Called by `pipeline.forecast.rolling`.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from pipeline.store.lake import Lake
 
 @dataclass(frozen=True)
 class InputVersions:
-    """The tables that a state is made from.
+    """The versions of the tables that a state is made from.
 
     Attributes:
         observations: Delta version.
@@ -37,8 +37,13 @@ class InputVersions:
 
     @classmethod
     def newest(cls, lake: Lake, names: CovariateNames) -> Self:
-        """Return the versions there are now of what a model reads."""
+        """Return the newest versions of the tables that a model reads."""
         return cls(lake.version(Observations), lake.version(Plans) if names.future else None)
+
+    def of(self, lake: Lake) -> Lake:
+        """Return the lake pinned to these versions, whatever is committed to it meanwhile."""
+        pinned = lake.at(Observations, self.observations)
+        return pinned if self.plans is None else pinned.at(Plans, self.plans)
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class StaticInputs:
     """The attributes of devices, as they are when a run begins.
 
     Attributes:
-        columns: that the model reads.
-        device_of: the device of each series; empty where the model reads none.
+        columns: the static covariates that the model reads.
+        device_of: the device of each series; empty where the model reads no static covariates.
         attributes: device_id, name, value.
     """
 
@@ -63,7 +68,7 @@ class StaticInputs:
         return cls(names.static, dict(catalog.series().select("series_id", "device_id").iter_rows()), catalog.attributes())
 
     def of(self, series_ids: Sequence[str]) -> NDArray[np.float64] | None:
-        """Return the static covariates (B, J) of some series; None where the model reads none."""
+        """Return the static covariates (B, J) of some series; None where the model has none."""
         return static_values([self.device_of[series] for series in series_ids], self.columns, self.attributes) if self.columns else None
 
     def changed_since(self, state: StreamState) -> list[str]:
@@ -77,7 +82,7 @@ class StaticInputs:
 
 @dataclass(frozen=True)
 class Changes:
-    """The rows that came or went since a state was made; of a row that is another now, both.
+    """The rows that were added or removed since a state was made; a row that was replaced appears in both forms.
 
     Attributes:
         measured: rows of `Observations`, without their partition.
@@ -98,16 +103,16 @@ class Changes:
 
 
 def first_changes(changes: Changes | None, state: StreamState, fleet: pl.DataFrame, config: ForecasterConfig) -> dict[str, int]:
-    """Return the earliest tick that has changed of each series of which, or of whose covariates, something changed that was read.
+    """For each series whose state has read a value that has changed since (its own or a covariate's), return the earliest such tick.
 
     Args:
         changes: of observations and plans; None where they are not known.
-        state: of the fleet.
+        state: the fleet's state.
         fleet: series of the catalog.
         config: names the covariates.
 
     Returns:
-        The tick by series: a state that ends before it has read nothing that is different now. `WHOLLY` where the log does not tell.
+        The tick by series: a state that ends before it has read nothing that has changed. `WHOLLY` where the log does not tell.
     """
     if not state.series_ids:
         return {}

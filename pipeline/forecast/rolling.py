@@ -1,8 +1,8 @@
 """Rolling forecasts: advance the carried state through every tick closed since the last time, and write what it says.
 
-Opened once and advanced many times by `pipeline.forecast.follower`, with the state in memory between ticks; opened, advanced and saved
-by each run of `flows.forecast`. Both leave the same tables. Idempotent: the forecasts are committed before the snapshot moves, and a
-forecast that is already there is never written again, so a run that dies anywhere is simply run again.
+`pipeline.forecast.follower` opens it once and advances it at every tick, with the state in memory in between; each run of
+`flows.forecast` opens, advances and saves it. Both leave the same tables. Idempotent: the forecasts are committed before the snapshot
+moves, and a forecast that is already stored is never written again: a run that dies anywhere is simply run again.
 """
 
 import logging
@@ -49,9 +49,9 @@ class ForecastReport:
         model_version: registry version of the champion.
         series: series in the fleet.
         ticks: ticks read, summed over series.
-        replayed: series whose past was revised, so that their state was rebuilt.
+        replayed: series whose state was rebuilt because their past was revised.
         rows_written: forecasts committed, one for each series and origin.
-        latest_origin: newest that this run forecast from; None where nothing was new.
+        latest_origin: newest origin that this run forecast from; None where nothing was new.
         scored: steps of earlier forecasts that came true and were scored after this run (`pipeline.evaluate.maturity`).
     """
 
@@ -71,9 +71,8 @@ class ForecastReport:
 def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastReport:
     """Bring the forecasts of every series up to date, once.
 
-    A series seen for the first time by this model is read from its first tick and forecast at its last `origins` ticks;
-    after that, at every tick that has closed since. While a follower forecasts the lake, a run beside it writes what the follower would
-    write, and leaves the snapshot to it.
+    A series that is new to this model is read from its first tick and forecast at its last `origins` ticks; after that, at every tick
+    that closes. While a follower forecasts the lake, a run beside it writes what the follower would write, and leaves the snapshot to it.
 
     Args:
         settings: where lake and registry are.
@@ -99,7 +98,7 @@ def forecast(settings: Settings, clock: Clock, *, origins: int = 1) -> ForecastR
 class RollingForecasts:
     """The carried state of a fleet in memory, and what it was made from.
 
-    After an error it is not to be used again: open another one, from the last snapshot.
+    Do not use it after an error: open another one, from the last snapshot.
     """
 
     def __init__(self, settings: Settings, model: LoadedModel, state: StreamState, leadership: Leadership | None = None) -> None:
@@ -117,9 +116,9 @@ class RollingForecasts:
         """Resume from the newest snapshot of a model; without a good one, from nothing.
 
         Args:
-            settings: of the lake.
-            model: that forecasts.
-            leadership: of the process; None where it must not move the snapshot.
+            settings: say where the lake is.
+            model: the forecasting model.
+            leadership: this process's lease; None where it must not move the snapshot.
         """
         state, calibrate = Snapshots(settings.state_dir).newest(model.identity), settings.forecast.calibrate
         if state is not None and (state.calibration is not None) != calibrate:
@@ -128,35 +127,38 @@ class RollingForecasts:
         return cls(settings, model, state or StreamState.empty(model.identity, model.model, calibrate=calibrate), leadership)
 
     def advance(self, clock: Clock, *, origins: int = 1, issued: Mapping[str, int] | None = None) -> ForecastReport:
-        """Read every tick that the tables have and the state has not, and commit the forecasts of it.
+        """Read every tick that is in the tables and not yet in the state, and commit its forecasts.
 
         Args:
             clock: for `created_at`.
-            origins: ticks to forecast for series that nobody has forecast; 0 for none.
-            issued: the newest tick that each series was forecast from, by the model that served before; None for this model's own.
+            origins: ticks to forecast for series that have no forecast yet; 0 for none.
+            issued: the newest tick that the model that served before forecast each series from; None for this model's own.
 
         Raises:
             DataError: when no series matches the model.
             LeaseLostError: when another process has taken over.
             StoreError: when the lake cannot be read or written.
         """
+        # In this order: pin the inputs to one version each, so that whatever is committed meanwhile waits for the next advance; find which
+        # origins are due; in each pass take back the series that were revised, then read and forecast; commit the forecasts; and record
+        # the versions in the state last: a run that dies before that reads the same again and finds the forecasts that it committed.
         versions, static = InputVersions.newest(self._lake, self._names), StaticInputs.read(self._catalog, self._names)
         redescribed = static.changed_since(self.state)
         if self._consumed == versions and not redescribed:
             return self._report()
-        fleet = self._fleet(clock.now())
-        changes, config = Changes.since(self._lake, self._consumed), self.model.model.config
+        lake, fleet = versions.of(self._lake), self._fleet(clock.now())
+        changes, config = Changes.since(lake, self._consumed), self.model.model.config
         due = Origins.due(self._issued_ticks(fleet) if issued is None else issued, origins, changes, fleet, config.history_length)
         writer = ForecastWriter(self._lake, None if self.leadership is None else self.leadership.fence)
         issue = Issue(self.model.identity, versions.observations, clock.now())
         replayed, ticks = set[str](), 0
         everyone = self._catalog.series()  # the retired too: the state of one that comes back must not have missed a correction
-        for part in passes(changes, fleet, due.front):
+        for part in passes(changes, fleet, due.frontier):
             changed = first_changes(part.changes, self.state, everyone, config) | dict.fromkeys(redescribed, WHOLLY)
-            self._revise(changed, fleet, everyone, part.knowledge)
-            ticks += self._read(new_panels(self._lake, self.state, fleet, part.knowledge), due, issue, writer)
+            self._revise(lake, changed, fleet, everyone, part.knowledge)
+            ticks += self._read(lake, new_panels(lake, self.state, fleet, part.knowledge), due, issue, writer)
             replayed |= changed.keys()
-            redescribed = []  # the first pass has made them anew
+            redescribed = []  # the first pass has rebuilt them
             due = due.after(self.ticks)
         writer.commit()
         failpoint("forecast.after_commit")
@@ -174,7 +176,7 @@ class RollingForecasts:
         return report
 
     def snapshot(self) -> None:
-        """Write the state to disk and point to it; nothing where it was read from there and has not moved.
+        """Write the state to disk and point to it, unless it has not changed since it was read from there.
 
         Raises:
             LeaseLostError: when another process has taken over.
@@ -187,12 +189,12 @@ class RollingForecasts:
 
     @property
     def ticks(self) -> dict[str, int]:
-        """The newest tick that each series has read, and so was forecast from."""
+        """The newest tick that each series has read, which is also the newest that it was forecast from."""
         return dict(zip(self.state.series_ids, self.state.tick_B.tolist(), strict=True))
 
     @property
     def frontier(self) -> datetime | None:
-        """The newest instant that any series was read up to; None for a state of nothing. Grids may be offset by less than a tick."""
+        """The newest label that any series was read up to, less its grid offset; None for an empty state."""
         newest = int(self.state.tick_B.max(initial=0)) * self._interval
         return EPOCH + newest if len(self.state.tick_B) else None
 
@@ -202,7 +204,7 @@ class RollingForecasts:
 
     @property
     def _consumed(self) -> InputVersions | None:
-        """What the state was made from; None for a state of nothing."""
+        """What the state was made from; None for an empty state."""
         version = self.state.observations_version
         return None if version is None else InputVersions(version, self.state.plans_version)
 
@@ -210,13 +212,13 @@ class RollingForecasts:
         return ForecastReport(self.model.version, len(self.state.series_ids), 0, 0, 0, None)
 
     def _fleet(self, now: datetime) -> pl.DataFrame:
-        """Return the series to forecast: of the catalog those that the model serves and that are not retired."""
+        """Return the series to forecast: all of the catalog that the model serves, without the retired ones."""
         config, retired = self.model.model.config, self._catalog.retired(now, self._settings.forecast.retire_after)
         serving = self._catalog.series().filter(~pl.col("series_id").is_in(sorted(retired)))
         return serving_series(serving, self.model.card.series_patterns, config.sample_interval_s, self._names.metrics)
 
     def _issued_ticks(self, fleet: pl.DataFrame) -> dict[str, int]:
-        """Return the tick of the newest forecast of each series: from the state, or, where it was lost, from what was issued."""
+        """Return the tick of the newest forecast of each series: from the state, or, where that was lost, from the table of forecasts."""
         ticks = self.ticks
         lost = fleet.filter(~pl.col("series_id").is_in(list(ticks)) & pl.col("first_ts").is_not_null())
         if not lost.is_empty():
@@ -225,11 +227,11 @@ class RollingForecasts:
             ticks |= dict(origins.select("series_id", tick_expr("origin")).iter_rows())
         return ticks
 
-    def _revise(self, changed: Mapping[str, int], fleet: pl.DataFrame, everyone: pl.DataFrame, knowledge: Knowledge) -> None:
-        """Take back the series that have changed; give those of the fleet that have none a fresh state, just before their first tick."""
+    def _revise(self, lake: Lake, changed: Mapping[str, int], fleet: pl.DataFrame, everyone: pl.DataFrame, known: Knowledge) -> None:
+        """Take back the series that have changed; give series without a state a fresh one, just before their first tick."""
 
         def first_ticks(series: Sequence[str]) -> dict[str, int]:
-            return knowledge.first_ticks(self._lake, everyone.filter(pl.col("series_id").is_in(series)))
+            return known.first_ticks(lake, everyone.filter(pl.col("series_id").is_in(series)))
 
         rewind(self.state, changed, first_ticks, self.model.model, self._snapshots)
         new = fleet.filter(~pl.col("series_id").is_in(list(self.state.series_ids)))["series_id"].to_list()
@@ -238,20 +240,20 @@ class RollingForecasts:
             before_B = np.array(list(firsts.values()), dtype=np.int64) - 1
             self.state = self.state.with_series(list(firsts), before_B, self.model.model)
 
-    def _read(self, panels: list[Panel], due: Origins, issue: Issue, writer: ForecastWriter) -> int:
+    def _read(self, lake: Lake, panels: list[Panel], due: Origins, issue: Issue, writer: ForecastWriter) -> int:
         """Advance through the panels; return how many ticks were read."""
         frontier_us = max((int(panel.labels_us(panel.length_B - 1).max()) for panel in panels), default=0)
         ticks = 0
         for panel in panels:
-            self._begin_anew(panel)
+            self._restart_moved(panel)
             part = Advance(self.model, panel, self.state, frontier_us, due, issue)
-            part.read_covariates(self._lake, self._catalog, self._settings.ingest.allowed_lateness)
+            part.read_covariates(lake, self._catalog, self._settings.ingest.allowed_lateness)
             part.run(writer)
             ticks += int(part.target_B.sum())
         return ticks
 
-    def _begin_anew(self, panel: Panel) -> None:
-        """Give series that begin anew after a very long hole a fresh state, as they have in training."""
+    def _restart_moved(self, panel: Panel) -> None:
+        """Give series that begin again after a very long gap a fresh state, as they have in training."""
         slots = self.state.slots()
         slots_B = np.array([slots[series] for series in panel.series_ids], dtype=np.int64)
         moved_B = panel.first_tick_B != self.state.tick_B[slots_B] + 1

@@ -28,7 +28,7 @@ def status_of(
     config: ForecasterConfig,
     ends_B: NDArray[np.bool_],
 ) -> NDArray[np.str_]:
-    """Name what each origin of a panel rests on (T, B), the same whether its ticks come one by one or all at once.
+    """Return the status of the forecasts of each origin of a panel (T, B), whether its ticks come one by one or all at once.
 
     `silent`: the series has stopped and the rest of the fleet has gone on · `cold_start`: fewer observations so far than the
     highway reads · `degraded`: nothing was observed for over half of a season (or 24 ticks) · else `ok`.
@@ -37,7 +37,7 @@ def status_of(
         values_TB: NaN where not observed.
         seen_B: observations before row 0.
         since_B: ticks since the last observation, before row 0.
-        config: of the forecaster.
+        config: the forecaster's.
         ends_B: series that have stopped.
     """
     observed_TB, rows_T1 = ~np.isnan(values_TB), np.arange(len(values_TB))[:, None]
@@ -63,17 +63,17 @@ def forecast_rows(
     the fleet.
 
     Args:
-        block: of the engine; its columns index `columns_B`.
-        panel: that was advanced.
+        block: the engine's output; its columns index `columns_B`.
+        panel: the panel that was advanced.
         columns_B: the panel's columns that the engine was given.
-        status_TB: of the panel's ticks and columns.
+        status_TB: one for each tick and column of the panel.
         last_B: last value of each of `columns_B` before the panel.
-        config: of the forecaster.
+        config: the forecaster's.
         issue: what all rows share.
     """
     num_origins, num_series = block.quantiles_OBHQ.shape[:2]
     columns = columns_B[block.columns_B]
-    with np.errstate(over="ignore"):  # what does not fit single precision becomes infinite, and so a fallback
+    with np.errstate(over="ignore"):  # what does not fit single precision becomes infinite, which makes it a fallback
         flat_NHQ = block.quantiles_OBHQ.reshape(num_origins * num_series, -1).astype(np.float32)
     status_N = status_TB[block.origins_O][:, columns].ravel()
     is_finite_N = np.isfinite(flat_NHQ).all(axis=1)

@@ -1,7 +1,7 @@
 """The snapshots of a state folder: the newest one of each model, and a ladder of older ones for late readings.
 
-Called by `pipeline.forecast.rolling` and `pipeline.forecast.ladder`. A snapshot is on disk before the catalog points to it, so a crash
-in between leaves the previous one in force.
+Called by `pipeline.forecast.rolling` and `pipeline.forecast.ladder`. A snapshot is on disk before the catalog points to it: a crash in
+between leaves the previous one in force.
 """
 
 import logging
@@ -21,8 +21,8 @@ from pipeline.store.snapshot_pointers import SnapshotPointer, SnapshotPointers
 logger = logging.getLogger(__name__)
 
 NEWEST = 2  # kept whatever their age: the one in force, and the one that a reader may just be loading
-# Of event time. Of each the first snapshot of this period and of the one before is kept: so one is always between one and two periods
-# old, and there are eight files at the most.
+# In event time. The first snapshot of the current and of the previous period is kept: one is then always between one and two periods old,
+# and there are eight files at the most.
 PERIODS = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))
 
 
@@ -31,7 +31,7 @@ class Snapshots:
     """The folder of a lake's snapshots.
 
     Attributes:
-        state_dir: that holds it, and the catalog.
+        state_dir: the state folder, which holds them and the catalog.
     """
 
     state_dir: Path
@@ -60,15 +60,15 @@ class Snapshots:
             return None
 
     def save(self, state: StreamState, interval: timedelta, leadership: Leadership | None) -> StreamState:
-        """Write a snapshot, point to it, and let go of the older ones that the ladder does not need.
+        """Write a snapshot, point to it, and delete the older ones that the ladder does not need.
 
         Args:
-            state: with the versions it has read.
-            interval: of its ticks.
-            leadership: of the process; None where no other writes.
+            state: the state, with the versions that it has read.
+            interval: spacing of its ticks.
+            leadership: this process's lease; None where no other process writes.
 
         Returns:
-            The state, which knows of its snapshot.
+            The state with its new snapshot on its ladder.
 
         Raises:
             LeaseLostError: when another process has taken over: the pointer stays where it is.
@@ -84,7 +84,7 @@ class Snapshots:
             SnapshotPointers(self.state_dir).set(SnapshotPointer(state.model_version, name, version))
             kept = {rung.name for rung in state.rungs}
             for file in self._folder.glob(f"model-{state.model_version}-observations-*"):
-                if file.name not in kept:  # those that were cut short too
+                if file.name not in kept:  # half-written ones too
                     file.unlink(missing_ok=True)
         return state
 
@@ -94,7 +94,7 @@ class Snapshots:
 
 
 def _with_rung(state: StreamState, rung: Rung, interval: timedelta) -> StreamState:
-    """Put a rung of the state itself on its ladder, and take those off that are not needed any more."""
+    """Put a rung of the state itself on its ladder, and take off the rungs that are not needed any more."""
     before = [(old, row) for old, row in zip(state.rungs, state.changed_RB, strict=True) if old.name != rung.name]
     untouched_B = np.full(len(state.series_ids), UNTOUCHED)
     ladder = [*before, (rung, untouched_B)]
@@ -108,7 +108,7 @@ def thinned(rungs: Sequence[Rung], interval: timedelta) -> set[Rung]:
 
     Args:
         rungs: oldest first.
-        interval: of their ticks.
+        interval: spacing of their ticks.
     """
     kept = set(rungs[-NEWEST:])
     for period in PERIODS:

@@ -31,7 +31,7 @@ class Rung(NamedTuple):
     """An older snapshot of the same model.
 
     Attributes:
-        name: of its file.
+        name: its file's name.
         frontier: the newest tick of any series in it.
     """
 
@@ -53,8 +53,8 @@ class StreamState:
         plans_version: Delta version of `plans` that has been read; None where the model reads nothing that is known ahead.
         static_BJ: static covariates that the state was made with; None where the model reads none.
         rungs: snapshots that were written of this state before, oldest first.
-        changed_RB: the earliest tick of each series that has changed since each of them was written, `UNTOUCHED` where none has:
-            a rung that has read up to an earlier tick is as good as new.
+        changed_RB: the earliest tick of each series that has changed since each rung was written, `UNTOUCHED` where none has: a rung
+            that ends before that tick is still valid for that series.
     """
 
     model_version: str
@@ -108,7 +108,7 @@ class StreamState:
         )
 
     def put(self, slots_B: NDArray[np.int64], other: Self) -> None:
-        """Overwrite, in place, what was read of some series with `other`'s, slot by slot; what has changed behind rungs stays."""
+        """Overwrite, in place, what was read of some series with `other`'s, slot by slot; `changed_RB` stays."""
         self.tick_B[slots_B] = other.tick_B
         self.carried.replace(torch.from_numpy(slots_B), other.carried)
         if self.calibration is not None and other.calibration is not None:
@@ -119,7 +119,7 @@ class StreamState:
         return {series: slot for slot, series in enumerate(self.series_ids)}
 
     def snapshot(self, path: Path) -> None:
-        """Write the state so that it survives power loss: temporary file, fsync, rename, fsync of the folder."""
+        """Write the state so that it survives a power loss: temporary file, fsync, rename, fsync of the folder."""
         make_folder(path.parent)
         tensors = {f.name: getattr(self.carried, f.name).contiguous() for f in fields(CarriedState)}
         remembered = {} if self.calibration is None else self.calibration.arrays()

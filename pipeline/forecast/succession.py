@@ -1,14 +1,18 @@
 """A new champion: its states are rebuilt in a process of their own while the old one serves, and it takes over between two ticks.
 
 Called by `pipeline.forecast.follower`. The rebuilt state waits in a file of its own: the catalog points to it only once the model
-serves, so a follower that dies meanwhile goes on with the old one (`pipeline.store.handovers`) and begins the rebuild again.
+serves. A follower that dies before that continues with the old model (`pipeline.store.handovers`) and begins the rebuild again.
 """
 
 import logging
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
@@ -39,7 +43,7 @@ class ChampionWatch:
         self._seen: object = None
 
     def version(self) -> str | None:
-        """Return the champion's version; None where there is none, the one that was where the registry cannot be read."""
+        """Return the champion's version; None where there is none; the last known one where the registry cannot be read."""
         sign = self._sign()
         if sign != self._seen:
             self._seen = sign
@@ -51,7 +55,7 @@ class ChampionWatch:
         return self._version
 
     def _sign(self) -> object:
-        """Return what differs after every write to the registry: of a local file its time of change, else the time itself."""
+        """Return a value that differs after every write to the registry: for a local file its time of change, else the time itself."""
         database = local_database(self._settings)
         if database is None:
             return self._clock.elapsed() // ASK_AGAIN
@@ -79,7 +83,7 @@ class Succession:
         self._told_of: str | None = None
 
     def prepare(self, version: str) -> None:
-        """Begin, or go on with, the rebuild of a version; one that fails is told of once, and tried again every `TRY_AGAIN`."""
+        """Begin, or go on with, the rebuild of a version; a failure is logged once, and the rebuild tried again every `TRY_AGAIN`."""
         if version != self._version:
             self.stop()
             self._version = version
@@ -98,7 +102,8 @@ class Succession:
         logger.info("rebuilding every state for version=%s", version)
         arguments = (self._settings.model_dump(mode="json"), version, str(self._place))
         self._process = get_context("spawn").Process(target=rebuild, args=arguments, daemon=True)
-        self._process.start()
+        with _interrupts_blocked():
+            self._process.start()
 
     def _fail(self, why: str) -> None:
         """Leave it for now."""
@@ -112,34 +117,61 @@ class Succession:
         if self._process is not None:
             self._process.join(timeout_s)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the states are rebuilt."""
-        return self._process is not None and self._process.exitcode == 0
+    def is_ready(self, version: str) -> bool:
+        """Return whether the states of a version are rebuilt."""
+        return self._version == version and self._process is not None and self._process.exitcode == 0
 
     def successor(self, leadership: Leadership | None) -> RollingForecasts | None:
-        """Return the new champion with its rebuilt states; None while they are not ready."""
-        if self._model is None or not self.is_ready:
+        """Return the prepared model with its rebuilt states; None where there is none, or the file holds something else."""
+        if self._model is None:
             return None
         try:
             state = StreamState.resume(self._place)
         except StoreError as error:
             self._fail(str(error))
             return None
+        if state.model_version != self._model.identity:
+            self._fail(f"its rebuilt state is of model {state.model_version}")
+            return None
         return RollingForecasts(self._settings, self._model, state, leadership)
 
     def stop(self) -> None:
-        """Give up what was begun, or forget what has ended."""
+        """End a rebuild that runs, and delete its files."""
         if self._process is not None and self._process.is_alive():
             self._process.terminate()
             self._process.join()
-        for file in self._place.parent.glob(f"{self._place.stem}.*"):  # one that was cut short too
-            file.unlink(missing_ok=True)
+        try:
+            for file in self._place.parent.glob(f"{self._place.stem}.*"):  # a half-written one too
+                file.unlink(missing_ok=True)
+        except OSError as error:  # the next rebuild overwrites it
+            logger.warning("rebuilt state not deleted: %s", error)
         self._process, self._version, self._model, self._failed_at = None, None, None, None
 
     @property
     def _place(self) -> Path:
         return SnapshotPointers(self._settings.state_dir).folder / "rebuilt.safetensors"
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Keep Ctrl-C, which a terminal sends to both, from a process that is started in the block, from its first instruction on.
+
+    The mask is inherited. What arrives here meanwhile arrives after the block.
+    """
+    resource_tracker.ensure_running()  # starting it later, with the process, would lift the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, even by `kill -9`; else it would write beside the next follower's rebuild."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def rebuild(settings: dict[str, object], version: str, place: str) -> None:
@@ -154,6 +186,7 @@ def rebuild(settings: dict[str, object], version: str, place: str) -> None:
 
     from pipeline.clock import SystemClock
 
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     os.nice(NICENESS)
     torch.set_num_threads(1)
     known = Settings(**settings)  # type: ignore[arg-type]

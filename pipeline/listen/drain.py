@@ -13,6 +13,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
+from polars.exceptions import PanicException
+
 from pipeline.clock import Clock
 from pipeline.failpoints import failpoint
 from pipeline.ingest.intake import Intake
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 # What one commit takes, which bounds the memory: 50k messages of one reading, 300k readings in messages of a hundred.
 RANGE_MESSAGES = 50_000
 RANGE_BYTES = 32 * 1024**2
+# What a caller that must go on without a drain catches: a fault in the code as well as the store's, and a panic of Polars, no Exception.
+FAULTS = (Exception, PanicException)
 NEARLY_FULL = 0.8  # of listen.max_inbox_bytes: from there on the oldest messages that the lake has go, however young
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
-from pipeline.listen.drain import drain
+from pipeline.listen.drain import FAULTS, drain
 from pipeline.listen.inbox import FILE_NAME, Inbox
 from pipeline.settings import Settings
 from pipeline.stopping import stopped_by_signals
@@ -93,7 +93,7 @@ class Drainer:
     def _drain(self) -> None:
         try:
             report = drain(self._settings, self._clock)
-        except BaseException:  # the service's edge: a panic of Polars is no Exception, and the inbox keeps what was not drained
+        except FAULTS:  # the service's edge; the inbox keeps what was not drained
             logger.exception("drain failed retry_s=%.0f", self._settings.listen.drain_interval.total_seconds())
             return
         self._through = report.through

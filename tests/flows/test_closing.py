@@ -4,8 +4,10 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from polars.exceptions import PanicException
 
 from flows.closing import close_ticks, take_in
 from pipeline.clock import ReplayClock
@@ -81,6 +83,17 @@ def test_an_inbox_that_cannot_be_read_does_not_stop_the_forecasts(lake: TestLake
         connection.execute("DROP TABLE messages")
     assert take_in(lake.settings, ReplayClock(CLOSES)).until == CLOSES
     assert "without what waits in the inbox" in caplog.text
+
+
+@pytest.mark.parametrize("failure", [PanicException("rust"), ValueError("poison")], ids=repr)
+def test_a_drain_that_fails_in_any_way_does_not_stop_the_forecasts(
+    lake: TestLake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: BaseException
+) -> None:
+    """What is no fault of the store is told with its traceback. Shown to fail by catching what the store says alone."""
+    monkeypatch.setattr(Inbox, "read", Mock(side_effect=failure))
+    assert take_in(lake.settings, ReplayClock(CLOSES)) == (CLOSES, None)
+    assert "without what waits in the inbox" in caplog.text
+    assert "Traceback" in caplog.text
 
 
 def test_without_an_inbox_none_is_made(tmp_path: Path) -> None:

@@ -1,32 +1,13 @@
 """Law 4: stepping with the carried state equals one call over the sequence, and a restart equals no restart."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from models.batch import CarriedState
-from models.forecaster import CausalForecaster
-from pipeline.forecast.engine import StreamEngine
 from pipeline.forecast.state import StreamState
-from tests.models.conftest import Ticks, random_forecaster, random_ticks
-
-
-def advance(forecaster: CausalForecaster, carried: CarriedState, ticks: Ticks, every_tick: bool = True) -> tuple[np.ndarray, CarriedState]:
-    """Run the engine over some ticks; return quantiles (O, B, H, Q) and the state after."""
-    values_TB = torch.where(ticks.observed_TB, ticks.values_TB, torch.nan).numpy()
-    engine = StreamEngine(forecaster, carried)
-    origins = np.arange(len(values_TB)) if every_tick else None
-    blocks = list(engine.advance(values_TB, ticks.time_TB.numpy(), origins))
-    return np.concatenate([block.quantiles_OBHQ for block in blocks]), engine.carried
-
-
-def assert_same_state(left: CarriedState, right: CarriedState) -> None:
-    """Compare every part of two states to 1e-10."""
-    for field in fields(CarriedState):
-        torch.testing.assert_close(getattr(left, field.name), getattr(right, field.name), rtol=0, atol=1e-10)
+from tests.laws.stepping import advance, assert_same_state
+from tests.models.conftest import random_forecaster, random_ticks
 
 
 @pytest.mark.parametrize(

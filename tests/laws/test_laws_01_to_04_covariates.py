@@ -1,18 +1,17 @@
 """Laws 1 to 4 where a forecaster reads covariates: nothing past from after t, nothing planned from after t + H, and all of it carried."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from models.batch import CarriedState, Covariates
+from models.batch import Covariates
 from models.forecaster import CausalForecaster
-from pipeline.forecast.engine import StreamEngine
 from pipeline.forecast.state import StreamState
 from pipeline.prepare.covariates import CovariateNames, PanelCovariates
-from tests.models.conftest import COVARIATES, random_covariates, random_forecaster, random_ticks
+from tests.laws.stepping import advance, assert_same_state
+from tests.models.conftest import COVARIATES, Ticks, random_covariates, random_forecaster, random_ticks
 
 ORIGIN, HORIZON, NUM_TICKS = 50, 6, 80
 WIRINGS = ({}, {"wiring": "plain"}, {"cell": "gru", "input_skips": True})
@@ -67,36 +66,28 @@ def test_law_2_gradients_come_from_the_past_and_from_the_plan_as_far_as_the_hori
 def test_law_3_forecasts_of_a_prefix_are_the_prefix_of_the_forecasts(length: int) -> None:
     """Shown to fail by normalising past covariates with the statistics of the last tick."""
     forecaster, ticks, known = random_forecaster(COVARIATES), random_ticks(), random_covariates()
-    part = Covariates.of(known.past_TBP[:length], known.future_SBU[: length + HORIZON], known.static_BJ)
+    first = Covariates.of(known.past_TBP[:length], known.future_SBU[: length + HORIZON], known.static_BJ)
     with torch.inference_mode():
         whole, _ = forecaster.advance(forecaster.initial_state(3), *ticks, torch.arange(NUM_TICKS), known)
-        prefix, _ = forecaster.advance(forecaster.initial_state(3), *ticks.part(slice(length)), torch.arange(length), part)
+        prefix, _ = forecaster.advance(forecaster.initial_state(3), *ticks.part(slice(length)), torch.arange(length), first)
     torch.testing.assert_close(prefix, whole[:length], rtol=0, atol=1e-10)
 
 
-def advance(forecaster: CausalForecaster, carried: CarriedState, ticks: slice) -> tuple[np.ndarray, CarriedState]:
-    """Run the engine over some of the ticks; return quantiles (O, B, H, Q) and the state after."""
-    part, known = random_ticks().part(ticks), random_covariates()
-    names = CovariateNames(*forecaster.config.covariate_names)
-    covariates = PanelCovariates(names, known.past_TBP[ticks].numpy(), known.future_SBU[ticks.start :].numpy(), known.static_BJ.numpy())
-    values_TB = torch.where(part.observed_TB, part.values_TB, torch.nan).numpy()
-    engine = StreamEngine(forecaster, carried)
-    blocks = list(engine.advance(values_TB, part.time_TB.numpy(), np.arange(len(values_TB)), covariates))
-    return np.concatenate([block.quantiles_OBHQ for block in blocks]), engine.carried
-
-
-def assert_same_state(left: CarriedState, right: CarriedState) -> None:
-    for field in fields(CarriedState):
-        torch.testing.assert_close(getattr(left, field.name), getattr(right, field.name), rtol=0, atol=1e-10)
+def part(ticks: slice) -> tuple[Ticks, PanelCovariates]:
+    """Return some of the ticks, and what is known of them."""
+    known, names = random_covariates(), CovariateNames(*random_forecaster(COVARIATES).config.covariate_names)
+    return random_ticks().part(ticks), PanelCovariates(
+        names, known.past_TBP[ticks].numpy(), known.future_SBU[ticks.start :].numpy(), known.static_BJ.numpy()
+    )
 
 
 def test_law_4_one_tick_at_a_time_equals_one_pass() -> None:
     """Shown to fail by carrying the statistics of the rows that are read ahead, and by forgetting the last value of a covariate."""
     forecaster = random_forecaster(COVARIATES)
-    in_one_pass, after_pass = advance(forecaster, forecaster.initial_state(3), slice(0, NUM_TICKS))
+    in_one_pass, after_pass = advance(forecaster, forecaster.initial_state(3), *part(slice(0, NUM_TICKS)))
     state, stepped = forecaster.initial_state(3), []
     for tick in range(NUM_TICKS):
-        quantiles, state = advance(forecaster, state, slice(tick, tick + 1))
+        quantiles, state = advance(forecaster, state, *part(slice(tick, tick + 1)))
         stepped.append(quantiles)
     np.testing.assert_allclose(np.concatenate(stepped), in_one_pass, rtol=0, atol=1e-10)
     assert_same_state(state, after_pass)
@@ -105,10 +96,10 @@ def test_law_4_one_tick_at_a_time_equals_one_pass() -> None:
 def test_law_4_restart_from_a_snapshot_equals_no_restart(tmp_path: Path) -> None:
     """Shown to fail by leaving the statistics of the covariates out of the snapshot."""
     forecaster = random_forecaster(COVARIATES)
-    whole, after_whole = advance(forecaster, forecaster.initial_state(3), slice(0, NUM_TICKS))
-    _, half_way = advance(forecaster, forecaster.initial_state(3), slice(0, 41))
+    whole, after_whole = advance(forecaster, forecaster.initial_state(3), *part(slice(0, NUM_TICKS)))
+    _, half_way = advance(forecaster, forecaster.initial_state(3), *part(slice(0, 41)))
     StreamState("1", ("a", "b", "c"), np.array([40, 40, 40]), half_way).snapshot(tmp_path / "state.safetensors")
     resumed = StreamState.resume(tmp_path / "state.safetensors")
-    rest, after_rest = advance(forecaster, resumed.carried, slice(41, NUM_TICKS))
+    rest, after_rest = advance(forecaster, resumed.carried, *part(slice(41, NUM_TICKS)))
     np.testing.assert_allclose(rest, whole[41:], rtol=0, atol=1e-10)
     assert_same_state(after_rest, after_whole)

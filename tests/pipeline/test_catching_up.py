@@ -14,9 +14,11 @@ from polars.testing import assert_frame_equal
 
 from pipeline.clock import ReplayClock
 from pipeline.evaluate.maturity import score_matured
+from pipeline.forecast.new_ticks import new_panels
 from pipeline.forecast.rolling import RollingForecasts, forecast
 from pipeline.forecast.state import StreamState
 from pipeline.prepare.regularise import regularise
+from pipeline.prepare.sequences import Panel
 from pipeline.schemas import Forecasts, Scores
 from pipeline.settings import PrepareSettings
 from pipeline.store.catalog import Catalog
@@ -250,6 +252,28 @@ def test_the_history_of_a_series_that_comes_at_once_is_not_forecast(followed: tu
     at_once(away, model, arrivals, at(66) + CLOSES)
     assert issued(away).filter(series_id=SERIES[2])["origin"].to_list() == [at(65), at(66)]
     assert_same_forecasts(issued(away), issued(live))
+
+
+def test_what_is_committed_during_an_advance_reaches_none_of_its_origins(
+    followed: tuple[TestLake, LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next advance takes it in. Shown to fail by reading the observations at whatever version is newest."""
+    lake, model = followed
+    arrivals = [reading(slot, hour, delay_min=90 if (slot, hour) == (0, 62) else 0) for hour in range(61, 67) for slot in (0, 1)]
+    correction = reading(1, 61, delay_min=300, value=90.0)
+    plain, disturbed = copied(lake, tmp_path / "plain"), copied(lake, tmp_path / "disturbed")
+    at_once(plain, model, arrivals, at(66) + CLOSES)
+
+    def new_panels_after_a_correction(*args: object) -> list[Panel]:
+        arrive(disturbed.settings, [correction])  # found there by the later passes
+        regularise(disturbed.settings, disturbed.clock)
+        return new_panels(*args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.forecast.rolling.new_panels", new_panels_after_a_correction)
+        state = at_once(disturbed, model, arrivals, at(66) + CLOSES)
+    assert_frame_equal(issued(disturbed), issued(plain))
+    assert RollingForecasts(disturbed.settings, model, state).advance(disturbed.clock).replayed == 1
 
 
 def test_catching_up_twice_issues_nothing_twice(followed: tuple[TestLake, LoadedModel], tmp_path: Path) -> None:

@@ -252,7 +252,9 @@ def test_a_new_champion_takes_over_between_two_ticks(tmp_path: Path) -> None:
     follower = follow(lake)
     follower.tick()
     lake.register(random_weights(seed=1))
-    assert not follower.is_due()  # but the rebuild has begun
+    assert not follower.is_due()
+    assert not multiprocessing.active_children()  # to ask begins nothing
+    follower.prepare_successor()
     (child,) = multiprocessing.active_children()
     child.kill()
     child.join()
@@ -260,7 +262,7 @@ def test_a_new_champion_takes_over_between_two_ticks(tmp_path: Path) -> None:
         arrive(lake, instant)
         assert follower.tick().forecast.model_version == "1"
         lake.clock.advance(TRY_AGAIN)
-        follower.is_due()
+        follower.prepare_successor()
     follower.succession.wait(300)
     assert follower.is_due()
     follower.tick()
@@ -309,11 +311,11 @@ def test_a_champion_that_cannot_be_loaded_is_told_of_once_and_the_one_before_goe
         patch.setattr("pipeline.forecast.succession.load_version", missing)
         for instant in INSTANTS[1:3]:
             arrive(lake, instant)
-            assert follower.is_due()
+            follower.prepare_successor()
             assert follower.tick().forecast.model_version == "1"
             lake.clock.advance(TRY_AGAIN)
     assert caplog.text.count("its files are gone") == 1
-    follower.is_due()
+    follower.prepare_successor()
     follower.succession.wait(300)
     follower.tick()
     arrive(lake, INSTANTS[3])

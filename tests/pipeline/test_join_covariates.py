@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from pipeline.errors import DataError
 from pipeline.forecast.engine import StreamEngine
 from pipeline.forecast.follower import Follower
+from pipeline.forecast.new_ticks import new_panels
 from pipeline.forecast.once import forecast_frame
 from pipeline.forecast.rolling import forecast
 from pipeline.prepare.covariates import CovariateNames, PanelCovariates
@@ -274,6 +275,24 @@ def test_a_plan_that_comes_while_a_follower_runs_is_in_the_forecast_of_the_next_
     lake.ingest(TARGET.slice(40, 1))
     assert follower.tick().forecast.rows_written == 1
     assert_served_is_what_a_restart_serves(lake, 40)
+
+
+def test_a_plan_that_comes_during_an_advance_waits_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by reading plans at whatever version is newest."""
+    plain, disturbed = (serving(tmp_path / name, TARGET.head(40), CovariateSettings(future=("tariff",))) for name in ("plain", "disturbed"))
+
+    def new_panels_after_a_plan(*args: object) -> list[Panel]:
+        announce(disturbed, [7.0, 9.0], START - 50 * HOUR, START + 46 * HOUR)
+        return new_panels(*args)  # type: ignore[arg-type]
+
+    for lake, read_with in ((plain, new_panels), (disturbed, new_panels_after_a_plan)):
+        lake.ingest(TARGET.slice(40, 5))
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.forecast.rolling.new_panels", read_with)
+            forecast(lake.settings, lake.clock)
+    issued = [read(scan_forecasts(Lake(lake.settings.lake)).sort("origin"))["quantiles"].to_list() for lake in (plain, disturbed)]
+    assert issued[0] == issued[1]
+    assert forecast(disturbed.settings, disturbed.clock).replayed == 1
 
 
 def test_a_plan_that_changes_nothing_of_what_was_read_replays_nothing(tmp_path: Path) -> None:

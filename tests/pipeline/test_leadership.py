@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from pipeline.clock import ReplayClock
+from pipeline.errors import StoreError
 from pipeline.forecast.leadership import LENGTH, PROCESS, Candidate, Leadership, lease_name
 from pipeline.schemas import EPOCH
 from pipeline.settings import Settings
@@ -90,3 +92,36 @@ def test_a_single_run_watches_a_holder_of_another_machine_until_it_knows(
     monkeypatch.setattr("pipeline.forecast.leadership.time.sleep", sleep)
     assert (Leadership.take(settings, clock) is None) == is_alive
     assert len(slept) == looks - 1
+
+
+def test_a_single_run_watches_a_holder_for_no_longer_than_a_lease(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by a last look that is slept through and then not taken."""
+    held_elsewhere(settings)
+    slept: list[float] = []
+    monkeypatch.setattr("pipeline.forecast.leadership.time.sleep", slept.append)
+    assert Leadership.take(settings, ReplayClock(EPOCH)) is None
+    assert sum(slept) == LENGTH.total_seconds()
+
+
+def test_a_lease_that_could_not_be_claimed_is_given_back(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown to fail by raising alone: the next attempt stood by for its own process."""
+    clock = ReplayClock(EPOCH)
+    taken = Candidate(settings, clock).ask()
+    assert taken is not None
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.forecast.leadership.claim_forecasts", Mock(side_effect=StoreError("disk full")))
+        with pytest.raises(StoreError, match="disk full"):
+            taken.claim(settings)
+    assert Candidate(settings, clock).ask() is not None
+
+
+def test_a_lease_that_cannot_be_released_hides_no_fault_of_the_block(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Shown to fail by a release that raises at the end of the block."""
+    taken = Candidate(settings, ReplayClock(EPOCH)).ask()
+    assert taken is not None
+    monkeypatch.setattr(Leases, "release", Mock(side_effect=StoreError("disk full")))
+    with pytest.raises(ZeroDivisionError), taken.renewed():
+        _ = 1 / 0
+    assert "lease not released" in caplog.text
