@@ -142,8 +142,7 @@ class MqttConnection:
 
     def _serve(self) -> None:
         """Read, acknowledge and keep alive, until the connection ends or everything is said."""
-        while (connection := self._client.socket()) is not None and self.attempts.failure is None and not self._closing.is_set():
-            self._acknowledge()
+        while self.attempts.failure is None and not self._closing.is_set() and (connection := self._acknowledge()) is not None:
             takes = not self._stopping.is_set() and self._has_room()
             decrypted = takes and isinstance(connection, ssl.SSLSocket) and connection.pending() > 0  # select does not see those
             readers = [self._awake, connection] if takes else [self._awake]
@@ -168,43 +167,31 @@ class MqttConnection:
                 if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._num_read == before:
                     return
 
-    def _acknowledge(self) -> None:
-        """Acknowledge what has become due, all of it at once."""
+    def _acknowledge(self) -> socket.socket | None:
+        """Acknowledge what has become due, all of it at once; return the connection, None where there is none or this has ended it."""
         self._is_woken = False  # before looking: who adds something from here on wakes us again
-        due = self.acknowledgements.due()
-        if not due:
-            return
+        connection = cast("socket.socket | None", self._client.socket())
+        if connection is None or not (due := self.acknowledgements.due()):
+            return connection
         failpoint("mqtt.before_ack")
         for packet_id in due:
             self._client.ack(packet_id, QOS)
-        with self._corked():
-            self._client.loop_write()
+        with _corked(connection):
+            self._client.loop_write()  # closes the connection where the broker has reset it
+        if self._client.socket() is None:
+            return None
         self.num_acknowledged += len(due)
         failpoint("mqtt.after_ack")
-
-    @contextmanager
-    def _corked(self) -> Iterator[None]:
-        """Let many small packets leave as few large ones (Linux); paho writes each by itself."""
-        connection = self._client.socket()
-        if connection is None or not hasattr(socket, "TCP_CORK"):
-            yield
-            return
-        sock = cast(socket.socket, connection)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-        yield
-        if self._client.socket() is connection:  # else it was closed meanwhile
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        return connection
 
     def _leave(self) -> None:
         """Say goodbye, where there is still somebody to hear it."""
-        connection = self._client.socket()
-        if connection is None:
+        if (connection := self._acknowledge()) is None:
             return
-        self._acknowledge()
         deadline = time.monotonic() + FAREWELL_S
         with socket.socket(fileno=os.dup(connection.fileno())) as line:  # stays open when paho closes the connection
             self._client.disconnect()
-            while (connection := self._client.socket()) is not None and time.monotonic() < deadline:
+            while self._client.socket() is connection and time.monotonic() < deadline:
                 select.select([], [connection], [], LOOK_S)
                 self._client.loop_write()
             _hear_out(line, deadline)
@@ -241,6 +228,17 @@ class MqttConnection:
         if message.qos == QOS:
             self.acknowledgements.arrive(message.mid)
         self._take(message)
+
+
+@contextmanager
+def _corked(connection: socket.socket) -> Iterator[None]:
+    """Let many small packets leave as few large ones (Linux); paho writes each by itself."""
+    can_cork = hasattr(socket, "TCP_CORK")
+    if can_cork:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    yield
+    if can_cork and connection.fileno() != -1:  # else it was closed meanwhile
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
 
 def _hear_out(line: socket.socket, deadline: float) -> None:
