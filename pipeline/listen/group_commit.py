@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.listen.inbox import Inbox
+from pipeline.listen.source_thread import SourceThread
 from pipeline.payloads.message import Message
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,13 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # between two attempts to store what 
 class GroupCommit:
     """Takes messages from any thread and stores them in the order in which they came."""
 
-    def __init__(self, state_dir: Path, clock: Clock, *, max_bytes: int | None = None, holds: bool = False) -> None:
-        """Start the thread.
+    def __init__(self, state_dir: Path, clock: Clock, over: threading.Event, *, max_bytes: int | None = None, holds: bool = False) -> None:
+        """Open the inbox and start the thread.
 
         Args:
             state_dir: the folder of the inbox.
             clock: says when messages were received: when they are stored.
+            over: set when the thread has ended, after `close` or by a fault, which `close` then raises.
             max_bytes: size of the inbox from which on nothing more is stored; None: the disk's.
             holds: hold what cannot be stored, and everything behind it, and try again until it can be, or until `close`.
 
@@ -48,7 +50,7 @@ class GroupCommit:
         self._door = threading.Lock()  # between it and `_is_open`, nothing comes in behind the last message
         self._is_open = True
         self._waiting: queue.SimpleQueue[tuple[Message, Tell] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
+        self._thread = SourceThread("group-commit", lambda _: self._run(), over)
         self._thread.start()
 
     def submit(self, message: Message, tell: Tell) -> None:
@@ -64,11 +66,13 @@ class GroupCommit:
             tell(_closed())
 
     def close(self) -> None:
-        """Store what waits, as far as there is room, then end the thread; a second time it does nothing."""
+        """Store what waits, as far as there is room, then end the thread; raise the fault that ended it before, if one did."""
         self._closing.set()
         self._shut()
-        self._thread.join()
-        self._inbox.close()
+        try:
+            self._thread.stop()
+        finally:
+            self._inbox.close()
 
     def _run(self) -> None:
         is_last = False

@@ -36,14 +36,14 @@ RETRY_S, LONGEST_PAUSE_S = 2.0, 30.0
 class KafkaSource:
     """A member of a consumer group as a source of `run_listener`; it stores by itself, every `listen.drain_interval`."""
 
-    def __init__(self, settings: Settings, clock: Clock, password: str | None, stop: threading.Event) -> None:
+    def __init__(self, settings: Settings, clock: Clock, password: str | None, over: threading.Event) -> None:
         """Make the consumer; it connects when it starts.
 
         Args:
             settings: the lake, the state folder, and the sections ingest, listen and metrics.
             clock: says when a message was received.
             password: of SASL, or None.
-            stop: set here when the source cannot go on.
+            over: set here when the source cannot go on.
 
         Raises:
             SettingsError: when confluent-kafka is not installed, or a setting is impossible.
@@ -56,7 +56,7 @@ class KafkaSource:
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._skipped = Counter(tombstones=0, cut_short=0)
         self._is_connected = False
-        self._thread = SourceThread("kafka", self._run, stop)
+        self._thread = SourceThread("kafka", self._run, over)
 
     def start(self) -> None:
         """Join the group and begin to read."""

@@ -28,7 +28,7 @@ class Attempts:
     """
 
     def __init__(self, address: Address, client_id: str | None) -> None:
-        self.failure: Exception | None = None
+        self.failure: SettingsError | None = None
         self.was_let_in = False
         self._broker, self._client_id = f"{address.host}:{address.port}", client_id
         self._let_in_at: float | None = None
