@@ -17,15 +17,12 @@ from pipeline.clock import Clock
 from pipeline.failpoints import failpoint
 from pipeline.ingest.intake import Intake
 from pipeline.listen.inbox import FILE_NAME, Inbox, Stored
-from pipeline.listen.range_commit import RangeCommits
+from pipeline.listen.range_commit import RANGE_BYTES, RANGE_MESSAGES, RangeCommits
 from pipeline.payloads.message import Message
 from pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# What one commit takes, which bounds the memory: 50k messages of one reading, 300k readings in messages of a hundred.
-RANGE_MESSAGES = 50_000
-RANGE_BYTES = 32 * 1024**2
 NEARLY_FULL = 0.8  # of listen.max_inbox_bytes: from there on the oldest messages that the lake has go, however young
 
 

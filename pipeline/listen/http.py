@@ -4,7 +4,6 @@ A FastAPI application in a uvicorn server with a thread of its own; what it take
 drain. Run by `run_listener`, made by `tidecast listen http`.
 """
 
-import ipaddress
 import logging
 import socket
 import ssl
@@ -24,6 +23,7 @@ from pipeline.listen.group_commit import GroupCommit
 from pipeline.listen.http_protocol import MAX_CONNECTIONS, PatientProtocol
 from pipeline.listen.http_receiver import Receiver, make_app
 from pipeline.listen.inbox import Inbox
+from pipeline.listen.loopback import is_loopback
 from pipeline.listen.source_thread import SourceThread
 from pipeline.settings import Settings
 
@@ -51,7 +51,7 @@ class HttpOptions:
     key: Path | None = None
 
     def __post_init__(self) -> None:
-        if not self.token and not _is_loopback(self.host):
+        if not self.token and not is_loopback(self.host):
             raise SettingsError(
                 f"tidecast listen http requires a token where others can reach it; got --host {self.host} and none. "
                 "Set TIDECAST_HTTP_TOKEN, or listen on 127.0.0.1."
@@ -142,13 +142,6 @@ def _end(server: uvicorn.Server, thread: SourceThread) -> None:
     thread.stop()
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _require_certificate(options: HttpOptions) -> None:
     if options.certificate is None:
         return
@@ -163,7 +156,7 @@ def _bind(options: HttpOptions) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter where a name has an empty label or one over 63 characters
         where = f"{options.host}:{options.port}"
         raise SettingsError(
             f"tidecast listen http requires a free address of this machine; got {where}: {error}. Choose --host and --port."

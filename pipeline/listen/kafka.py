@@ -16,6 +16,7 @@ from pipeline.errors import SettingsError, StoreError
 from pipeline.listen.inbox import Stored
 from pipeline.listen.kafka_client import new_consumer
 from pipeline.listen.kafka_store import Partition, PartitionStore
+from pipeline.listen.range_commit import RANGE_BYTES, RANGE_MESSAGES
 from pipeline.listen.source_thread import SourceThread
 from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.settings import Settings
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONNECTOR = "kafka"
-MAX_MESSAGES, MAX_BYTES = 50_000, 32 * 1024**2  # waiting at once, which bounds the memory; as in the drain
 POLL_S = 0.25
 LOOK_UP_S = 10.0  # for the ends of a partition; a stop waits for it
 FIND_S = 2.0  # for the name of the cluster; a stop waits for it
@@ -53,6 +53,7 @@ class KafkaSource:
         self._section, self._password = settings.listen.kafka, password
         self._consumer = new_consumer(self._section, password)
         self._store = PartitionStore(settings, clock)
+        self._name: str | None = None  # of the cluster, once it is known
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._skipped = Counter(tombstones=0, cut_short=0)
         self._is_connected = False
@@ -78,21 +79,22 @@ class KafkaSource:
         """Be a member of the group; after a fault leave it and join again, which forgets what was read and not stored."""
         from confluent_kafka import KafkaException
 
-        while not ending.is_set():
+        while True:
             try:
                 with closing(self._consumer):
                     self._take_part(ending)
+                return
             except (StoreError, KafkaException) as error:
                 self._is_connected = False
                 logger.error("kafka failed retry_s=%.0f: %s", RETRY_S, error)
-                ending.wait(RETRY_S)
-                self._consumer, self._partitions = new_consumer(self._section, self._password), {}
+            if ending.wait(RETRY_S):
+                return
+            self._consumer, self._partitions = new_consumer(self._section, self._password), {}
 
     def _take_part(self, ending: threading.Event) -> None:
-        name = self._section.name or self._find_cluster(ending)
-        if name is None:
+        self._name = self._section.name or self._find_cluster(ending)
+        if self._name is None:
             return
-        self._name = name
         self._consumer.subscribe(list(self._section.topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
         while not ending.is_set():
             self._gather(ending)
@@ -141,7 +143,7 @@ class KafkaSource:
         """Read until it is time to store, or there is enough."""
         until = time.monotonic() + self._settings.listen.drain_interval.total_seconds()
         num_messages = num_bytes = 0
-        while not ending.is_set() and num_messages < MAX_MESSAGES and num_bytes < MAX_BYTES and time.monotonic() < until:
+        while not ending.is_set() and num_messages < RANGE_MESSAGES and num_bytes < RANGE_BYTES and time.monotonic() < until:
             for message in self._consumer.consume(1_000, timeout=POLL_S):
                 if message.error() is not None:
                     self._hear(message)

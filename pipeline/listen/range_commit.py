@@ -22,6 +22,10 @@ from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
 from pipeline.store.readings import append_readings, fence, split_duplicates, store_quarantine, with_stored_arrivals
 
+# What one commit takes, which bounds the memory: 50k messages of one reading, 300k readings in messages of a hundred.
+RANGE_MESSAGES = 50_000
+RANGE_BYTES = 32 * 1024**2
+
 
 @dataclass(frozen=True)
 class RangeCommits:

@@ -178,6 +178,12 @@ def test_a_busy_port_is_named() -> None:
             HttpSource(Settings(), SystemClock(), HttpOptions(port=port), threading.Event())
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+def test_a_host_that_cannot_be_a_name_is_named(host: str) -> None:
+    with pytest.raises(SettingsError, match=f"requires a free address of this machine; got {host}:8080"):
+        HttpSource(Settings(), SystemClock(), HttpOptions(host=host, token="secret"), threading.Event())
+
+
 def test_tls_takes_both_files_and_serves_them(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="TLS requires --cert and --key"):
         HttpOptions(certificate=tmp_path / "cert.pem")
