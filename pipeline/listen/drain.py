@@ -75,7 +75,7 @@ def drain(settings: Settings, clock: Clock) -> DrainReport:
         return _report(Counter(), {}, 0, clock.now())
     commits = RangeCommits.open(settings, clock)
     with closing(Inbox(settings.state_dir)) as inbox:
-        until = inbox.settled(clock)  # before the first look: what is stamped later may come too late for this drain
+        until = inbox.settled_instant(clock)  # before the first look: what is stamped later may come too late for this drain
         run = _Drain(commits, inbox)
         while run.commit_next():
             pass
@@ -136,9 +136,9 @@ class _Drain:
 
     def report(self, until: datetime) -> DrainReport:
         """Return the counts, and how far the readings have the inbox: messages that came during the drain are in them, and count."""
-        version, through = self.commits.settled(self.inbox.source)
-        last = self.inbox.read(through - 1, max_messages=1, max_bytes=1) if through else []
-        until = max([until, *(min(stored.message.received_at, self.commits.clock.now()) for stored in last)])
+        version, end = self.commits.newest_version(self.inbox.source)
+        last = [one for one in self.inbox.read(end - 1, max_messages=1, max_bytes=1) if one.seq == end]  # none where it was trimmed
+        until = max([until, *(min(one.message.received_at, self.commits.clock.now()) for one in last)])
         return replace(_report(self.counts, dict(self.reasons.most_common()), self.through, until), readings_version=version)
 
     def _stored_through(self) -> int:

@@ -113,7 +113,7 @@ class Receiver:
         Raises:
             StoreError: when the inbox cannot be read.
         """
-        through = await asyncio.to_thread(self._through)
+        through = await asyncio.to_thread(self._through, self.inbox.source)
         waiting = self.inbox.read(through, max_messages=1, max_bytes=0)
         lag_s = (self.clock.now() - waiting[0].message.received_at).total_seconds() if waiting else 0.0
         return {
@@ -123,10 +123,10 @@ class Receiver:
             "inbox_bytes": self.inbox.num_bytes(),
         }
 
-    def _through(self) -> int:
-        """Return the number of the last message that the lake has."""
+    def _through(self, source: str) -> int:
+        """Return the number of the last message of the inbox that the lake has."""
         try:
-            return Lake(self.settings.lake).last_seq(Readings, fence(self.inbox.source)) or 0
+            return Lake(self.settings.lake).last_seq(Readings, fence(source)) or 0
         except StoreError:  # no lake yet, or a damaged one: then everything waits
             return 0
 

@@ -8,7 +8,7 @@ range that never changes. Written by `group_commit.py`, read and trimmed by `dra
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -67,7 +67,6 @@ class Inbox:
 
     Attributes:
         path: the SQLite file, on a local disk.
-        name: its identity, made with the file: the numbers of another file, put in its place, mean other messages.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -77,14 +76,21 @@ class Inbox:
             StoreError: when the file cannot be made or is no inbox.
         """
         self.path = state_dir / FILE_NAME
-        with self._faults():
+        with self._faults(), ExitStack() as if_refused:
             if not self.path.exists():
                 make_in_wal_mode(self.path, SCHEMA)
             self._file = _file_of(self.path)
-            self._connection = connect(self.path)
+            self._connection = if_refused.enter_context(closing(connect(self.path)))
             name_format(self._connection)
-            self._connection.execute(NAME_IT, (uuid.uuid4().hex,))
-            (self.name,) = self._connection.execute("SELECT name FROM identity").fetchone()
+            if self._connection.execute("SELECT name FROM identity").fetchone() is None:  # else nothing is written: no lock, no room needed
+                self._connection.execute(NAME_IT, (uuid.uuid4().hex,))
+            if_refused.pop_all()
+
+    @property
+    def name(self) -> str:
+        """Its identity, made with the file: the numbers of another file, put in its place, mean other messages."""
+        with self._faults():
+            return str(self._connection.execute("SELECT name FROM identity").fetchone()[0])
 
     @property
     def source(self) -> str:
@@ -96,7 +102,7 @@ class Inbox:
 
         Args:
             messages: in the order in which they came.
-            clock: stamps them with the instant at which the file is theirs alone, so that `settled` can say what is complete; None
+            clock: stamps them with the instant at which the file is theirs alone, so that `settled_instant` can say what is complete; None
                 leaves them their own `received_at`.
 
         Returns:
@@ -119,9 +125,9 @@ class Inbox:
         failpoint("inbox.after_commit")
         return stored
 
-    def settled(self, clock: Clock) -> datetime:
-        """Return an instant such that every message that was or will be stamped before it can be read by now."""
-        with self._transaction():  # whoever stamped a message before has committed it, and whoever comes waits
+    def settled_instant(self, clock: Clock) -> datetime:
+        """Return an instant T: every message stamped before T is committed already, and no later one will get such a stamp."""
+        with self._transaction():  # a writer stamps and commits under this lock
             return clock.now()
 
     def read(self, after: int, *, max_messages: int, max_bytes: int) -> list[Stored]:
@@ -195,10 +201,8 @@ class Inbox:
 
     def renew(self) -> None:
         """Take another name: whoever counts the numbers of this inbox begins again at its first message."""
-        name = uuid.uuid4().hex
         with self._transaction():
-            self._connection.execute("UPDATE identity SET name = ?, forgotten = 0", (name,))
-        self.name = name
+            self._connection.execute("UPDATE identity SET name = ?, forgotten = 0", (uuid.uuid4().hex,))
 
     def close(self) -> None:
         """Close the connection."""

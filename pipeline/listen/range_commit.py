@@ -58,7 +58,7 @@ class RangeCommits:
         """Return the number of a source's last commit; 0 before the first."""
         return self.lake.last_seq(Readings, fence(source)) or 0
 
-    def settled(self, source: str) -> tuple[int, int]:
+    def newest_version(self, source: str) -> tuple[int, int]:
         """Return the newest version of the readings, and the number of the last commit of a source in it; 0 before the first."""
         handle = self.lake.open(Readings)
         return handle.version(), handle.transaction_version(fence(source)) or 0
