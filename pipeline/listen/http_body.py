@@ -24,7 +24,7 @@ def refuse(status: int, sentence: str, **headers: str) -> HTTPException:
     return HTTPException(status, sentence, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def closing(request: Request) -> dict[str, str]:
+def close_header(request: Request) -> dict[str, str]:
     """Return the header that closes the connection of a refused request, so that the rest of its body is not read.
 
     A short rest the server reads and forgets: who is still sending when the connection closes sees a reset in place of the refusal.

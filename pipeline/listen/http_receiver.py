@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.listen.group_commit import GroupCommit
-from pipeline.listen.http_body import BodyReader, closing, refuse
+from pipeline.listen.http_body import BodyReader, close_header, refuse
 from pipeline.listen.inbox import Inbox
 from pipeline.payloads.choose import FORMATS, UTF_8, charset_of
 from pipeline.payloads.cloud_events import structured
@@ -138,11 +138,11 @@ def make_app(receiver: Receiver, token: str | None) -> FastAPI:
 
     @app.exception_handler(StoreError)
     async def unavailable(request: Request, error: StoreError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": receiver.retry_after, **closing(request)})
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": receiver.retry_after, **close_header(request)})
 
     @app.exception_handler(StarletteHTTPException)  # also of paths and methods that there are not
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        return JSONResponse({"detail": error.detail}, error.status_code, {**(error.headers or {}), **closing(request)})
+        return JSONResponse({"detail": error.detail}, error.status_code, {**(error.headers or {}), **close_header(request)})
 
     @app.post("/readings")
     @app.post("/readings/{topic:path}")

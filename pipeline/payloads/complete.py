@@ -68,8 +68,8 @@ def together(parts: Sequence[Decoded]) -> Decoded:
     return Decoded(pl.concat(frames), pl.concat([part.broken for part in parts]))
 
 
-def silent(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
-    """Return the messages of which nothing has been said, as broken ones.
+def unanswered(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
+    """Return, as broken, the messages that neither a row nor a broken item answers for.
 
     Args:
         decoded: what came of them.
@@ -88,7 +88,7 @@ def as_batch(decoded: Decoded, messages: pl.DataFrame, *, is_numbered: bool = Fa
         is_numbered: whether items have their numbers already: those that must stay when more of a message can be read.
     """
     rows = decoded.rows.sort("line", "item", maintain_order=True)
-    broken = pl.concat([_whole(decoded, messages), silent(decoded, messages)])
+    broken = pl.concat([_whole(decoded, messages), unanswered(decoded, messages)])
     if not is_numbered:
         rows, broken = _numbered(rows, broken)
     return RawBatch(

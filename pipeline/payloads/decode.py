@@ -13,7 +13,7 @@ from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import EpochUnit
 from pipeline.payloads.choose import NO_ROUTE, UNKNOWN_FORMAT, UTF_8, charset_of, named_format, route_at, route_of, sniff
 from pipeline.payloads.cloud_events import unwrap
-from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, silent, together
+from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, together, unanswered
 from pipeline.payloads.json_decoder import decode_json, decode_ndjson
 from pipeline.payloads.line_protocol import decode_line_protocol
 from pipeline.payloads.message import Message, arrivals
@@ -166,7 +166,7 @@ def _decode_events(group: pl.DataFrame, route: Route, envelopes: pl.DataFrame) -
         for (name,), of_format in data.group_by("format", maintain_order=True)
     ]
     found = together([_decode_text(None, data.clear(), route, around), *parts])
-    rows, broken = (_in_messages(frame, places) for frame in (found.rows, pl.concat([found.broken, silent(found, data)])))
+    rows, broken = (_in_messages(frame, places) for frame in (found.rows, pl.concat([found.broken, unanswered(found, data)])))
     kept = pl.col("item").fill_null(0) * _ITEMS_OF_EVENT
     return Decoded(rows, pl.concat([broken, no_events.broken.with_columns(kept)]))
 

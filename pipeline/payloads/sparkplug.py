@@ -130,7 +130,7 @@ def needed_births(messages: Sequence[tuple[int, Message]], births: Sequence[Mess
     return needed
 
 
-def alone(message: Message, birth: bytes | None) -> list[Message]:
+def births_for_it_alone(message: Message, birth: bytes | None) -> list[Message]:
     """Return births which, before a data message, have it decoded as after those that `needed_births` looked at, and after no others."""
     topic = Topic.of(message.topic)
     if topic is None or topic.kind not in DATA:
