@@ -1,8 +1,8 @@
 """Many messages, one fsync: a thread that stores what connections hand it and tells each sender when it is on disk.
 
 While one transaction reaches the disk (4 ms for 1 or 100 messages) the next ones gather, so it needs no timer. Called by the listeners.
-A full inbox or disk is told to senders who try again themselves (HTTP); for those who wait for an acknowledgement (MQTT), what came is
-held and tried again until there is room.
+When the inbox or the disk is full, HTTP senders are told, and try again themselves. MQTT messages are held and tried again until there is
+room, because their broker waits for an acknowledgement.
 """
 
 import logging
@@ -47,7 +47,7 @@ class GroupCommit:
         self._max_inbox_bytes = max_bytes
         self._holds = holds
         self._closing = threading.Event()
-        self._door = threading.Lock()  # between it and `_is_open`, nothing comes in behind the last message
+        self._door = threading.Lock()  # guards `_is_open`: nothing is queued after the end mark
         self._is_open = True
         self._waiting: queue.SimpleQueue[tuple[Message, Tell] | None] = queue.SimpleQueue()
         self._thread = SourceThread("group-commit", lambda _: self._run(), over)
@@ -80,7 +80,7 @@ class GroupCommit:
             while not is_last:
                 batch, is_last = self._gather()
                 self._store(batch)
-        finally:  # only a fault of ours ends it before the last one: then nobody may wait for an answer that never comes
+        finally:  # a fault of ours ended it early: answer everybody who waits
             self._shut()
             while not is_last:
                 batch, is_last = self._gather()

@@ -33,7 +33,7 @@ SCHEMA = (
     """,
     "CREATE UNIQUE INDEX idempotency ON messages (connector, idempotency_key) WHERE idempotency_key IS NOT NULL",
     f"CREATE INDEX births ON messages (topic, seq) WHERE {BIRTHS}",
-    # forgotten: the number up to which was trimmed
+    # forgotten: the number of the last message that was trimmed
     "CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT",
 )
 INSERT = """
@@ -58,7 +58,7 @@ class Stored:
 
 
 def source_of(name: str) -> str:
-    """Return what the numbers of an inbox's messages belong to, in the commits of the lake."""
+    """Return the name of an inbox as a source of numbered commits in the lake."""
     return f"inbox/{name}"
 
 
@@ -88,13 +88,13 @@ class Inbox:
 
     @property
     def name(self) -> str:
-        """Its identity, made with the file: the numbers of another file, put in its place, mean other messages."""
+        """Its identity, created with the file: in another file in the same place, the same numbers mean other messages."""
         with self._faults():
             return str(self._connection.execute("SELECT name FROM identity").fetchone()[0])
 
     @property
     def source(self) -> str:
-        """What the numbers of its messages belong to, in the commits of the lake."""
+        """Its name as a source of numbered commits in the lake."""
         return source_of(self.name)
 
     def put(self, messages: Sequence[Message], clock: Clock | None = None) -> int:
@@ -102,8 +102,7 @@ class Inbox:
 
         Args:
             messages: in the order in which they came.
-            clock: stamps them with the instant at which the file is theirs alone, so that `settled_instant` can say what is complete; None
-                leaves them their own `received_at`.
+            clock: stamps them while the write lock is held, on which `settled_instant` relies; None keeps their own `received_at`.
 
         Returns:
             How many were new.
@@ -158,7 +157,7 @@ class Inbox:
         return 0 if row is None else int(row[0])
 
     def num_bytes(self) -> int:
-        """Return how much of the disk the messages take, those that the lake has already included."""
+        """Return how much of the disk the messages take, including those that the lake already has."""
         with self._faults():
             pages, free, size = (
                 int(self._connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
@@ -176,9 +175,9 @@ class Inbox:
 
         Args:
             up_to: the greatest number that may be forgotten.
-            received_before: messages received at this instant stay, and so does everything behind the first of them.
-            max_bytes: while the inbox is larger than this, younger ones go too, and in the end births: whoever may publish could name
-                nodes without end, and fill it for ever.
+            received_before: the first message received at or after this instant stays, and everything behind it.
+            max_bytes: while the inbox is larger than this, younger ones go too, and in the end births: a publisher could invent nodes
+                without end, whose births would fill it for ever.
         """
         trimmed, end = 0, self.forgotten()
         while True:
@@ -195,12 +194,12 @@ class Inbox:
             return [_stored(row).message for row in self._connection.execute(query, (up_to,))]
 
     def forgotten(self) -> int:
-        """Return the number up to which was trimmed; 0 before the first time."""
+        """Return the number of the last message that was trimmed; 0 before the first time."""
         with self._faults():
             return int(self._connection.execute("SELECT forgotten FROM identity").fetchone()[0])
 
     def renew(self) -> None:
-        """Take another name: whoever counts the numbers of this inbox begins again at its first message."""
+        """Take another name, so that the lake takes all of its messages again, from the first."""
         with self._transaction():
             self._connection.execute("UPDATE identity SET name = ?, forgotten = 0", (uuid.uuid4().hex,))
 
@@ -209,7 +208,7 @@ class Inbox:
         self._connection.close()
 
     def _trim_step(self, forgotten: int, up_to: int, received_before: datetime, max_bytes: int | None) -> tuple[int, int]:
-        """Look at the next few numbers; return the one up to which is forgotten now, and how many messages went."""
+        """Trim one step; return the number of the last message that is trimmed now, and how many were deleted."""
         end = min(up_to, forgotten + TRIM_STEP)
         before_us = (received_before - EPOCH) // MICROSECOND
         is_large = max_bytes is not None and self.is_full(max_bytes)

@@ -72,11 +72,11 @@ class KafkaSource:
         return {**self._store.counts, **self._skipped}
 
     def is_connected(self) -> bool:
-        """Return whether brokers have answered since it last joined the group; what they lose later, the client says and mends."""
+        """Return whether a broker has answered since it last joined the group; the client reports and mends later faults by itself."""
         return self._is_connected
 
     def _run(self, ending: threading.Event) -> None:
-        """Be a member of the group; after a fault leave it and join again, which forgets what was read and not stored."""
+        """Be a member of the group; after a fault, leave it and join again: what was read and not stored is read once more."""
         from confluent_kafka import KafkaException
 
         while True:
@@ -134,7 +134,7 @@ class KafkaSource:
         consumer.incremental_assign(list(given))
 
     def _revoked(self, consumer: "Consumer", taken: "Sequence[TopicPartition]") -> None:
-        """Forget partitions; who has them next reads what was not stored."""
+        """Forget partitions; their next owner reads what was not stored."""
         for one in taken:
             self._partitions.pop((one.topic, one.partition), None)
         consumer.incremental_unassign(list(taken))
@@ -152,7 +152,7 @@ class KafkaSource:
                 num_messages, num_bytes = num_messages + 1, num_bytes + len(message.value() or b"")
 
     def _hear(self, message: Any) -> None:  # noqa: ANN401 (confluent-kafka has no types)
-        """Do what an error asks for; after most of them the client goes on by itself."""
+        """Handle an error; after most of them the client goes on by itself."""
         from confluent_kafka import KafkaError, KafkaException
 
         error = message.error()
@@ -164,7 +164,7 @@ class KafkaSource:
             logger.warning("kafka %s: %s", error.name(), error.str())
 
     def _find_place(self, topic: str, number: int, wanted: int) -> None:
-        """Go on at the oldest message of a partition, where the one that should come next is not there any more."""
+        """Go on at the oldest message of a partition whose next message has been deleted."""
         from confluent_kafka import TopicPartition
 
         partition = self._partitions.get((topic, number))
@@ -177,7 +177,7 @@ class KafkaSource:
                 f"{wanted}: the topic was made anew. Give it another listen.kafka.name."
             )
         first = max(wanted, partition.through)
-        if partition.through and oldest > first:  # what was gone before the lake had anything of it, nobody expects
+        if partition.through and oldest > first:  # what was deleted before our first commit is not lost
             logger.error("retention was quicker, messages are lost source=%s from=%d to=%d", partition.source, first, oldest - 1)
         self._read_from(topic, number, max(oldest, wanted))
 

@@ -43,7 +43,7 @@ class LandingReport:
         read: readings in the files ingested: accepted + duplicate + quarantined.
         accepted: stored.
         duplicate: stored before, or twice in the files.
-        late: those accepted that came behind the watermark of their series.
+        late: of the accepted ones, how many came behind the watermark of their series.
         quarantined: could not be used.
         failed: why a file could not be read, by its path; it is tried again when it changes.
     """
@@ -216,9 +216,9 @@ def land(settings: Settings, clock: Clock, folder: Path, options: IngestOptions)
     """Take what has landed in a folder, once; where files have just come, it waits for them to settle.
 
     Args:
-        settings: as for `Landing`, with the rest of these.
+        settings: as for `Landing`, with the sections that `ingest_paths` takes.
         clock: says what is now.
-        folder: with all below it.
+        folder: the folder, searched with all below it.
         options: what the user says of every file.
 
     Raises:

@@ -43,7 +43,7 @@ class MqttConnection:
     """One connection after another, in a thread of its own, until it is closed or another one would be in vain.
 
     Attributes:
-        acknowledgements: what arrived on the present connection and what of it is done; whoever adds to it calls `wake`.
+        acknowledgements: what arrived on the present connection, and what of it is on disk; call `wake` after adding to it.
         num_acknowledged: how many messages the broker need not send again.
         attempts: what became of its connections, and why another one would be in vain.
     """
@@ -176,7 +176,7 @@ class MqttConnection:
 
     def _acknowledge(self) -> socket.socket | None:
         """Acknowledge what has become due, all of it at once; return the connection, None where there is none or this has ended it."""
-        self._is_woken = False  # before looking: who adds something from here on wakes us again
+        self._is_woken = False  # before looking: what is added from here on wakes us again
         connection = cast("socket.socket | None", self._client.socket())
         if connection is None or not (due := self.acknowledgements.due()):
             return connection
@@ -249,9 +249,9 @@ def _corked(connection: socket.socket) -> Iterator[None]:
 
 
 def _hear_out(line: socket.socket, deadline: float) -> None:
-    """Read, and drop, what the broker says until it closes the connection, to have it sent again to the next one.
+    """Read and discard until the broker closes the connection. Discarded messages are unacknowledged, so the broker sends them again.
 
-    A socket that is closed with something unread resets the connection, and the broker may then not read the last acknowledgements.
+    Closing a socket with unread data resets the connection, and the broker may then not read the last acknowledgements.
     """
     with suppress(OSError):  # the broker has ended it
         line.shutdown(socket.SHUT_WR)

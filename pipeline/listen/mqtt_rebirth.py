@@ -1,9 +1,9 @@
 """Which edge nodes of Sparkplug B must be asked for their births: those whose data come on a connection that has not brought them.
 
-A birth is published once, with QoS 0 and not retained. A listener that connects while a node is up has not seen it, and may hold one that
-the node has replaced meanwhile; so, as for every host application (specification 3.0, chapter 5), only this connection's births count, and
-a gap in a node's sequence numbers may have been one. The specification lets a host wait whether a missing message still comes; here
-none does, because a connection keeps the order of a publisher. Used by `mqtt.py`, on the thread of the connection.
+A birth is published once, with QoS 0 and not retained. A listener that connects while a node is up has not seen it, and may hold an
+outdated one. Therefore, as for every host application (specification 3.0, chapter 5), only births of this connection count, and a gap in
+a node's sequence numbers may hide one. The specification lets a host wait for a missing message; here none comes later, because a
+connection keeps the order of a publisher. Used by `mqtt.py`, on the thread of the connection.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class _Session:
     devices: set[str | None]
 
     def skips(self, seq: int) -> bool:
-        """Take the number of the next message; return whether some before it are missing. What comes once more, or late, is no gap."""
+        """Take the number of the next message; return whether some before it are missing. A repeated or late message is no gap."""
         ahead = 0 if self.last_seq is None else (seq - self.last_seq - 1) % SEQ_NUMBERS
         self.last_seq = seq if ahead < SEQ_NUMBERS // 2 else self.last_seq
         return 0 < ahead < SEQ_NUMBERS // 2

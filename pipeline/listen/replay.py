@@ -142,7 +142,7 @@ class _Replay:
         )
 
     def _with_births(self, rows: Sequence[Mapping[str, object]], stored: Sequence[Stored]) -> list[Stored]:
-        """Return messages, before each the births that it needs: those from before it came, or the newest where a person says so."""
+        """Return messages, each behind the births it needs: the ones from when it came, or the newest ones if a person says so."""
         missed = {one.seq: one.message for one, row in zip(stored, rows, strict=True) if row["error_code"] == MISSING_BIRTH}
         newest = needed_births(list(missed.items()), self.births, missed)
         found: list[Stored] = []

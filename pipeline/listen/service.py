@@ -45,8 +45,8 @@ class ListenReport:
 
     Attributes:
         counts: what its source counted.
-        drained: what became of the messages, in all of its drains; another process may have drained more of them.
-        undrained: messages of the inbox that are not in the lake, whoever drains it; None where there is no inbox, or no drain succeeded.
+        drained: what became of the messages, in all drains of this process; another one may have drained more of them.
+        undrained: messages of the inbox that are not in the lake; None without an inbox, or if no drain succeeded.
     """
 
     counts: Mapping[str, int]

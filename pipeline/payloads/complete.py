@@ -27,8 +27,8 @@ def complete(decoded: Decoded, envelopes: pl.DataFrame, unit: EpochUnit | None, 
 
     Args:
         decoded: what the decoder found.
-        envelopes: as `ENVELOPES_SCHEMA`, one row for each line: what holds where a reading does not say it.
-        unit: of epoch numbers; None reads each by its magnitude.
+        envelopes: as `ENVELOPES_SCHEMA`, one row for each line: what fills in where a reading lacks it.
+        unit: the unit of epoch numbers; None infers it from the magnitude of each.
         is_stamped_on_arrival: whether a reading without a stamp was measured when it came.
 
     Returns:
@@ -85,7 +85,7 @@ def as_batch(decoded: Decoded, messages: pl.DataFrame, *, is_numbered: bool = Fa
     Args:
         decoded: completed.
         messages: line and payload of every message of this format.
-        is_numbered: whether items have their numbers already: those that must stay when more of a message can be read.
+        is_numbered: whether items have numbers already, which stay the same when more of a message can be read.
     """
     rows = decoded.rows.sort("line", "item", maintain_order=True)
     broken = pl.concat([_whole(decoded, messages), unanswered(decoded, messages)])
@@ -100,7 +100,7 @@ def as_batch(decoded: Decoded, messages: pl.DataFrame, *, is_numbered: bool = Fa
 
 
 def _whole(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
-    """Return what is broken; a message of which nothing is good is broken once, as a whole, whatever its first reason."""
+    """Return what is broken; a message without any good reading is broken once, as a whole, for its first reason."""
     broken = decoded.broken
     if broken.is_empty():
         return broken
