@@ -50,17 +50,17 @@ def listen_mqtt(  # noqa: PLR0913 (a verb's options are its signature)
     section = given(url=url, topics=topic or None, client_id=client_id, ca=ca, cert=cert, key=key)
     settings = read_settings(settings_file, lake, listen={"mqtt": section})
     log_to_stderr()
-    clock, stop = SystemClock(), threading.Event()
-    source = MqttSource(settings, clock, Credentials.of_environment(os.environ), stop)
-    run_and_report(settings, clock, source, stop, as_json=as_json)
+    clock, over = SystemClock(), threading.Event()
+    source = MqttSource(settings, clock, Credentials.of_environment(os.environ), over)
+    run_and_report(settings, clock, source, over, as_json=as_json)
 
 
-def run_and_report(settings: "Settings", clock: "Clock", source: "Source", stop: threading.Event, *, as_json: bool) -> None:
+def run_and_report(settings: "Settings", clock: "Clock", source: "Source", over: threading.Event, *, as_json: bool) -> None:
     """Run a listener until it is asked to end, and print what it did; the other verbs `listen …` end with it too."""
     from flows.console import show_counts, write_json
     from pipeline.listen.service import run_listener
 
-    report = run_listener(settings, clock, source, stop=stop)
+    report = run_listener(settings, clock, source, over=over)
     if as_json:
         write_json(report.to_dict())
     else:

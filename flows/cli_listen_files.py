@@ -33,7 +33,7 @@ def listen_files(
     from pipeline.clock import SystemClock
     from pipeline.listen.landing import LandingSource
 
-    settings, clock, stop = read_settings(settings_file, lake), SystemClock(), threading.Event()
+    settings, clock, over = read_settings(settings_file, lake), SystemClock(), threading.Event()
     log_to_stderr()
-    source = LandingSource(settings, clock, folder, options, stop)
-    run_and_report(settings, clock, source, stop, as_json=as_json)
+    source = LandingSource(settings, clock, folder, options, over)
+    run_and_report(settings, clock, source, over, as_json=as_json)

@@ -35,8 +35,8 @@ def listen_http(
     settings = read_settings(settings_file, lake)
     log_to_stderr()
     options = HttpOptions(host=host, port=port, token=os.environ.get(HTTP_TOKEN), certificate=certificate, key=key)
-    clock, stop = SystemClock(), threading.Event()
-    source = HttpSource(settings, clock, options, stop)
+    clock, over = SystemClock(), threading.Event()
+    source = HttpSource(settings, clock, options, over)
     if options.token and not certificate:
         note("Without --cert the token travels as it is: keep this behind a proxy that does TLS.")
-    run_and_report(settings, clock, source, stop, as_json=as_json)
+    run_and_report(settings, clock, source, over, as_json=as_json)

@@ -3,7 +3,7 @@
 Messages are taken in ranges of their numbers. What a range holds follows from its messages and from the ranges before it, and the
 number of its last message is in the same commit as its readings, so a drain may be killed anywhere, repeated, and run in several
 processes at once: each range counts once. Quarantine is committed first, and finds what it holds already. Called by the listeners
-and by whoever closes a tick.
+and before a tick is closed.
 """
 
 import logging
@@ -19,15 +19,12 @@ from pipeline.clock import Clock
 from pipeline.failpoints import failpoint
 from pipeline.ingest.intake import Intake
 from pipeline.listen.inbox import FILE_NAME, Inbox, Stored
-from pipeline.listen.range_commit import RangeCommits
+from pipeline.listen.range_commit import RANGE_BYTES, RANGE_MESSAGES, RangeCommits
 from pipeline.payloads.message import Message
 from pipeline.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# What one commit takes, which bounds the memory: 50k messages of one reading, 300k readings in messages of a hundred.
-RANGE_MESSAGES = 50_000
-RANGE_BYTES = 32 * 1024**2
 # What a caller that must go on without a drain catches: a fault in the code as well as the store's, and a panic of Polars, no Exception.
 FAULTS = (Exception, PanicException)
 NEARLY_FULL = 0.8  # of listen.max_inbox_bytes: from there on the oldest messages that the lake has go, however young
@@ -39,15 +36,15 @@ class DrainReport:
 
     Attributes:
         messages: taken.
-        read: readings in them, those that could not be used included.
+        read: readings in them, unusable ones included.
         accepted: stored by this drain.
         duplicate: stored before, or twice in the messages.
-        late: those accepted that came behind the watermark of their series.
-        quarantined: could not be used; each payload is in quarantine once, however often it comes.
+        late: of the accepted ones, how many came behind the watermark of their series.
+        quarantined: unusable; each payload is in quarantine once, however often it comes.
         reasons: quarantined readings by error code.
         through: the number up to which the lake has the inbox.
         until: the instant up to which everything that was acknowledged is in the lake.
-        readings_version: of the readings, which hold what was acknowledged by then and nothing that came later; None without an inbox.
+        readings_version: version of the readings that holds what was acknowledged by `until`, and nothing later; None without an inbox.
     """
 
     messages: int
@@ -69,7 +66,7 @@ class DrainReport:
 def drain(settings: Settings, clock: Clock) -> DrainReport:
     """Bring the lake up to the inbox, then forget the messages that it has had for long enough; where there is no inbox, do nothing.
 
-    A lake that was moved away under a listener is so not made anew, empty, in its old place: moved back, it goes on.
+    So if the lake is moved away while a listener runs, no empty one is created in its place; move it back, and the listener continues.
 
     Args:
         settings: lake, state folder, and the sections ingest, listen and metrics.
@@ -82,7 +79,7 @@ def drain(settings: Settings, clock: Clock) -> DrainReport:
         return _report(Counter(), {}, 0, clock.now())
     commits = RangeCommits.open(settings, clock)
     with closing(Inbox(settings.state_dir)) as inbox:
-        until = inbox.settled(clock)  # before the first look: what is stamped later may come too late for this drain
+        until = inbox.settled_instant(clock)  # before the first look: what is stamped later may come too late for this drain
         run = _Drain(commits, inbox)
         while run.commit_next():
             pass
@@ -91,7 +88,7 @@ def drain(settings: Settings, clock: Clock) -> DrainReport:
 
 
 class _Drain:
-    """One drain: where it is, and what it has found.
+    """One drain: how far it is, and what it has found.
 
     Attributes:
         through: number of the last message that the lake has.
@@ -133,7 +130,7 @@ class _Drain:
         return True
 
     def trim(self) -> None:
-        """Forget messages that the lake and the catalog have: the old ones, and of a nearly full inbox younger ones too."""
+        """Delete old messages that the lake and the catalog have; from a nearly full inbox, younger ones too."""
         limits = self.commits.settings.listen
         has = min(self.through, self._heard_of())
         before = self.commits.clock.now() - limits.keep_messages
@@ -142,17 +139,17 @@ class _Drain:
             logger.info("inbox trimmed num_messages=%d", trimmed)
 
     def report(self, until: datetime) -> DrainReport:
-        """Return the counts, and how far the readings have the inbox: messages that came during the drain are in them, and count."""
-        version, through = self.commits.settled(self.inbox.source)
-        last = self.inbox.read(through - 1, max_messages=1, max_bytes=1) if through else []
-        until = max([until, *(min(stored.message.received_at, self.commits.clock.now()) for stored in last)])
+        """Return the counts, and up to when all acknowledged messages are in the lake; messages that came during the drain count."""
+        version, end = self.commits.newest_version(self.inbox.source)
+        last = [one for one in self.inbox.read(end - 1, max_messages=1, max_bytes=1) if one.seq == end]  # none where it was trimmed
+        until = max([until, *(min(one.message.received_at, self.commits.clock.now()) for one in last)])
         return replace(_report(self.counts, dict(self.reasons.most_common()), self.through, until), readings_version=version)
 
     def _stored_through(self) -> int:
         return self.commits.stored_through(self.inbox.source)
 
     def _heard_of(self) -> int:
-        """Return the number up to which the catalog knows how far series have come."""
+        """Return the number of the last message that the catalog's watermarks include."""
         return self.commits.catalog.position(self.inbox.source) or 0
 
     def _read(self, after: int) -> list[Stored]:
@@ -162,11 +159,11 @@ class _Drain:
         return self.inbox.births(stored[0].seq - 1)
 
     def _resume(self) -> Intake:
-        """Begin where the catalog stands, once it stands where the lake does.
+        """Bring the catalog up to the lake, and return what it knows.
 
-        A drain that died behind its commit has told nobody how far its series came. Without that, what is late in the next range would
-        depend on the death; so the messages in between are judged again, and their spans registered. Where the catalog is ahead, because
-        the lake lost its tail, what the lake still has says how far they had come: the lost messages are as late as they were.
+        A drain that died after its commit did not update the catalog's watermarks. Lateness in the next range would then depend on the
+        crash, so the messages in between are judged again first. Where the catalog is ahead, because the lake lost its newest commits,
+        watermarks are read from the lake: the lost messages are then as late as they were the first time.
         """
         at = self._heard_of()
         if at > self.through:

@@ -1,8 +1,8 @@
 """Many messages, one fsync: a thread that stores what connections hand it and tells each sender when it is on disk.
 
 While one transaction reaches the disk (4 ms for 1 or 100 messages) the next ones gather, so it needs no timer. Called by the listeners.
-A full inbox or disk is told to senders who try again themselves (HTTP); for those who wait for an acknowledgement (MQTT), what came is
-held and tried again until there is room.
+When the inbox or the disk is full, HTTP senders are told, and try again themselves. MQTT messages are held and tried again until there is
+room, because their broker waits for an acknowledgement.
 """
 
 import logging
@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.listen.inbox import Inbox
+from pipeline.listen.source_thread import SourceThread
 from pipeline.payloads.message import Message
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,13 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0  # between two attempts to store what 
 class GroupCommit:
     """Takes messages from any thread and stores them in the order in which they came."""
 
-    def __init__(self, state_dir: Path, clock: Clock, *, max_bytes: int | None = None, holds: bool = False) -> None:
-        """Start the thread.
+    def __init__(self, state_dir: Path, clock: Clock, over: threading.Event, *, max_bytes: int | None = None, holds: bool = False) -> None:
+        """Open the inbox and start the thread.
 
         Args:
             state_dir: the folder of the inbox.
             clock: says when messages were received: when they are stored.
+            over: set when the thread has ended, after `close` or by a fault, which `close` then raises.
             max_bytes: size of the inbox from which on nothing more is stored; None: the disk's.
             holds: hold what cannot be stored, and everything behind it, and try again until it can be, or until `close`.
 
@@ -45,10 +47,10 @@ class GroupCommit:
         self._max_inbox_bytes = max_bytes
         self._holds = holds
         self._closing = threading.Event()
-        self._door = threading.Lock()  # between it and `_is_open`, nothing comes in behind the last message
+        self._door = threading.Lock()  # guards `_is_open`: nothing is queued after the end mark
         self._is_open = True
         self._waiting: queue.SimpleQueue[tuple[Message, Tell] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
+        self._thread = SourceThread("group-commit", lambda _: self._run(), over)
         self._thread.start()
 
     def submit(self, message: Message, tell: Tell) -> None:
@@ -64,11 +66,13 @@ class GroupCommit:
             tell(_closed())
 
     def close(self) -> None:
-        """Store what waits, as far as there is room, then end the thread; a second time it does nothing."""
+        """Store what waits, as far as there is room, then end the thread; raise the fault that ended it before, if one did."""
         self._closing.set()
         self._shut()
-        self._thread.join()
-        self._inbox.close()
+        try:
+            self._thread.stop()
+        finally:
+            self._inbox.close()
 
     def _run(self) -> None:
         is_last = False
@@ -76,7 +80,7 @@ class GroupCommit:
             while not is_last:
                 batch, is_last = self._gather()
                 self._store(batch)
-        finally:  # only a fault of ours ends it before the last one: then nobody may wait for an answer that never comes
+        finally:  # a fault of ours ended it early: answer everybody who waits
             self._shut()
             while not is_last:
                 batch, is_last = self._gather()

@@ -4,14 +4,13 @@ A FastAPI application in a uvicorn server with a thread of its own; what it take
 drain. Run by `run_listener`, made by `tidecast listen http`.
 """
 
-import ipaddress
 import logging
 import socket
 import ssl
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from pipeline.listen.group_commit import GroupCommit
 from pipeline.listen.http_protocol import MAX_CONNECTIONS, PatientProtocol
 from pipeline.listen.http_receiver import Receiver, make_app
 from pipeline.listen.inbox import Inbox
+from pipeline.listen.loopback import is_loopback
 from pipeline.listen.source_thread import SourceThread
 from pipeline.settings import Settings
 
@@ -51,7 +51,7 @@ class HttpOptions:
     key: Path | None = None
 
     def __post_init__(self) -> None:
-        if not self.token and not _is_loopback(self.host):
+        if not self.token and not is_loopback(self.host):
             raise SettingsError(
                 f"tidecast listen http requires a token where others can reach it; got --host {self.host} and none. "
                 "Set TIDECAST_HTTP_TOKEN, or listen on 127.0.0.1."
@@ -67,22 +67,23 @@ class HttpSource:
         url: where it listens, with the port it got.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, options: HttpOptions, stop: threading.Event) -> None:
+    def __init__(self, settings: Settings, clock: Clock, options: HttpOptions, over: threading.Event) -> None:
         """Take the address.
 
         Args:
             settings: the lake, the state folder, and the section `listen`.
             clock: says when a message was received.
             options: where to listen, and who may send.
-            stop: set here when the server has ended.
+            over: set here when the source has ended.
 
         Raises:
             SettingsError: when the address or the certificate cannot be used.
         """
         _require_certificate(options)
-        self._settings, self._clock, self._options, self._ended = settings, clock, options, stop
+        self._settings, self._clock, self._options, self._over = settings, clock, options, over
         self._counts = Counter(stored=0, repeated=0)
-        self._socket = _bind(options)
+        self._opened = ExitStack()  # what `stop` ends, in the opposite order
+        self._socket = self._opened.enter_context(_bind(options))
         host = f"[{options.host}]" if ":" in options.host else options.host
         self.url = f"http{'s' if options.certificate else ''}://{host}:{self._socket.getsockname()[1]}"
 
@@ -92,25 +93,22 @@ class HttpSource:
         Raises:
             StoreError: when there is no inbox and none can be made.
         """
-        with ExitStack() as opened:
-            opened.enter_context(self._socket)
-            commits = GroupCommit(self._settings.state_dir, self._clock)
+        with self._opened.pop_all() as opened:
+            commits = GroupCommit(self._settings.state_dir, self._clock, self._over)
             opened.callback(commits.close)
-            inbox = Inbox(self._settings.state_dir)
-            opened.callback(inbox.close)
+            inbox = opened.enter_context(closing(Inbox(self._settings.state_dir)))
             app = make_app(Receiver(self._settings, self._clock, commits, inbox, self._counts), self._options.token or None)
-            self._server = uvicorn.Server(_config(app, self._options))
+            server = uvicorn.Server(_config(app, self._options))
             # outside of the main thread uvicorn leaves signals alone: they belong to `run_listener`
-            self._thread = SourceThread("http", lambda _: self._server.run([self._socket]), self._ended)
-            self._thread.start()
+            thread = SourceThread("http", lambda _: server.run([self._socket]), self._over)
+            opened.callback(_end, server, thread)
+            thread.start()
             logger.info("serving post=%s/readings health=%s/health", self.url, self.url)
             self._opened = opened.pop_all()
 
     def stop(self) -> None:
-        """Take no more, answer what is under way, and store what was taken."""
-        self._server.should_exit = True
-        with self._opened:
-            self._thread.stop()
+        """Take no more, answer what is under way, and store what was taken; raise why it ended, if it did so by itself."""
+        self._opened.close()
 
     def counts(self) -> Mapping[str, int]:
         """Return the messages stored, and those whose key had brought them before."""
@@ -139,11 +137,9 @@ def _config(app: FastAPI, options: HttpOptions) -> uvicorn.Config:
     )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _end(server: uvicorn.Server, thread: SourceThread) -> None:
+    server.should_exit = True
+    thread.stop()
 
 
 def _require_certificate(options: HttpOptions) -> None:
@@ -160,7 +156,7 @@ def _bind(options: HttpOptions) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter where a name has an empty label or one over 63 characters
         where = f"{options.host}:{options.port}"
         raise SettingsError(
             f"tidecast listen http requires a free address of this machine; got {where}: {error}. Choose --host and --port."

@@ -1,6 +1,6 @@
 """Reads the bodies of requests within three limits: the length of each, the memory of all together, and the time each takes.
 
-A slow client holds what it has sent for as long as it takes, so what all of them hold is counted. Called by `http_receiver.py`.
+The memory of all together is limited, because a slow client holds its part for a long time. Called by `http_receiver.py`.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ def refuse(status: int, sentence: str, **headers: str) -> HTTPException:
     return HTTPException(status, sentence, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def closing(request: Request) -> dict[str, str]:
+def close_header(request: Request) -> dict[str, str]:
     """Return the header that closes the connection of a refused request, so that the rest of its body is not read.
 
-    A short rest the server reads and forgets: who is still sending when the connection closes sees a reset in place of the refusal.
+    A short rest is read and dropped instead: a client that is still sending when the connection closes sees a reset, not the refusal.
     """
     has_length = "transfer-encoding" not in request.headers  # beside which a length says nothing
     is_short = has_length and int(request.headers.get("content-length", FORGOTTEN_BYTES + 1)) <= FORGOTTEN_BYTES
@@ -35,7 +35,7 @@ def closing(request: Request) -> dict[str, str]:
 
 @dataclass
 class _Share:
-    """What one request has of the memory, in bytes."""
+    """The memory that one request holds, in bytes."""
 
     num_bytes: int = 0
 
@@ -44,20 +44,20 @@ class BodyReader:
     """Reads bodies for one event loop.
 
     Attributes:
-        num_held: bytes of all bodies now in memory.
+        num_held: bytes of all bodies that are in memory now.
     """
 
     def __init__(self, max_bytes: int, retry_after: str) -> None:
         """Set the limits.
 
         Args:
-            max_bytes: of one body, as it comes and unpacked.
-            retry_after: seconds after which a client may try again that found no room.
+            max_bytes: limit of one body, both as sent and unpacked.
+            retry_after: seconds after which a client that found no room may try again.
         """
         self.num_held = 0
         self._max_bytes = max_bytes
         self._retry_after = retry_after
-        self._unpacking = asyncio.Semaphore(1)  # one at a time, so that what is being unpacked adds one body to the memory and no more
+        self._unpacking = asyncio.Semaphore(1)  # one at a time: unpacking adds at most one body to the memory
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:

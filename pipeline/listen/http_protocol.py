@@ -1,7 +1,7 @@
 """Connections that do not wait for ever: one whose next request does not come gives its place to another. Used by `http.py`.
 
-uvicorn waits without end for the first byte, for the rest of headers, and for the rest of a body that was refused: devices that died
-behind a router, and slow clients on purpose, would hold all of its connections.
+uvicorn waits without end for the first byte, for the rest of headers, and for the rest of a refused body: devices that died behind a
+router, and clients that are slow on purpose, would hold all of its connections.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ import asyncio
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 REQUEST_S = 20.0  # until the headers of the next request are whole
-MAX_CONNECTIONS = 500  # half of the usual limit of open files of a process; the others are told so
-MAX_OPEN = 800  # with those that are told so; further ones are closed at once
+MAX_CONNECTIONS = 500  # half of the usual limit of open files of a process; further ones are answered 503
+MAX_OPEN = 800  # including those that are answered 503; further ones are closed at once
 
 
 class PatientProtocol(H11Protocol):
@@ -44,6 +44,6 @@ class PatientProtocol(H11Protocol):
             self._deadline.cancel()
 
     def _end_unless_asked(self, last: RequestResponseCycle | None) -> None:
-        """Close the connection where the request that was last when the wait began still is, and is answered."""
+        """Close the connection if no request has come since the wait began, and the last one is answered."""
         if self.cycle is last and (last is None or last.response_complete):
             self.transport.abort()

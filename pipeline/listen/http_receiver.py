@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from pipeline.clock import Clock
 from pipeline.errors import StoreError
 from pipeline.listen.group_commit import GroupCommit
-from pipeline.listen.http_body import BodyReader, closing, refuse
+from pipeline.listen.http_body import BodyReader, close_header, refuse
 from pipeline.listen.inbox import Inbox
 from pipeline.payloads.choose import FORMATS, UTF_8, charset_of
 from pipeline.payloads.cloud_events import structured
@@ -113,7 +113,7 @@ class Receiver:
         Raises:
             StoreError: when the inbox cannot be read.
         """
-        through = await asyncio.to_thread(self._through)
+        through = await asyncio.to_thread(self._through, self.inbox.source)
         waiting = self.inbox.read(through, max_messages=1, max_bytes=0)
         lag_s = (self.clock.now() - waiting[0].message.received_at).total_seconds() if waiting else 0.0
         return {
@@ -123,10 +123,10 @@ class Receiver:
             "inbox_bytes": self.inbox.num_bytes(),
         }
 
-    def _through(self) -> int:
-        """Return the number of the last message that the lake has."""
+    def _through(self, source: str) -> int:
+        """Return the number of the last message of the inbox that the lake has."""
         try:
-            return Lake(self.settings.lake).last_seq(Readings, fence(self.inbox.source)) or 0
+            return Lake(self.settings.lake).last_seq(Readings, fence(source)) or 0
         except StoreError:  # no lake yet, or a damaged one: then everything waits
             return 0
 
@@ -138,11 +138,11 @@ def make_app(receiver: Receiver, token: str | None) -> FastAPI:
 
     @app.exception_handler(StoreError)
     async def unavailable(request: Request, error: StoreError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": receiver.retry_after, **closing(request)})
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": receiver.retry_after, **close_header(request)})
 
     @app.exception_handler(StarletteHTTPException)  # also of paths and methods that there are not
     async def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        return JSONResponse({"detail": error.detail}, error.status_code, {**(error.headers or {}), **closing(request)})
+        return JSONResponse({"detail": error.detail}, error.status_code, {**(error.headers or {}), **close_header(request)})
 
     @app.post("/readings")
     @app.post("/readings/{topic:path}")

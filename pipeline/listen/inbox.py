@@ -8,7 +8,7 @@ range that never changes. Written by `group_commit.py`, read and trimmed by `dra
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "inbox.db"
 # births of Sparkplug B, which say what the names in all later messages of a node stand for, and deaths, which end that
 BIRTHS = "(topic GLOB 'spBv1.0/*/[ND]BIRTH/*' OR topic GLOB 'spBv1.0/*/[ND]DEATH/*')"
+CERTIFICATES = f"CREATE INDEX IF NOT EXISTS certificates ON messages (topic, seq) WHERE {BIRTHS}"
 SCHEMA = (
     """
     CREATE TABLE messages (
@@ -32,8 +33,8 @@ SCHEMA = (
     ) STRICT
     """,
     "CREATE UNIQUE INDEX idempotency ON messages (connector, idempotency_key) WHERE idempotency_key IS NOT NULL",
-    f"CREATE INDEX births ON messages (topic, seq) WHERE {BIRTHS}",
-    # forgotten: the number up to which was trimmed
+    CERTIFICATES,
+    # forgotten: the number of the last message that was trimmed
     "CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL, forgotten INTEGER NOT NULL) STRICT",
 )
 INSERT = """
@@ -58,7 +59,7 @@ class Stored:
 
 
 def source_of(name: str) -> str:
-    """Return what the numbers of an inbox's messages belong to, in the commits of the lake."""
+    """Return the name of an inbox as a source of numbered commits in the lake."""
     return f"inbox/{name}"
 
 
@@ -67,7 +68,6 @@ class Inbox:
 
     Attributes:
         path: the SQLite file, on a local disk.
-        name: its identity, made with the file: the numbers of another file, put in its place, mean other messages.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -77,18 +77,27 @@ class Inbox:
             StoreError: when the file cannot be made or is no inbox.
         """
         self.path = state_dir / FILE_NAME
-        with self._faults():
+        with self._faults(), ExitStack() as if_refused:
             if not self.path.exists():
                 make_in_wal_mode(self.path, SCHEMA)
             self._file = _file_of(self.path)
-            self._connection = connect(self.path)
+            self._connection = if_refused.enter_context(closing(connect(self.path)))
             name_format(self._connection)
-            self._connection.execute(NAME_IT, (uuid.uuid4().hex,))
-            (self.name,) = self._connection.execute("SELECT name FROM identity").fetchone()
+            for statement in ("DROP INDEX IF EXISTS births", CERTIFICATES):  # the one of 0.1.0 has no deaths; no lock where that is done
+                self._connection.execute(statement)
+            if self._connection.execute("SELECT name FROM identity").fetchone() is None:  # else nothing is written: no lock, no room needed
+                self._connection.execute(NAME_IT, (uuid.uuid4().hex,))
+            if_refused.pop_all()
+
+    @property
+    def name(self) -> str:
+        """Its identity, created with the file: in another file in the same place, the same numbers mean other messages."""
+        with self._faults():
+            return str(self._connection.execute("SELECT name FROM identity").fetchone()[0])
 
     @property
     def source(self) -> str:
-        """What the numbers of its messages belong to, in the commits of the lake."""
+        """Its name as a source of numbered commits in the lake."""
         return source_of(self.name)
 
     def put(self, messages: Sequence[Message], clock: Clock | None = None) -> int:
@@ -96,8 +105,7 @@ class Inbox:
 
         Args:
             messages: in the order in which they came.
-            clock: stamps them with the instant at which the file is theirs alone, so that `settled` can say what is complete; None
-                leaves them their own `received_at`.
+            clock: stamps them while the write lock is held, on which `settled_instant` relies; None keeps their own `received_at`.
 
         Returns:
             How many were new.
@@ -119,9 +127,9 @@ class Inbox:
         failpoint("inbox.after_commit")
         return stored
 
-    def settled(self, clock: Clock) -> datetime:
-        """Return an instant such that every message that was or will be stamped before it can be read by now."""
-        with self._transaction():  # whoever stamped a message before has committed it, and whoever comes waits
+    def settled_instant(self, clock: Clock) -> datetime:
+        """Return an instant T: every message stamped before T is committed already, and no later one will get such a stamp."""
+        with self._transaction():  # a writer stamps and commits under this lock
             return clock.now()
 
     def read(self, after: int, *, max_messages: int, max_bytes: int) -> list[Stored]:
@@ -152,7 +160,7 @@ class Inbox:
         return 0 if row is None else int(row[0])
 
     def num_bytes(self) -> int:
-        """Return how much of the disk the messages take, those that the lake has already included."""
+        """Return how much of the disk the messages take, including those that the lake already has."""
         with self._faults():
             pages, free, size = (
                 int(self._connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
@@ -170,9 +178,9 @@ class Inbox:
 
         Args:
             up_to: the greatest number that may be forgotten.
-            received_before: messages received at this instant stay, and so does everything behind the first of them.
-            max_bytes: while the inbox is larger than this, younger ones go too, and in the end births: whoever may publish could name
-                nodes without end, and fill it for ever.
+            received_before: the first message received at or after this instant stays, and everything behind it.
+            max_bytes: while the inbox is larger than this, younger ones go too, and in the end births: a publisher could invent nodes
+                without end, whose births would fill it for ever.
         """
         trimmed, end = 0, self.forgotten()
         while True:
@@ -189,23 +197,21 @@ class Inbox:
             return [_stored(row).message for row in self._connection.execute(query, (up_to,))]
 
     def forgotten(self) -> int:
-        """Return the number up to which was trimmed; 0 before the first time."""
+        """Return the number of the last message that was trimmed; 0 before the first time."""
         with self._faults():
             return int(self._connection.execute("SELECT forgotten FROM identity").fetchone()[0])
 
     def renew(self) -> None:
-        """Take another name: whoever counts the numbers of this inbox begins again at its first message."""
-        name = uuid.uuid4().hex
+        """Take another name, so that the lake takes all of its messages again, from the first."""
         with self._transaction():
-            self._connection.execute("UPDATE identity SET name = ?, forgotten = 0", (name,))
-        self.name = name
+            self._connection.execute("UPDATE identity SET name = ?, forgotten = 0", (uuid.uuid4().hex,))
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
     def _trim_step(self, forgotten: int, up_to: int, received_before: datetime, max_bytes: int | None) -> tuple[int, int]:
-        """Look at the next few numbers; return the one up to which is forgotten now, and how many messages went."""
+        """Trim one step; return the number of the last message that is trimmed now, and how many were deleted."""
         end = min(up_to, forgotten + TRIM_STEP)
         before_us = (received_before - EPOCH) // MICROSECOND
         is_large = max_bytes is not None and self.is_full(max_bytes)

@@ -16,6 +16,7 @@ from pipeline.errors import SettingsError, StoreError
 from pipeline.listen.inbox import Stored
 from pipeline.listen.kafka_client import new_consumer
 from pipeline.listen.kafka_store import Partition, PartitionStore
+from pipeline.listen.range_commit import RANGE_BYTES, RANGE_MESSAGES
 from pipeline.listen.source_thread import SourceThread
 from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.settings import Settings
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONNECTOR = "kafka"
-MAX_MESSAGES, MAX_BYTES = 50_000, 32 * 1024**2  # waiting at once, which bounds the memory; as in the drain
 POLL_S = 0.25
 LOOK_UP_S = 10.0  # for the ends of a partition; a stop waits for it
 FIND_S = 2.0  # for the name of the cluster; a stop waits for it
@@ -36,14 +36,14 @@ RETRY_S, LONGEST_PAUSE_S = 2.0, 30.0
 class KafkaSource:
     """A member of a consumer group as a source of `run_listener`; it stores by itself, every `listen.drain_interval`."""
 
-    def __init__(self, settings: Settings, clock: Clock, password: str | None, stop: threading.Event) -> None:
+    def __init__(self, settings: Settings, clock: Clock, password: str | None, over: threading.Event) -> None:
         """Make the consumer; it connects when it starts.
 
         Args:
             settings: the lake, the state folder, and the sections ingest, listen and metrics.
             clock: says when a message was received.
             password: of SASL, or None.
-            stop: set here when the source cannot go on.
+            over: set here when the source cannot go on.
 
         Raises:
             SettingsError: when confluent-kafka is not installed, or a setting is impossible.
@@ -53,10 +53,11 @@ class KafkaSource:
         self._section, self._password = settings.listen.kafka, password
         self._consumer = new_consumer(self._section, password)
         self._store = PartitionStore(settings, clock)
+        self._name: str | None = None  # of the cluster, once it is known
         self._partitions: dict[tuple[str, int], Partition] = {}
         self._skipped = Counter(tombstones=0, cut_short=0)
         self._is_connected = False
-        self._thread = SourceThread("kafka", self._run, stop)
+        self._thread = SourceThread("kafka", self._run, over)
 
     def start(self) -> None:
         """Join the group and begin to read."""
@@ -71,28 +72,29 @@ class KafkaSource:
         return {**self._store.counts, **self._skipped}
 
     def is_connected(self) -> bool:
-        """Return whether brokers have answered since it last joined the group; what they lose later, the client says and mends."""
+        """Return whether a broker has answered since it last joined the group; the client reports and mends later faults by itself."""
         return self._is_connected
 
     def _run(self, ending: threading.Event) -> None:
-        """Be a member of the group; after a fault leave it and join again, which forgets what was read and not stored."""
+        """Be a member of the group; after a fault, leave it and join again: what was read and not stored is read once more."""
         from confluent_kafka import KafkaException
 
-        while not ending.is_set():
+        while True:
             try:
                 with closing(self._consumer):
                     self._take_part(ending)
+                return
             except (StoreError, KafkaException) as error:
                 self._is_connected = False
                 logger.error("kafka failed retry_s=%.0f: %s", RETRY_S, error)
-                ending.wait(RETRY_S)
-                self._consumer, self._partitions = new_consumer(self._section, self._password), {}
+            if ending.wait(RETRY_S):
+                return
+            self._consumer, self._partitions = new_consumer(self._section, self._password), {}
 
     def _take_part(self, ending: threading.Event) -> None:
-        name = self._section.name or self._find_cluster(ending)
-        if name is None:
+        self._name = self._section.name or self._find_cluster(ending)
+        if self._name is None:
             return
-        self._name = name
         self._consumer.subscribe(list(self._section.topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
         while not ending.is_set():
             self._gather(ending)
@@ -132,7 +134,7 @@ class KafkaSource:
         consumer.incremental_assign(list(given))
 
     def _revoked(self, consumer: "Consumer", taken: "Sequence[TopicPartition]") -> None:
-        """Forget partitions; who has them next reads what was not stored."""
+        """Forget partitions; their next owner reads what was not stored."""
         for one in taken:
             self._partitions.pop((one.topic, one.partition), None)
         consumer.incremental_unassign(list(taken))
@@ -141,7 +143,7 @@ class KafkaSource:
         """Read until it is time to store, or there is enough."""
         until = time.monotonic() + self._settings.listen.drain_interval.total_seconds()
         num_messages = num_bytes = 0
-        while not ending.is_set() and num_messages < MAX_MESSAGES and num_bytes < MAX_BYTES and time.monotonic() < until:
+        while not ending.is_set() and num_messages < RANGE_MESSAGES and num_bytes < RANGE_BYTES and time.monotonic() < until:
             for message in self._consumer.consume(1_000, timeout=POLL_S):
                 if message.error() is not None:
                     self._hear(message)
@@ -150,7 +152,7 @@ class KafkaSource:
                 num_messages, num_bytes = num_messages + 1, num_bytes + len(message.value() or b"")
 
     def _hear(self, message: Any) -> None:  # noqa: ANN401 (confluent-kafka has no types)
-        """Do what an error asks for; after most of them the client goes on by itself."""
+        """Handle an error; after most of them the client goes on by itself."""
         from confluent_kafka import KafkaError, KafkaException
 
         error = message.error()
@@ -162,7 +164,7 @@ class KafkaSource:
             logger.warning("kafka %s: %s", error.name(), error.str())
 
     def _find_place(self, topic: str, number: int, wanted: int) -> None:
-        """Go on at the oldest message of a partition, where the one that should come next is not there any more."""
+        """Go on at the oldest message of a partition whose next message has been deleted."""
         from confluent_kafka import TopicPartition
 
         partition = self._partitions.get((topic, number))
@@ -175,7 +177,7 @@ class KafkaSource:
                 f"{wanted}: the topic was made anew. Give it another listen.kafka.name."
             )
         first = max(wanted, partition.through)
-        if partition.through and oldest > first:  # what was gone before the lake had anything of it, nobody expects
+        if partition.through and oldest > first:  # what was deleted before our first commit is not lost
             logger.error("retention was quicker, messages are lost source=%s from=%d to=%d", partition.source, first, oldest - 1)
         self._read_from(topic, number, max(oldest, wanted))
 

@@ -18,7 +18,7 @@ OURS = {  # what the promise rests on
     "partition.assignment.strategy": "cooperative-sticky",
 }
 DEFAULTS = {"topic.metadata.refresh.interval.ms": "30000"}  # topics and partitions that are new are noticed after 5 minutes otherwise
-QUIET_S = 30.0  # between two lines of the client that say the same: of a broker that is down it says so 20 times a second
+QUIET_S = 30.0  # between two equal log lines of the client, which reports a broker that is down 20 times a second
 
 
 def new_consumer(section: KafkaSettings, password: str | None) -> "Consumer":
@@ -26,7 +26,7 @@ def new_consumer(section: KafkaSettings, password: str | None) -> "Consumer":
 
     Args:
         section: where the brokers are, and what to read.
-        password: of SASL, or None.
+        password: for SASL, or None.
 
     Raises:
         SettingsError: when confluent-kafka is not installed, or a setting is impossible.

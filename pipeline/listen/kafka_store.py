@@ -23,9 +23,9 @@ class Partition:
     """A partition that this process reads.
 
     Attributes:
-        source: what the numbers of its commits belong to: kafka, the name of the cluster, the topic and the partition.
-        start: offset to read from: where the catalog stands, which is behind the lake only after a death between the two.
-        through: offset of the first message that the lake does not have; 0 for a partition that it has nothing of.
+        source: under which its commits are numbered: kafka, the name of the cluster, the topic and the partition.
+        start: offset to read from: where the catalog stands, which is behind the lake only after a crash between the two commits.
+        through: offset of the first message that the lake does not have; 0 where it has none.
         waiting: messages read and not stored, numbered by their offsets.
     """
 
@@ -36,7 +36,7 @@ class Partition:
 
 
 class PartitionStore:
-    """Stores messages of partitions, each once, whoever else may think that a partition is theirs.
+    """Stores messages of partitions, each once, even while another process believes that it owns a partition.
 
     Attributes:
         counts: messages stored, and what became of their readings.
@@ -54,7 +54,7 @@ class PartitionStore:
         self._lost_a_tail = False  # whether the catalog was ahead of the lake in a partition
 
     def open(self, source: str) -> Partition:
-        """Return where a partition stands; who had it before may have met series that we know nothing of."""
+        """Return where a partition stands; its owner before may have met series that this process does not know."""
         through, heard_of = self._commits.stored_through(source), self._commits.catalog.position(source) or 0
         self._intake = None
         self._lost_a_tail |= heard_of > through  # what the lake stores again is as late as it was
@@ -64,7 +64,7 @@ class PartitionStore:
         """Store what waits of a partition, and forget it.
 
         Returns:
-            False when another process has stored some of it: `partition` is not ours any more, or must be read again from where it is.
+            False when another process has stored some of it: open the partition again.
 
         Raises:
             StoreError: when the lake or the catalog cannot be written; read it again.

@@ -43,7 +43,7 @@ class LandingReport:
         read: readings in the files ingested: accepted + duplicate + quarantined.
         accepted: stored.
         duplicate: stored before, or twice in the files.
-        late: those accepted that came behind the watermark of their series.
+        late: of the accepted ones, how many came behind the watermark of their series.
         quarantined: could not be used.
         failed: why a file could not be read, by its path; it is tried again when it changes.
     """
@@ -164,7 +164,7 @@ class Landing:
 class LandingSource:
     """A landing folder as a source that `run_listener` starts and stops: looks at it again and again, in a thread."""
 
-    def __init__(self, settings: Settings, clock: Clock, folder: Path, options: IngestOptions, stop: threading.Event) -> None:
+    def __init__(self, settings: Settings, clock: Clock, folder: Path, options: IngestOptions, over: threading.Event) -> None:
         """Open the folder.
 
         Args:
@@ -172,7 +172,7 @@ class LandingSource:
             clock: says what is now.
             folder: with all below it.
             options: what the user says of every file.
-            stop: set here when the source cannot go on.
+            over: set here when the source cannot go on.
 
         Raises:
             SettingsError: when there is no such folder.
@@ -180,7 +180,7 @@ class LandingSource:
         """
         self._landing = Landing(settings, clock, folder, options)
         self._pause_s = max(LEAST_PAUSE_S, settings.listen.settle.total_seconds())
-        self._thread = SourceThread("landing", self._run, stop)
+        self._thread = SourceThread("landing", self._run, over)
 
     def start(self) -> None:
         """Begin to look."""
@@ -216,9 +216,9 @@ def land(settings: Settings, clock: Clock, folder: Path, options: IngestOptions)
     """Take what has landed in a folder, once; where files have just come, it waits for them to settle.
 
     Args:
-        settings: as for `Landing`, with the rest of these.
+        settings: as for `Landing`, with the sections that `ingest_paths` takes.
         clock: says what is now.
-        folder: with all below it.
+        folder: the folder, searched with all below it.
         options: what the user says of every file.
 
     Raises:

@@ -5,7 +5,7 @@ A file is known by its path, size and time of change, and its content by its SHA
 
 import os
 import stat
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -61,13 +61,14 @@ class LandingLedger:
             StoreError: when the file cannot be made or is no ledger.
         """
         self._path = state_dir / FILE_NAME
-        with self._faults():
+        with self._faults(), ExitStack() as if_refused:
             make_folder(state_dir)
             # no write-ahead log: two processes that ask for it at once lock each other out, whatever the timeout
-            self._connection = connect(self._path)
+            self._connection = if_refused.enter_context(closing(connect(self._path)))
             for statement in SCHEMA:
                 self._connection.execute(statement)
             name_format(self._connection)
+            if_refused.pop_all()
 
     def known(self) -> set[FileVersion]:
         """Return every file that was recorded, as it was then."""

@@ -32,39 +32,34 @@ MAX_WAITING_BYTES = 64 * 1024**2  # on their way to the disk; beyond it nothing 
 class MqttSource:
     """Takes messages from a broker into the inbox."""
 
-    def __init__(self, settings: Settings, clock: Clock, credentials: Credentials, stop: threading.Event) -> None:
-        """Make it ready to start.
+    def __init__(self, settings: Settings, clock: Clock, credentials: Credentials, over: threading.Event) -> None:
+        """Open the inbox; it connects when it starts.
 
         Args:
             settings: the state folder, and the section `listen`.
             clock: stamps what comes.
             credentials: who logs in.
-            stop: set here when the source cannot go on; `stop()` then raises why.
+            over: set here when the source cannot go on; `stop` then raises why.
 
         Raises:
             SettingsError: without a client id, or for an address, certificates or credentials that cannot be used.
+            StoreError: when there is no inbox and none can be made.
         """
         self._settings = settings
         self._clock = clock
-        self._ended = stop
-        self._connection = MqttConnection(settings.listen.mqtt, credentials, self._take, self._has_room)
+        self._connection = MqttConnection(settings.listen.mqtt, credentials, self._take, self._has_room, over)
         self._acknowledgements = self._connection.acknowledgements
         self._rebirths = Rebirths() if settings.listen.mqtt.sparkplug_rebirth else None
         # Each is counted by one thread alone: these by that of the connection, the others by that of the commits.
         self._received = self._retained = self._cut_short = self._submitted = self._submitted_bytes = 0
         self._stored = self._answered = self._answered_bytes = 0
+        with closing(Inbox(settings.state_dir)) as inbox:
+            self._has_listened = inbox.last_seq() > 0
+        self._commits = GroupCommit(settings.state_dir, clock, over, max_bytes=settings.listen.max_inbox_bytes, holds=True)
 
     def start(self) -> None:
-        """Open the inbox, then connect.
-
-        Raises:
-            StoreError: when there is no inbox and none can be made.
-        """
-        listen = self._settings.listen
-        self._commits = GroupCommit(self._settings.state_dir, self._clock, max_bytes=listen.max_inbox_bytes, holds=True)
-        with closing(Inbox(self._settings.state_dir)) as inbox:
-            has_listened = inbox.last_seq() > 0
-        self._connection.start(self._ended, has_listened=has_listened)
+        """Connect, and connect again whenever that may help."""
+        self._connection.start(has_listened=self._has_listened)
 
     def stop(self) -> None:
         """Take no more, store and acknowledge what came, and leave; the broker keeps the session.
@@ -73,10 +68,10 @@ class MqttSource:
             TidecastError: why the source could not go on, where it ended by itself.
         """
         self._connection.stop_taking()
-        self._commits.close()
-        self._connection.close()
-        if self._connection.attempts.failure is not None:
-            raise self._connection.attempts.failure
+        try:
+            self._commits.close()
+        finally:
+            self._connection.close()
 
     def counts(self) -> Mapping[str, int]:
         """Return how many messages came, are on disk, are acknowledged, are on their way, and were not taken as they are."""

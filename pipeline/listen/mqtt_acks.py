@@ -1,7 +1,7 @@
 """Which messages of a connection are to be acknowledged: those on disk, in the order of arrival, and none of an older connection.
 
-MQTT asks for that order (MQTT-4.6.0-2). After a reconnect a packet id may mean another message, so an acknowledgement that was earned on
-an older connection is forgotten: the broker sends that message again. Used by `mqtt_connection.py`.
+MQTT asks for that order (MQTT-4.6.0-2). After a reconnect a packet id may mean another message, so acknowledgements that were due on an
+older connection are dropped: the broker sends those messages again. Used by `mqtt_connection.py`.
 """
 
 from collections import deque

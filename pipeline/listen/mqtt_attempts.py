@@ -15,7 +15,7 @@ from pipeline.listen.mqtt_broker import Address
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # between two attempts to connect
-SHORT_S, MAX_SHORT = 20.0, 5  # so many connections in a row, none longer than that: another client takes the session over each time
+SHORT_S, MAX_SHORT = 20.0, 5  # 5 connections in a row, none longer than 20 s: another client takes the session over each time
 HOPELESS = {132, 133, 134, 135, 138, 140}  # refusals that waiting does not mend: protocol, client id, password, rights, ban, method
 
 
@@ -28,7 +28,7 @@ class Attempts:
     """
 
     def __init__(self, address: Address, client_id: str | None) -> None:
-        self.failure: Exception | None = None
+        self.failure: SettingsError | None = None
         self.was_let_in = False
         self._broker, self._client_id = f"{address.host}:{address.port}", client_id
         self._let_in_at: float | None = None

@@ -3,7 +3,6 @@
 Called by `mqtt_connection.py`, which keeps the connection.
 """
 
-import ipaddress
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from pipeline.errors import SettingsError
+from pipeline.listen.loopback import is_loopback
 from pipeline.settings import MQTT_PASSWORD, MQTT_USERNAME, MqttSettings
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -74,22 +74,13 @@ class Address:
         try:
             parts = urlsplit(named)
             host, port = parts.hostname, parts.port
-        except ValueError:  # a port that is no number
+            (host or "").encode("idna")
+        except ValueError:  # a port that is no number, or a name that no name server knows: an empty label, or one over 63 characters
             host, port = None, None
         if not host or parts.scheme not in ("", *PORTS) or parts.path.strip("/") or parts.query or port == 0:
             raise SettingsError(f"The URL of an MQTT broker requires mqtt://host:port or mqtts://host:port; got {url!r}. Correct it.")
-        scheme = parts.scheme or ("mqtt" if is_this_machine(host) else "mqtts")
+        scheme = parts.scheme or ("mqtt" if is_loopback(host) else "mqtts")
         return cls(host, port or PORTS[scheme], scheme == "mqtts")
-
-
-def is_this_machine(host: str) -> bool:
-    """Whether what is sent to a host stays on this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def tls_context(settings: MqttSettings, address: Address) -> ssl.SSLContext | None:
@@ -122,7 +113,7 @@ def check_credentials(credentials: Credentials, address: Address) -> None:
     Raises:
         SettingsError: for a password, another machine and no encryption.
     """
-    if credentials.password is not None and not address.is_encrypted and not is_this_machine(address.host):
+    if credentials.password is not None and not address.is_encrypted and not is_loopback(address.host):
         raise SettingsError(
             f"A password requires an encrypted connection or a broker on this machine; got mqtt://{address.host}:{address.port}. "
             "Write mqtts://, or use a broker that asks for none."

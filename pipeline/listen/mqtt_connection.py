@@ -27,6 +27,7 @@ from pipeline.failpoints import failpoint
 from pipeline.listen.mqtt_acks import Acknowledgements
 from pipeline.listen.mqtt_attempts import Attempts
 from pipeline.listen.mqtt_broker import Address, Credentials, new_client
+from pipeline.listen.source_thread import SourceThread
 from pipeline.settings import MqttSettings
 
 logger = logging.getLogger(__name__)
@@ -42,13 +43,18 @@ class MqttConnection:
     """One connection after another, in a thread of its own, until it is closed or another one would be in vain.
 
     Attributes:
-        acknowledgements: what arrived on the present connection and what of it is done; whoever adds to it calls `wake`.
+        acknowledgements: what arrived on the present connection, and what of it is on disk; call `wake` after adding to it.
         num_acknowledged: how many messages the broker need not send again.
-        attempts: what became of its connections, and why it ended by itself, if it did.
+        attempts: what became of its connections, and why another one would be in vain.
     """
 
     def __init__(
-        self, settings: MqttSettings, credentials: Credentials, take: Callable[[MQTTMessage], None], has_room: Callable[[], bool]
+        self,
+        settings: MqttSettings,
+        credentials: Credentials,
+        take: Callable[[MQTTMessage], None],
+        has_room: Callable[[], bool],
+        over: threading.Event,
     ) -> None:
         """Make it ready to start.
 
@@ -57,6 +63,7 @@ class MqttConnection:
             credentials: who logs in.
             take: called with each message, on the thread of the connection; must neither wait nor raise.
             has_room: asked before each packet, whether to read it; while there is none, TCP holds the broker back.
+            over: set when the thread has ended, because it was asked to or because another connection would be in vain.
 
         Raises:
             SettingsError: without a client id, or for an address, certificates or credentials that cannot be used.
@@ -73,21 +80,21 @@ class MqttConnection:
         self.acknowledgements = Acknowledgements()
         self.num_acknowledged = 0
         self.attempts = Attempts(self._address, settings.client_id)
-        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        self._thread = SourceThread("mqtt", lambda _: self._run(), over)
         self._stopping, self._closing = threading.Event(), threading.Event()  # take no more; acknowledge what is done and leave
         self._reading = threading.Lock()
         self._awake, self._waker = socket.socketpair()
         self._is_woken = False
         self._num_read = 0
+        self._has_listened = False
 
-    def start(self, ended: threading.Event, *, has_listened: bool) -> None:
-        """Connect, and again, for as long as that may help; set `ended` when it does not.
+    def start(self, *, has_listened: bool) -> None:
+        """Connect, and connect again for as long as that may help.
 
         Args:
-            ended: set when another connection would be in vain.
             has_listened: whether somebody has taken messages for this inbox before, perhaps under this client id.
         """
-        self._ended, self._has_listened = ended, has_listened
+        self._has_listened = has_listened
         self._thread.start()
 
     def wake(self) -> None:
@@ -107,24 +114,24 @@ class MqttConnection:
             self.wake()
 
     def close(self) -> None:
-        """Acknowledge what is done, say goodbye and end the thread; the broker keeps the session."""
+        """Acknowledge what is done, say goodbye and end the thread; the broker keeps the session.
+
+        Raises:
+            SettingsError: why another connection would have been in vain.
+        """
         self._stopping.set()
         self._closing.set()
         self.wake()
-        self._thread.join()
-        self._awake.close()
-        self._waker.close()
+        with self._awake, self._waker:
+            self._thread.stop()
 
     def _run(self) -> None:
-        try:
-            while self.attempts.failure is None and not self._stopping.is_set():
-                self._connect()
-                self._serve()
-                self.attempts.pause(self._stopping)
-        except Exception as error:  # noqa: BLE001 (the thread's edge: whatever ends it ends the listener, which raises it)
-            self.attempts.failure = error
-        finally:
-            self._ended.set()
+        while self.attempts.failure is None and not self._stopping.is_set():
+            self._connect()
+            self._serve()
+            self.attempts.pause(self._stopping)
+        if self.attempts.failure is not None:
+            raise self.attempts.failure
 
     def _connect(self) -> None:
         self.acknowledgements.reconnect()
@@ -142,8 +149,7 @@ class MqttConnection:
 
     def _serve(self) -> None:
         """Read, acknowledge and keep alive, until the connection ends or everything is said."""
-        while (connection := self._client.socket()) is not None and self.attempts.failure is None and not self._closing.is_set():
-            self._acknowledge()
+        while self.attempts.failure is None and not self._closing.is_set() and (connection := self._acknowledge()) is not None:
             takes = not self._stopping.is_set() and self._has_room()
             decrypted = takes and isinstance(connection, ssl.SSLSocket) and connection.pending() > 0  # select does not see those
             readers = [self._awake, connection] if takes else [self._awake]
@@ -168,43 +174,31 @@ class MqttConnection:
                 if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self._num_read == before:
                     return
 
-    def _acknowledge(self) -> None:
-        """Acknowledge what has become due, all of it at once."""
-        self._is_woken = False  # before looking: who adds something from here on wakes us again
-        due = self.acknowledgements.due()
-        if not due:
-            return
+    def _acknowledge(self) -> socket.socket | None:
+        """Acknowledge what has become due, all of it at once; return the connection, None where there is none or this has ended it."""
+        self._is_woken = False  # before looking: what is added from here on wakes us again
+        connection = cast("socket.socket | None", self._client.socket())
+        if connection is None or not (due := self.acknowledgements.due()):
+            return connection
         failpoint("mqtt.before_ack")
         for packet_id in due:
             self._client.ack(packet_id, QOS)
-        with self._corked():
-            self._client.loop_write()
+        with _corked(connection):
+            self._client.loop_write()  # closes the connection where the broker has reset it
+        if self._client.socket() is None:
+            return None
         self.num_acknowledged += len(due)
         failpoint("mqtt.after_ack")
-
-    @contextmanager
-    def _corked(self) -> Iterator[None]:
-        """Let many small packets leave as few large ones (Linux); paho writes each by itself."""
-        connection = self._client.socket()
-        if connection is None or not hasattr(socket, "TCP_CORK"):
-            yield
-            return
-        sock = cast(socket.socket, connection)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-        yield
-        if self._client.socket() is connection:  # else it was closed meanwhile
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        return connection
 
     def _leave(self) -> None:
         """Say goodbye, where there is still somebody to hear it."""
-        connection = self._client.socket()
-        if connection is None:
+        if (connection := self._acknowledge()) is None:
             return
-        self._acknowledge()
         deadline = time.monotonic() + FAREWELL_S
         with socket.socket(fileno=os.dup(connection.fileno())) as line:  # stays open when paho closes the connection
             self._client.disconnect()
-            while (connection := self._client.socket()) is not None and time.monotonic() < deadline:
+            while self._client.socket() is not None and time.monotonic() < deadline:
                 select.select([], [connection], [], LOOK_S)
                 self._client.loop_write()
             _hear_out(line, deadline)
@@ -243,10 +237,21 @@ class MqttConnection:
         self._take(message)
 
 
-def _hear_out(line: socket.socket, deadline: float) -> None:
-    """Read, and drop, what the broker says until it closes the connection, to have it sent again to the next one.
+@contextmanager
+def _corked(connection: socket.socket) -> Iterator[None]:
+    """Let many small packets leave as few large ones (Linux); paho writes each by itself."""
+    can_cork = hasattr(socket, "TCP_CORK")
+    if can_cork:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    yield
+    if can_cork and connection.fileno() != -1:  # else it was closed meanwhile
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
-    A socket that is closed with something unread resets the connection, and the broker may then not read the last acknowledgements.
+
+def _hear_out(line: socket.socket, deadline: float) -> None:
+    """Read and discard until the broker closes the connection. Discarded messages are unacknowledged, so the broker sends them again.
+
+    Closing a socket with unread data resets the connection, and the broker may then not read the last acknowledgements.
     """
     with suppress(OSError):  # the broker has ended it
         line.shutdown(socket.SHUT_WR)

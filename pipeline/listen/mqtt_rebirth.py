@@ -1,12 +1,12 @@
 """Which edge nodes of Sparkplug B must be asked for their births: those whose data come on a connection that has not brought them.
 
-A birth is published once, with QoS 0 and not retained. A listener that connects while a node is up has not seen it, and may hold one that
-the node has replaced meanwhile; so, as for every host application (specification 3.0, chapter 5), only this connection's births count, and
-a gap in a node's sequence numbers may have been one. The specification lets a host wait whether a missing message still comes; here
-none does, because a connection keeps the order of a publisher. Used by `mqtt.py`, on the thread of the connection.
+A birth is published once, with QoS 0 and not retained. A listener that connects while a node is up has not seen it, and may hold an
+outdated one. Therefore, as for every host application (specification 3.0, chapter 5), only births of this connection count, and a gap in
+a node's sequence numbers may hide one. The specification lets a host wait for a missing message; here none comes later, because a
+connection keeps the order of a publisher. Used by `mqtt.py`, on the thread of the connection.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipeline.payloads.sparkplug_schema import parse_payload
 from pipeline.payloads.sparkplug_session import DATA, NUMBERED, SEQ_NUMBERS, Topic, is_of_session, session_number
@@ -19,17 +19,17 @@ class _Session:
     """What this connection has brought of a node since its birth.
 
     Attributes:
-        number: of the session, as its death will say it.
+        number: the session's own, which its death will repeat.
         last_seq: from 0 to 255; None where the node does not count.
-        devices: those born.
+        devices: the devices born in it; None is the node itself.
     """
 
     number: int | None
-    last_seq: int | None = None
-    devices: set[str | None] = field(default_factory=set)
+    last_seq: int | None
+    devices: set[str | None]
 
     def skips(self, seq: int) -> bool:
-        """Take the number of the next message; return whether some before it are missing. What comes once more, or late, is no gap."""
+        """Take the number of the next message; return whether some before it are missing. A repeated or late message is no gap."""
         ahead = 0 if self.last_seq is None else (seq - self.last_seq - 1) % SEQ_NUMBERS
         self.last_seq = seq if ahead < SEQ_NUMBERS // 2 else self.last_seq
         return 0 < ahead < SEQ_NUMBERS // 2
@@ -73,12 +73,15 @@ class Rebirths:
             return False
         node = topic.group, topic.node
         if topic.kind == "NBIRTH":
-            self._sessions[node] = _Session(session_number(said), devices={None})
+            self._sessions[node] = _Session(session_number(said), said.seq % SEQ_NUMBERS if said.HasField("seq") else None, {None})
+            return False
         session = self._sessions.get(node)
-        if topic.kind == "NDEATH" or session is None:
+        if topic.kind == "NDEATH":
             if session is not None and is_of_session(session_number(said), session.number):
                 del self._sessions[node]
-            return topic.kind != "NDEATH"
+            return False
+        if session is None:
+            return True
         if said.HasField("seq") and session.skips(said.seq % SEQ_NUMBERS):
             del self._sessions[node]  # until it is born again, each of its messages says so
             return True

@@ -22,16 +22,20 @@ from pipeline.store.catalog import Catalog
 from pipeline.store.lake import Lake
 from pipeline.store.readings import append_readings, fence, split_duplicates, store_quarantine, with_stored_arrivals
 
+# What one commit takes, which bounds the memory: 50k messages of one reading, 300k readings in messages of a hundred.
+RANGE_MESSAGES = 50_000
+RANGE_BYTES = 32 * 1024**2
+
 
 @dataclass(frozen=True)
 class RangeCommits:
     """The lake and the catalog, as live sources write them.
 
     Attributes:
-        settings: of the lake, with the sections ingest, listen and metrics.
+        settings: lake, state folder, and the sections ingest, listen and metrics.
         clock: says when readings are committed.
-        lake: whose tables are there.
-        catalog: of its series, and of how far each source has come.
+        lake: its tables exist.
+        catalog: the series, and how far each source has come.
     """
 
     settings: Settings
@@ -54,7 +58,7 @@ class RangeCommits:
         """Return the number of a source's last commit; 0 before the first."""
         return self.lake.last_seq(Readings, fence(source)) or 0
 
-    def settled(self, source: str) -> tuple[int, int]:
+    def newest_version(self, source: str) -> tuple[int, int]:
         """Return the newest version of the readings, and the number of the last commit of a source in it; 0 before the first."""
         handle = self.lake.open(Readings)
         return handle.version(), handle.transaction_version(fence(source)) or 0
@@ -63,7 +67,7 @@ class RangeCommits:
         """Return what is known of series and units, as the catalog has it.
 
         Args:
-            as_stored: how far series have come is read from the lake, whose readings are behind the catalog.
+            as_stored: read watermarks from the lake, because the catalog is ahead of its readings.
         """
         series = self.catalog.series()
         return Intake.start(self.settings, with_stored_arrivals(self.lake, series) if as_stored else series)
@@ -75,9 +79,9 @@ class RangeCommits:
 
         Args:
             stored: the messages, at least one.
-            intake: what is known at `after`; of no use any more where the range was refused.
-            source: what the numbers belong to.
-            seq: of this commit.
+            intake: series and units known after commit `after`. Discard it if this call returns False.
+            source: the inbox or partition whose numbers these are.
+            seq: the number of this commit.
             after: number of the commit that it must follow.
             births: what `decode` must know of the messages before these.
 
@@ -101,7 +105,7 @@ class RangeCommits:
         return True
 
     def catch_up(self, stored: Sequence[Stored], intake: Intake, births: Sequence[Message] = ()) -> None:
-        """Tell the catalog how far the series of messages came that the lake has: whoever stored them died before they did."""
+        """Update the catalog's watermarks from messages in the lake: the process that stored them died before it did so."""
         readings, _rejected = self._judge(stored, intake, births)
         self.catalog.upsert_series(intake.reached(intake.register(readings)))
 

@@ -19,7 +19,7 @@ from pipeline.ingest.validate import ACCEPTABLE
 from pipeline.listen.inbox import FILE_NAME, Inbox, Stored
 from pipeline.listen.judge import TOO_LONG, Judged, digest, judge
 from pipeline.payloads.message import Message
-from pipeline.payloads.sparkplug import MISSING_BIRTH, alone, needed_births
+from pipeline.payloads.sparkplug import MISSING_BIRTH, births_for_it_alone, needed_births
 from pipeline.payloads.sparkplug_session import is_birth
 from pipeline.schemas import Quarantine
 from pipeline.settings import Settings
@@ -142,12 +142,12 @@ class _Replay:
         )
 
     def _with_births(self, rows: Sequence[Mapping[str, object]], stored: Sequence[Stored]) -> list[Stored]:
-        """Return messages, before each the births that it needs: those from before it came, or the newest where a person says so."""
+        """Return messages, each behind the births it needs: the ones from when it came, or the newest ones if a person says so."""
         missed = {one.seq: one.message for one, row in zip(stored, rows, strict=True) if row["error_code"] == MISSING_BIRTH}
         newest = needed_births(list(missed.items()), self.births, missed)
         found: list[Stored] = []
         for one, row in zip(stored, rows, strict=True):
-            births = alone(one.message, newest.get(one.seq) or row["births"])  # type: ignore[arg-type]
+            births = births_for_it_alone(one.message, newest.get(one.seq) or row["births"])  # type: ignore[arg-type]
             found += [Stored(len(rows) + len(found) + number, birth) for number, birth in enumerate(births)]
             found.append(one)
         return found

@@ -24,7 +24,7 @@ STATUS_S = 10.0
 
 
 class Source(Protocol):
-    """What takes messages in. One that cannot go on sets the event `stop` it was made with, and says why in `stop()`."""
+    """What takes messages in. One that cannot go on sets the event `over` it was made with, and raises why in `stop`."""
 
     def start(self) -> None:
         """Begin to take messages, on threads of its own."""
@@ -45,8 +45,8 @@ class ListenReport:
 
     Attributes:
         counts: what its source counted.
-        drained: what became of the messages, in all of its drains; another process may have drained more of them.
-        undrained: messages of the inbox that are not in the lake, whoever drains it; None where there is no inbox, or no drain succeeded.
+        drained: what became of the messages, in all drains of this process; another one may have drained more of them.
+        undrained: messages of the inbox that are not in the lake; None without an inbox, or if no drain succeeded.
     """
 
     counts: Mapping[str, int]
@@ -61,14 +61,14 @@ class ListenReport:
 class Drainer:
     """Drains again and again, in a thread, and counts what became of the messages."""
 
-    def __init__(self, settings: Settings, clock: Clock, stop: threading.Event) -> None:
+    def __init__(self, settings: Settings, clock: Clock, over: threading.Event) -> None:
         self.totals: Counter[str] = Counter(messages=0, accepted=0, duplicate=0, late=0, quarantined=0)
-        self._settings, self._clock, self._stop = settings, clock, stop
+        self._settings, self._clock, self._over = settings, clock, over
         self._through: int | None = None  # the number up to which the lake has the inbox, as the last drain found it
         self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, which ends with the event `stop`."""
+        """Start the thread, which ends with the event `over`."""
         self._thread.start()
 
     def finish(self) -> None:
@@ -87,7 +87,7 @@ class Drainer:
             return None
 
     def _run(self) -> None:
-        while not self._stop.wait(self._settings.listen.drain_interval.total_seconds()):
+        while not self._over.wait(self._settings.listen.drain_interval.total_seconds()):
             self._drain()
 
     def _drain(self) -> None:
@@ -100,14 +100,14 @@ class Drainer:
         self.totals.update({name: getattr(report, name) for name in self.totals})
 
 
-def run_listener(settings: Settings, clock: Clock, source: Source, *, stop: threading.Event) -> ListenReport:
-    """Run a source, and drain every `listen.drain_interval`, until SIGTERM, SIGINT or the event `stop`.
+def run_listener(settings: Settings, clock: Clock, source: Source, *, over: threading.Event) -> ListenReport:
+    """Run a source, and drain every `listen.drain_interval`, until SIGTERM, SIGINT or the event `over`.
 
     Args:
         settings: the lake, the state folder and the section `listen`.
         clock: what the drains are told is now.
         source: not started yet.
-        stop: ends the listener; set here when a signal comes.
+        over: ends the listener; set here when a signal comes, and by a source that cannot go on.
 
     Returns:
         What it did. A drain that fails is logged and tried again, at the latest by the next listener: what it left is in the inbox.
@@ -115,16 +115,16 @@ def run_listener(settings: Settings, clock: Clock, source: Source, *, stop: thre
     Raises:
         TidecastError: why the source could not start or go on.
     """
-    drainer = Drainer(settings, clock, stop)
-    with stopped_by_signals(stop):
+    drainer = Drainer(settings, clock, over)
+    with stopped_by_signals(over):
         source.start()
         drainer.start()
         try:
-            while not stop.wait(STATUS_S):
+            while not over.wait(STATUS_S):
                 _say("listening" if source.is_connected() else "not connected", source, drainer)
             source.stop()
         finally:
-            stop.set()
+            over.set()
             drainer.finish()
     _say("ended", source, drainer)
     return ListenReport(dict(source.counts()), dict(drainer.totals), drainer.undrained())

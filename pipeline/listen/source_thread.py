@@ -10,15 +10,15 @@ from collections.abc import Callable
 class SourceThread:
     """One thread, for one start and one stop."""
 
-    def __init__(self, name: str, work: Callable[[threading.Event], None], ended: threading.Event) -> None:
+    def __init__(self, name: str, work: Callable[[threading.Event], None], over: threading.Event) -> None:
         """Make it ready to start.
 
         Args:
             name: of the thread.
             work: called once, with the event that asks it to end.
-            ended: set when `work` has returned or raised: the source does not go on.
+            over: set when `work` has returned or raised: the source does not go on.
         """
-        self._work, self._ended = work, ended
+        self._work, self._over = work, over
         self._ending = threading.Event()
         self._fault: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -28,9 +28,10 @@ class SourceThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the work to end and wait for it; raise what it raised."""
+        """Ask the work to end and wait for it, where it has begun; raise what it raised."""
         self._ending.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         if self._fault is not None:
             raise self._fault
 
@@ -40,4 +41,4 @@ class SourceThread:
         except BaseException as error:  # noqa: BLE001 (the end of a thread: `stop` raises it where somebody hears it)
             self._fault = error
         finally:
-            self._ended.set()
+            self._over.set()

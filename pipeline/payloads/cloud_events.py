@@ -1,6 +1,6 @@
 """CloudEvents in JSON, one event or a batch: an envelope, whose data another decoder reads.
 
-An event in binary mode, whose envelope is in the headers of its message, is written as one in structured mode when it comes: so the
+An event in binary mode has its envelope in the headers of its message. It is rewritten in structured mode when it comes, so that the
 inbox and quarantine hold it whole. Called by `decode.py`, and by the listeners of HTTP and MQTT.
 """
 
@@ -41,11 +41,11 @@ _NO_ATTRIBUTES = ("data", "data_base64", "datacontenttype")  # in binary mode th
 
 
 def structured(attributes: Mapping[str, str], content_type: str | None, payload: bytes) -> tuple[str | None, bytes]:
-    """Return content type and payload of a message: of an event in binary mode those of the same event in structured mode.
+    """Rewrite an event in binary mode in structured mode; return content type and payload, those of any other message unchanged.
 
     Args:
-        attributes: what its headers say by the names of CloudEvents; without `specversion` it is no event in binary mode.
-        content_type: of the payload.
+        attributes: the headers that CloudEvents names; without `specversion` it is no event in binary mode.
+        content_type: that of the payload.
         payload: the data of the event.
     """
     if "specversion" not in attributes or (content_type or "").strip().lower().startswith(_MEDIA_TYPE):
@@ -60,10 +60,10 @@ def unwrap(messages: pl.DataFrame, *, in_bulk: bool = True) -> tuple[pl.DataFram
 
     Args:
         messages: as `MESSAGES_SCHEMA`.
-        in_bulk: whether plain events may be read together; what their data say is the same.
+        in_bulk: whether plain events may be read together; the result is the same.
 
     Returns:
-        The events, as `EVENTS_SCHEMA`, and what was none.
+        The events, as `EVENTS_SCHEMA`, and what was no event.
     """
     events: list[_Event] = []
     refused = Found()

@@ -27,8 +27,8 @@ def complete(decoded: Decoded, envelopes: pl.DataFrame, unit: EpochUnit | None, 
 
     Args:
         decoded: what the decoder found.
-        envelopes: as `ENVELOPES_SCHEMA`, one row for each line: what holds where a reading does not say it.
-        unit: of epoch numbers; None reads each by its magnitude.
+        envelopes: as `ENVELOPES_SCHEMA`, one row for each line: what fills in where a reading lacks it.
+        unit: the unit of epoch numbers; None infers it from the magnitude of each.
         is_stamped_on_arrival: whether a reading without a stamp was measured when it came.
 
     Returns:
@@ -68,8 +68,8 @@ def together(parts: Sequence[Decoded]) -> Decoded:
     return Decoded(pl.concat(frames), pl.concat([part.broken for part in parts]))
 
 
-def silent(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
-    """Return the messages of which nothing has been said, as broken ones.
+def unanswered(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
+    """Return, as broken, the messages that neither a row nor a broken item answers for.
 
     Args:
         decoded: what came of them.
@@ -85,10 +85,10 @@ def as_batch(decoded: Decoded, messages: pl.DataFrame, *, is_numbered: bool = Fa
     Args:
         decoded: completed.
         messages: line and payload of every message of this format.
-        is_numbered: whether items have their numbers already: those that must stay when more of a message can be read.
+        is_numbered: whether items have numbers already, which stay the same when more of a message can be read.
     """
     rows = decoded.rows.sort("line", "item", maintain_order=True)
-    broken = pl.concat([_whole(decoded, messages), silent(decoded, messages)])
+    broken = pl.concat([_whole(decoded, messages), unanswered(decoded, messages)])
     if not is_numbered:
         rows, broken = _numbered(rows, broken)
     return RawBatch(
@@ -100,7 +100,7 @@ def as_batch(decoded: Decoded, messages: pl.DataFrame, *, is_numbered: bool = Fa
 
 
 def _whole(decoded: Decoded, messages: pl.DataFrame) -> pl.DataFrame:
-    """Return what is broken; a message of which nothing is good is broken once, as a whole, whatever its first reason."""
+    """Return what is broken; a message without any good reading is broken once, as a whole, for its first reason."""
     broken = decoded.broken
     if broken.is_empty():
         return broken

@@ -13,7 +13,7 @@ from pipeline.ingest.raw import RawBatch
 from pipeline.ingest.timestamps import EpochUnit
 from pipeline.payloads.choose import NO_ROUTE, UNKNOWN_FORMAT, UTF_8, charset_of, named_format, route_at, route_of, sniff
 from pipeline.payloads.cloud_events import unwrap
-from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, silent, together
+from pipeline.payloads.complete import ENVELOPES_SCHEMA, as_batch, complete, together, unanswered
 from pipeline.payloads.json_decoder import decode_json, decode_ndjson
 from pipeline.payloads.line_protocol import decode_line_protocol
 from pipeline.payloads.message import Message, arrivals
@@ -46,11 +46,11 @@ def decode(messages: Sequence[Message], routes: Sequence[Route], births: Sequenc
     Args:
         messages: in the order in which they came.
         routes: the first whose topic fits reads a message; one that none fits is read by usual names.
-        births: of Sparkplug B: the newest message of each topic of births and deaths (`is_certificate`) before these, in order.
+        births: for Sparkplug B, the newest message of each topic of births and deaths (`is_certificate`) before these, in order.
 
     Returns:
-        A batch for each format that occurs. Its rows have the columns of `MAPPING`: text, but that `ts` and `received_at` may be instants.
-        In its origins `line` is the index of the message, and `item` the number of the reading in it, null where it is alone there.
+        A batch for each format that occurs. Its rows have the columns of `MAPPING`: text, except that `ts` and `received_at` may be
+        instants. In its origins `line` is the index of the message, and `item` the number of the reading in it, null for an only one.
         Each message is in the rows or in `broken` of one batch, or in both.
     """
     if not messages:
@@ -93,7 +93,7 @@ def _tabulate(messages: Sequence[Message], routes: Sequence[Route]) -> tuple[pl.
 
 
 def _kind(topic: str, content_type: str | None, routes: Sequence[Route]) -> tuple[int | None, str | None, str | None, str | None, str]:
-    """Return what holds for all messages of one topic and content type, as `_KINDS_SCHEMA`."""
+    """Return what all messages of one topic and content type share, as `_KINDS_SCHEMA`."""
     number, said = route_of(topic, routes)
     name = named_format(route_at(number, routes), content_type, topic)
     return number, said.get("device_id"), said.get("metric"), name, charset_of(content_type)
@@ -166,7 +166,7 @@ def _decode_events(group: pl.DataFrame, route: Route, envelopes: pl.DataFrame) -
         for (name,), of_format in data.group_by("format", maintain_order=True)
     ]
     found = together([_decode_text(None, data.clear(), route, around), *parts])
-    rows, broken = (_in_messages(frame, places) for frame in (found.rows, pl.concat([found.broken, silent(found, data)])))
+    rows, broken = (_in_messages(frame, places) for frame in (found.rows, pl.concat([found.broken, unanswered(found, data)])))
     kept = pl.col("item").fill_null(0) * _ITEMS_OF_EVENT
     return Decoded(rows, pl.concat([broken, no_events.broken.with_columns(kept)]))
 

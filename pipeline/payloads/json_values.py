@@ -75,7 +75,7 @@ def dump(value: JsonValue) -> str:
 
 
 def look_up(document: JsonValue, path: Path) -> JsonValue:
-    """Return what is at a path, None where nothing is; in an array the names are numbers from 0."""
+    """Return the value at a path, None where there is none; in an array the names are numbers from 0."""
     found = document
     for name in path:
         if isinstance(found, dict):

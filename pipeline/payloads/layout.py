@@ -1,6 +1,6 @@
 """Where the parts of a reading are in JSON objects of one shape: by the pointers of a route, else by usual names, as in files.
 
-Called by `json_decoder.py` and `uniform.py`, so that both read an object in the same way.
+Called by `json_decoder.py` and `uniform.py`, which therefore read an object in the same way.
 """
 
 from collections.abc import Sequence

@@ -84,11 +84,11 @@ def _split_lines(messages: pl.DataFrame) -> pl.DataFrame:
 
 
 def _read_plain(lines: pl.DataFrame, device_tag: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Read lines of a plain form all at once; what stands before the fields, once for each series.
+    """Read lines of a plain form all at once; the part before the fields is parsed once for each series.
 
     Args:
         lines: line, item, payload and text.
-        device_tag: of the route.
+        device_tag: the tag that names the device, from the route.
 
     Returns:
         Readings as `ROWS_SCHEMA`, and the lines that are of another form, or hold a field that is no number.
@@ -121,7 +121,7 @@ def _plain_number(value: pl.Expr) -> pl.Expr:
 
 
 def _read_head(measurement: str, tags_text: str, device_tag: str | None) -> tuple[str | None, str | None]:
-    """Return the device that a line is of, and what its metrics begin with; None where they are the fields alone."""
+    """Return the device of a line, and the prefix of its metrics; None where the fields alone name them."""
     measurement = _unescaped(measurement)
     tags = {_unescaped(key): _unescaped(value) for key, value in _TAGS.findall(tags_text)}
     name = device_tag or next((tag for tag in tags if tag.lower() in KNOWN["device_id"]), None)

@@ -1,7 +1,7 @@
 """Regular expressions for plain JSON: what matches them is JSON, and Polars reads it as Python does.
 
-No escapes, no arrays, and numbers of at most 17 digits on each side of the point. What does not match may be JSON as well; it is read one
-by one. Called by the decoders that read many messages at once.
+No escapes, no arrays, and numbers of at most 17 digits on each side of the point. Other messages may still be valid JSON; they are parsed
+one at a time. Called by the decoders that read many messages at once.
 """
 
 BLANKS = r"[ \t\n\r]*"

@@ -17,7 +17,7 @@ WHOLE = pl.lit(None, pl.Int64).alias("item")  # of what is a message as a whole
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a reading is: its message, its number in there (None: it is the whole message), and the bytes that say it."""
+    """Where a reading is: its message, its number in it (None: it is the whole message), and its own bytes."""
 
     line: int
     item: int | None
@@ -46,11 +46,11 @@ def combine(parts: list[Decoded]) -> Decoded:
 
 
 def refused(places: pl.DataFrame, reason: tuple[str, str]) -> pl.DataFrame:
-    """Return places of which no reading came as `BROKEN_SCHEMA`, all for one reason: its code, and a sentence.
+    """Return places without a reading as `BROKEN_SCHEMA`, all for one reason.
 
     Args:
-        places: with the columns of `PLACE_SCHEMA`.
-        reason: error_code and error_text.
+        places: as `PLACE_SCHEMA`.
+        reason: error_code, and error_text as a sentence.
     """
     code, text = reason
     return places.select(*PLACE_SCHEMA.names(), error_code=pl.lit(code), error_text=pl.lit(text))

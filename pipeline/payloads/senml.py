@@ -37,7 +37,7 @@ Record = dict[str, JsonValue]
 
 @dataclass
 class _Base:
-    """What the records so far say for those that follow."""
+    """The base values that the records so far set for the records after them."""
 
     name: str = ""
     time_s: float = 0.0
@@ -58,7 +58,7 @@ def decode_senml(messages: pl.DataFrame, *, in_bulk: bool = True) -> Decoded:
 
     Args:
         messages: as `MESSAGES_SCHEMA`, and received_at: the now that relative times are relative to.
-        in_bulk: whether plain packs may be read together; the result is the same, but that a number may be written in other digits.
+        in_bulk: whether plain packs may be read together; the result is the same, except that a number may be written in other digits.
 
     Returns:
         Readings with stamps in microseconds since 1970.

@@ -1,8 +1,8 @@
 """Sparkplug B: protobuf payloads of SCADA gateways, whose births say once what the short names in later messages stand for.
 
 A data message names its metrics by aliases, and may leave out their types; both are in the newest births of its edge node, until a death
-ends them. Births and deaths are messages like all others, so nothing else is kept of them: who decodes a range of messages also hands in
-the newest of each topic before it, and what is read does not depend on where ranges begin. Called by `decode.py`.
+ends them. Births and deaths are stored like all messages: the caller hands in the newest of each topic before a range, so what is read does
+not depend on where ranges begin. Called by `decode.py`.
 """
 
 import logging
@@ -46,7 +46,7 @@ class _Birth:
 
     Attributes:
         aliases: name behind each alias.
-        datatypes: of each metric, by name.
+        datatypes: data type of each metric, by name.
     """
 
     aliases: dict[int, str] = field(default_factory=dict)
@@ -58,8 +58,8 @@ class _Node:
     """The newest births and deaths of an edge node, and the number of its last message.
 
     Attributes:
-        births: by device; None: of the node itself.
-        number: of the session that its own birth began.
+        births: by device; None is the node itself.
+        number: number of the session that its own birth began.
         is_dead: whether its newest death, if any, is of that session.
         last_seq: from 0 to 255; None before the first.
     """
@@ -104,7 +104,7 @@ def decode_sparkplug(messages: Sequence[tuple[int, Message]], births: Sequence[M
 
 
 def needed_births(messages: Sequence[tuple[int, Message]], births: Sequence[Message], wanted: Collection[int]) -> dict[int, bytes]:
-    """Return what it takes to decode some data messages without those before them.
+    """Return what it takes to decode some data messages without the messages before them.
 
     Args:
         messages: in their order, each with its line.
@@ -130,8 +130,13 @@ def needed_births(messages: Sequence[tuple[int, Message]], births: Sequence[Mess
     return needed
 
 
-def alone(message: Message, birth: bytes | None) -> list[Message]:
-    """Return births which, before a data message, have it decoded as after those that `needed_births` looked at, and after no others."""
+def births_for_it_alone(message: Message, birth: bytes | None) -> list[Message]:
+    """Return the births to put before a quarantined data message so that it decodes exactly as it did when it arrived.
+
+    Args:
+        message: the data message.
+        birth: what `needed_births` returned for it; None where it needs none.
+    """
     topic = Topic.of(message.topic)
     if topic is None or topic.kind not in DATA:
         return []
@@ -142,7 +147,7 @@ def alone(message: Message, birth: bytes | None) -> list[Message]:
 
 
 def _birth_for(known: _Birth, payload: Any) -> bytes:  # noqa: ANN401 (a message that protobuf makes)
-    """Return a birth of the metrics of a payload which it does not describe itself."""
+    """Return a birth that describes the metrics of a payload, as far as the payload does not itself."""
     birth = payload_class()()
     for metric in [] if payload is None else payload.metrics:
         name = _name_of(known, metric)
@@ -188,7 +193,7 @@ def _born(payload: Any) -> _Birth:  # noqa: ANN401
 
 
 def _count_missing(node: _Node, topic: Topic, payload: Any) -> int:  # noqa: ANN401
-    """Return how many messages of a node are missing before this one; it starts anew with its birth."""
+    """Return how many messages of a node are missing before this one; its birth restarts the count."""
     if topic.kind not in NUMBERED or not payload.HasField("seq"):
         return 0
     seq = payload.seq % SEQ_NUMBERS

@@ -1,6 +1,6 @@
 """The sessions of Sparkplug B: the topics of an edge node, what begins and ends its sessions, and how it is asked to begin anew.
 
-Used by `sparkplug.py`, by whoever must keep births and deaths with the messages that follow them, and by the MQTT source, which asks.
+Used by `sparkplug.py`, by what keeps births and deaths with the messages after them, and by the MQTT source, which asks for births.
 """
 
 from dataclasses import dataclass
@@ -57,21 +57,21 @@ def is_certificate(topic: str) -> bool:
 
 
 def session_number(payload: Any) -> int | None:  # noqa: ANN401 (a message that protobuf makes)
-    """Return the number of the session that a birth or death of a node is of, its `bdSeq`; None where it says none."""
+    """Return the session number (`bdSeq`) of a node's birth or death; None where it has none."""
     numbers = (metric.long_value or metric.int_value for metric in payload.metrics if metric.name == b"bdSeq" and not metric.is_null)
     return next(numbers, None)
 
 
 def is_of_session(death: int | None, birth: int | None) -> bool:
-    """Whether a death ends the session of a birth, by their numbers; one that says none ends whichever there is.
+    """Whether a death ends the session of a birth: their bdSeq numbers match, or one of them has none.
 
-    The death of an older session is its will, which the broker may publish after the node is back.
+    The death of an older session is its MQTT will, which the broker may publish after the node is back.
     """
     return death is None or birth is None or death == birth
 
 
 def rebirth_request(topic: Topic, now: datetime) -> tuple[str, bytes]:
-    """Return topic and payload of the command by which a node publishes all its births again, and goes on."""
+    """Return topic and payload of the command that makes a node publish all of its births again."""
     stamp = int(now.timestamp() * 1000)
     command = payload_class()(timestamp=stamp)
     command.metrics.add(name=REBIRTH.encode(), timestamp=stamp, datatype=BOOLEAN, boolean_value=True)

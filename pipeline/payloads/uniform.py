@@ -1,7 +1,7 @@
 """JSON objects of a few shapes, parsed all at once: devices of one kind send the same members in the same order.
 
 A shape becomes a regular expression that only plain JSON of exactly this shape can match. Every other text is left to `json_decoder.py`,
-which reads it to the same result, one by one. Called by that.
+which parses it to the same result, one at a time. Called by `json_decoder.py`.
 """
 
 import json

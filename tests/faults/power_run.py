@@ -6,6 +6,7 @@
 
 import argparse
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -95,7 +96,7 @@ def _live(settings: Settings, landing: Path, ticks: Iterable[int], say: Callable
 
 def _take(settings: Settings, clock: ReplayClock, messages: dict[str, Message], say: Callable[[str], None]) -> None:
     """Store messages by a group commit; each is acknowledged from the thread of the commits."""
-    commit = GroupCommit(settings.state_dir, clock)
+    commit = GroupCommit(settings.state_dir, clock, threading.Event())
 
     def acknowledge(name: str, failure: StoreError | None) -> None:
         assert failure is None, failure

@@ -32,7 +32,7 @@ def test_no_messages_give_no_batches():
 
 
 def test_ten_thousand_fuzzed_payloads_are_all_accounted_for():
-    """Shown to fail by leaving out `silent` in `as_batch`, and by catching only ValueError in `parse`."""
+    """Shown to fail by leaving out `unanswered` in `as_batch`, and by catching only ValueError in `parse`."""
     assert unaccounted(fuzzed(fuzz_payloads(1, 10_000)), *ROUTES) == set()
 
 

@@ -307,6 +307,22 @@ def test_an_inbox_that_is_nearly_full_forgets_earlier(tmp_path) -> None:
     assert not Inbox(site.settings.state_dir).is_full(850_000)
 
 
+def test_a_message_that_came_during_the_drain_counts_for_what_it_read_alone(site, monkeypatch) -> None:
+    """Shown to fail by looking at the first message behind those that were forgotten: it had come too late for this drain."""
+    site.receive(reading(1, 1.0))
+    site.clock.instant = NOON + timedelta(days=2)
+    trim = Inbox.trim
+
+    def trim_and_receive(self, *given, **more):
+        trimmed = trim(self, *given, **more)
+        site.clock.instant += MINUTE
+        site.receive(reading(2, 2.0), at=site.clock.instant)
+        return trimmed
+
+    monkeypatch.setattr(Inbox, "trim", trim_and_receive)
+    assert drain(site.settings, site.clock).until == NOON + timedelta(days=2)
+
+
 def test_a_lake_that_was_moved_away_is_not_made_anew_and_goes_on_when_it_is_back(tmp_path):
     """Shown to fail by making what is missing: an empty lake and inbox stood in the way of the one that was moved back."""
     site, away = Site(tmp_path / "lake"), tmp_path / "away"

@@ -49,7 +49,7 @@ class Senders:
 
 
 def test_each_sender_is_told_once_that_its_message_is_on_disk(tmp_path) -> None:
-    senders, group = Senders(2_000), GroupCommit(tmp_path, SystemClock())
+    senders, group = Senders(2_000), GroupCommit(tmp_path, SystemClock(), threading.Event())
     on_disk = []
 
     def tell_and_look(failure):
@@ -67,7 +67,7 @@ def test_each_sender_is_told_once_that_its_message_is_on_disk(tmp_path) -> None:
 
 
 def test_close_stores_what_waits_and_refuses_what_comes_after(tmp_path) -> None:
-    senders, group = Senders(101), GroupCommit(tmp_path, SystemClock())
+    senders, group = Senders(101), GroupCommit(tmp_path, SystemClock(), threading.Event())
     for number in range(100):
         group.submit(message(number), senders.teller(number))
     group.close()
@@ -79,7 +79,7 @@ def test_close_stores_what_waits_and_refuses_what_comes_after(tmp_path) -> None:
 
 def test_a_sender_that_fails_keeps_nobody_else_from_being_told(tmp_path, caplog) -> None:
     """Shown to fail by calling `tell` without the guard: the thread ended, and nobody was ever told again."""
-    senders, group = Senders(2), GroupCommit(tmp_path, SystemClock())
+    senders, group = Senders(2), GroupCommit(tmp_path, SystemClock(), threading.Event())
 
     def gone(failure):
         raise RuntimeError("the connection has gone")
@@ -93,27 +93,28 @@ def test_a_sender_that_fails_keeps_nobody_else_from_being_told(tmp_path, caplog)
 
 
 def test_a_message_that_is_not_stored_is_told_why(tmp_path, caplog) -> None:
-    senders, group = Senders(1), GroupCommit(tmp_path / "state", SystemClock())
+    senders, group = Senders(1), GroupCommit(tmp_path / "state", SystemClock(), threading.Event())
     shutil.rmtree(tmp_path / "state")
     group.submit(message(0), senders.teller(0))
     group.close()
     assert "inbox requires a readable, writable SQLite file" in str(senders.told[0][0])
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_nobody_waits_for_ever_when_the_thread_dies(tmp_path) -> None:
+def test_a_thread_that_dies_lets_nobody_wait_and_ends_the_listener_with_its_fault(tmp_path) -> None:
     """A topic that is no text is a fault of the caller's, which no sender can mend."""
-    senders, group = Senders(2), GroupCommit(tmp_path, SystemClock())
+    over, senders = threading.Event(), Senders(2)
+    group = GroupCommit(tmp_path, SystemClock(), over)
     group.submit(Message("mqtt", 5, b"", NOON), senders.teller(0))  # type: ignore[arg-type]
-    group._thread.join(SOON_S)
+    assert over.wait(SOON_S)
     group.submit(message(1), senders.teller(1))
     assert ["has stopped" in str(senders.told[number][0]) for number in (0, 1)] == [True, True]
-    group.close()
+    with pytest.raises(AttributeError, match="encode"):
+        group.close()
 
 
 def test_a_full_inbox_is_told_at_once_to_a_sender_who_tries_again(tmp_path, full_inbox):
     told: queue.SimpleQueue[StoreError | None] = queue.SimpleQueue()
-    commits = GroupCommit(tmp_path, SystemClock(), max_bytes=FULL)
+    commits = GroupCommit(tmp_path, SystemClock(), threading.Event(), max_bytes=FULL)
     commits.submit(message(1), told.put)
     assert "requires less than listen.max_inbox_bytes" in str(told.get(timeout=SOON_S))
     commits.close()
@@ -122,7 +123,7 @@ def test_a_full_inbox_is_told_at_once_to_a_sender_who_tries_again(tmp_path, full
 
 def test_what_is_held_is_stored_when_there_is_room_before_anything_behind_it(tmp_path, full_inbox, caplog):
     told: queue.SimpleQueue[StoreError | None] = queue.SimpleQueue()
-    commits = GroupCommit(tmp_path, SystemClock(), max_bytes=FULL, holds=True)
+    commits = GroupCommit(tmp_path, SystemClock(), threading.Event(), max_bytes=FULL, holds=True)
     for number in range(10):
         commits.submit(message(number), told.put)
     with pytest.raises(queue.Empty):
@@ -135,7 +136,7 @@ def test_what_is_held_is_stored_when_there_is_room_before_anything_behind_it(tmp
 
 def test_what_is_held_when_it_closes_is_told_as_not_stored(tmp_path, full_inbox):
     told: queue.SimpleQueue[StoreError | None] = queue.SimpleQueue()
-    commits = GroupCommit(tmp_path, SystemClock(), max_bytes=FULL, holds=True)
+    commits = GroupCommit(tmp_path, SystemClock(), threading.Event(), max_bytes=FULL, holds=True)
     commits.submit(message(1), told.put)
     commits.close()
     assert isinstance(told.get_nowait(), StoreError)

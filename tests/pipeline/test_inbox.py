@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,12 +20,16 @@ from pipeline.clock import ReplayClock
 from pipeline.errors import StoreError
 from pipeline.failpoints import KILLED, VARIABLE
 from pipeline.listen.inbox import FILE_NAME, NEWEST_BIRTHS, Inbox
+from pipeline.listen.landing_ledger import FILE_NAME as LEDGER
+from pipeline.listen.landing_ledger import LandingLedger
 from pipeline.payloads.message import Message
 from pipeline.schemas import EPOCH
+from pipeline.store import state_files
 from tests.rivals import race
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+CONNECT = sqlite3.connect
 FAR = datetime(9999, 1, 1, tzinfo=UTC)
 
 # Puts one message after another and says so of each; the last one is cut off by a kill.
@@ -197,7 +202,18 @@ def test_the_newest_birth_and_death_of_each_node_outlive_their_time(inbox, monke
 def test_births_are_found_without_reading_all_messages(inbox) -> None:
     """Shown to fail by an index whose condition the query does not repeat word for word."""
     plan = inbox._connection.execute(f"EXPLAIN QUERY PLAN {NEWEST_BIRTHS}", (1,)).fetchall()
-    assert "INDEX births" in str(plan)
+    assert "INDEX certificates" in str(plan)
+
+
+def test_the_index_of_an_inbox_of_0_1_0_is_made_anew(inbox) -> None:
+    with closing(CONNECT(inbox.path)) as connection:
+        connection.execute("DROP INDEX certificates")
+        connection.execute("CREATE INDEX births ON messages (topic, seq) WHERE topic GLOB 'spBv1.0/*/[ND]BIRTH/*'")
+    with closing(Inbox(inbox.path.parent)), closing(CONNECT(inbox.path)) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {NEWEST_BIRTHS}", (1,)).fetchall()
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    assert "certificates" in plan[0][-1]
+    assert "births" not in names
 
 
 def test_numbers_go_on_where_they_were_after_everything_is_forgotten(inbox) -> None:
@@ -228,6 +244,32 @@ def test_an_inbox_whose_name_a_repair_could_not_save_takes_another(inbox) -> Non
     assert Inbox(inbox.path.parent).name == again.name
 
 
+def test_an_inbox_is_opened_and_read_while_another_process_writes(inbox, monkeypatch) -> None:
+    """Shown to fail by writing at each opening: whoever only counts messages waited behind every commit, and on a full disk in vain."""
+    monkeypatch.setattr(state_files, "BUSY_TIMEOUT_S", 0.0)
+    inbox.put([message("1")])
+    inbox._connection.execute("BEGIN IMMEDIATE")
+    reader = Inbox(inbox.path.parent)
+    assert (reader.name, reader.last_seq()) == (inbox.name, 1)
+    reader.close()
+    inbox._connection.execute("ROLLBACK")
+
+
+def test_a_file_that_is_refused_is_not_kept_open(tmp_path, monkeypatch) -> None:
+    opened: list[sqlite3.Connection] = []
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: opened.append(CONNECT(*given, **more)) or opened[-1])
+    with closing(CONNECT(tmp_path / FILE_NAME)) as other, closing(CONNECT(tmp_path / LEDGER)) as ledger:
+        other.execute("CREATE TABLE identity (other)")
+        ledger.execute("CREATE TABLE files (other)")
+    for opens in (Inbox, LandingLedger):
+        with pytest.raises(StoreError):
+            opens(tmp_path)
+    assert len(opened) == 2
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
+
+
 def test_an_inbox_keeps_its_name_until_it_is_renewed(inbox) -> None:
     name = inbox.name
     assert Inbox(inbox.path.parent).name == name
@@ -253,7 +295,7 @@ def test_what_was_stamped_before_an_inbox_is_settled_can_be_read(inbox, tmp_path
     held, settled = HeldClock(), []
     other = Inbox(inbox.path.parent)
     writer = threading.Thread(target=lambda: other.put([message(b"held")], held))
-    reader = threading.Thread(target=lambda: settled.append((inbox.settled(ReplayClock(NOON)), everything(inbox))))
+    reader = threading.Thread(target=lambda: settled.append((inbox.settled_instant(ReplayClock(NOON)), everything(inbox))))
     writer.start()
     held.asked.wait(20)
     reader.start()

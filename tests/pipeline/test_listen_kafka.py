@@ -16,9 +16,11 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from pipeline.clock import ReplayClock, SystemClock
 from pipeline.doctor.doctor import repair
-from pipeline.errors import SettingsError
+from pipeline.errors import SettingsError, StoreError
+from pipeline.listen import kafka
 from pipeline.listen.inbox import Stored
 from pipeline.listen.kafka import KafkaSource
+from pipeline.listen.kafka_client import new_consumer
 from pipeline.listen.kafka_store import PartitionStore
 from pipeline.payloads.message import Message
 from pipeline.schemas import Quarantine, Readings
@@ -292,6 +294,20 @@ def test_garbage_goes_to_quarantine_once_and_stops_nothing(stores: tuple[Partiti
     assert store.store(partition)
     assert read(Lake(settings_of(tmp_path).lake).scan(Quarantine))["payload"].to_list() == [b"\xff{"]
     assert (store.counts["read"], store.counts["accepted"], store.counts["quarantined"]) == (2, 1, 1)
+
+
+def test_every_consumer_is_closed_also_when_it_stops_in_the_pause_behind_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Shown to fail by making the next consumer when nobody takes part any more: its threads and sockets stayed."""
+    made: list[Consumer] = []
+    monkeypatch.setattr(kafka, "new_consumer", lambda *given: made.append(new_consumer(*given)) or made[-1])
+    monkeypatch.setattr(KafkaSource, "_take_part", lambda *_: (_ for _ in ()).throw(StoreError("the lake is away")))
+    with reading(settings_of(tmp_path)):
+        until(lambda: "the lake is away" in caplog.text)
+    for consumer in made:
+        with pytest.raises(RuntimeError, match="closed"):
+            consumer.assignment()
 
 
 def test_a_topic_that_was_made_anew_is_refused_and_not_taken_for_known(cluster: Cluster, tmp_path: Path) -> None:

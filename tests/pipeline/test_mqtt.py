@@ -16,10 +16,10 @@ from pipeline.listen.mqtt import MqttSource
 from pipeline.listen.mqtt_broker import Credentials
 from pipeline.payloads.message import CUT_SHORT, Message
 from pipeline.settings import Settings
-from tests.brokers import NOON, Mosquitto, inbox_of, listening, payloads_of, refusal, running
+from tests.brokers import ANONYMOUS, NOON, Mosquitto, inbox_of, listening, payloads_of, refusal, running
 from tests.fuzz import EVENT
 from tests.messages import rows
-from tests.waiting import until
+from tests.waiting import PATIENCE_S, until
 
 FULL = {"max_inbox_bytes": 1024**2}
 
@@ -222,6 +222,23 @@ def test_of_two_listeners_with_one_client_id_one_gives_up_and_one_stays(broker, 
         sources[loser].stop()
     assert not stops[1 - loser].is_set()
     sources[1 - loser].stop()
+
+
+def test_commits_that_end_by_a_fault_end_the_listener_with_it(broker, tmp_path, monkeypatch):
+    """Shown to fail by a thread that nobody watches: the listener read on, and acknowledged nothing any more."""
+    monkeypatch.setattr(Inbox, "put", lambda *_: 1 / 0)
+    over = threading.Event()
+    source = MqttSource(broker.settings(tmp_path / "lake"), SystemClock(), ANONYMOUS, over)
+    source.start()
+    until(source.is_connected)
+    broker.publish("a", b"1")
+    assert over.wait(PATIENCE_S)
+    with pytest.raises(ZeroDivisionError):
+        source.stop()
+
+
+def test_a_source_that_was_never_started_can_be_stopped(tmp_path):
+    MqttSource(Mosquitto(tmp_path / "broker").settings(tmp_path / "lake"), SystemClock(), ANONYMOUS, threading.Event()).stop()
 
 
 def test_a_broker_that_grants_less_than_quality_1_is_refused(tmp_path):

@@ -26,7 +26,19 @@ def test_all_but_this_machine_is_encrypted_unless_the_url_says_otherwise(url, ad
 
 
 @pytest.mark.parametrize(
-    "url", ["", "http://broker", "mqtt://", "broker:port", "broker:0", "broker:70000", "mqtt://broker/topic", "broker?a=b"]
+    "url",
+    [
+        "",
+        "http://broker",
+        "mqtt://",
+        "broker:port",
+        "broker:0",
+        "broker:70000",
+        "mqtt://broker/topic",
+        "broker?a=b",
+        "a..b",
+        f"mqtt://{'a' * 64}",
+    ],
 )
 def test_what_is_no_address_of_a_broker_is_refused(url):
     with pytest.raises(SettingsError, match="requires mqtt://host:port"):

@@ -63,10 +63,10 @@ def drains(monkeypatch, *outcomes: DrainReport | Exception) -> list[DrainReport 
 
 def test_a_drain_that_fails_is_tried_again_and_does_not_end_the_listener(monkeypatch, caplog):
     to_come = drains(monkeypatch, StoreError("the lake is away"), replace(NOTHING, messages=3, accepted=2, quarantined=1), NOTHING)
-    stop = threading.Event()
-    ending = threading.Thread(target=lambda: (until(lambda: len(to_come) == 1), stop.set()))
+    over = threading.Event()
+    ending = threading.Thread(target=lambda: (until(lambda: len(to_come) == 1), over.set()))
     ending.start()
-    report = run_listener(QUICK, SystemClock(), Ticker(), stop=stop)
+    report = run_listener(QUICK, SystemClock(), Ticker(), over=over)
     ending.join()
     assert report.to_dict()["drained"] == {"messages": 3, "accepted": 2, "duplicate": 0, "late": 0, "quarantined": 1}
     assert "the lake is away" in caplog.text
@@ -75,18 +75,18 @@ def test_a_drain_that_fails_is_tried_again_and_does_not_end_the_listener(monkeyp
 def test_the_last_drain_comes_after_the_source_has_stored_everything(monkeypatch):
     source, seen = Ticker(), []
     monkeypatch.setattr(service, "drain", lambda settings, clock: seen.append(source.ended) or NOTHING)
-    stop = threading.Event()
-    stop.set()
-    run_listener(QUICK, SystemClock(), source, stop=stop)
+    over = threading.Event()
+    over.set()
+    run_listener(QUICK, SystemClock(), source, over=over)
     assert seen[-1] == 1
 
 
 def test_what_ended_the_source_is_raised_after_a_last_drain(monkeypatch):
     to_come = drains(monkeypatch, replace(NOTHING, messages=1), NOTHING)
-    stop = threading.Event()
-    stop.set()  # as a source does that cannot go on
+    over = threading.Event()
+    over.set()  # as a source does that cannot go on
     with pytest.raises(SettingsError, match="taken over"):
-        run_listener(QUICK, SystemClock(), Ticker(SettingsError("taken over")), stop=stop)
+        run_listener(QUICK, SystemClock(), Ticker(SettingsError("taken over")), over=over)
     assert len(to_come) == 1
 
 
@@ -94,10 +94,10 @@ def test_a_source_that_is_not_connected_is_not_said_to_listen(monkeypatch, caplo
     monkeypatch.setattr(service, "STATUS_S", 0.01)
     caplog.set_level(logging.INFO)
     drains(monkeypatch, NOTHING)
-    stop = threading.Event()
-    ending = threading.Thread(target=lambda: (until(lambda: "not connected began=1" in caplog.text), stop.set()))
+    over = threading.Event()
+    ending = threading.Thread(target=lambda: (until(lambda: "not connected began=1" in caplog.text), over.set()))
     ending.start()
-    run_listener(QUICK, SystemClock(), Ticker(), stop=stop)
+    run_listener(QUICK, SystemClock(), Ticker(), over=over)
     ending.join()
     assert "listening" not in caplog.text
 
@@ -109,8 +109,8 @@ def test_what_the_lake_does_not_have_is_counted_whoever_drains(monkeypatch, tmp_
     inbox.put([Message("mqtt", "a", b"%d" % number, EPOCH) for number in range(3)])
     inbox.close()
     drains(monkeypatch, replace(NOTHING, through=2))  # another process drained both
-    stop = threading.Event()
-    stop.set()
-    report = run_listener(settings, SystemClock(), Ticker(), stop=stop)
+    over = threading.Event()
+    over.set()
+    report = run_listener(settings, SystemClock(), Ticker(), over=over)
     assert (report.drained["messages"], report.undrained) == (0, 1)
     assert "ended began=1 ended=1 undrained=1" in caplog.text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.payloads.decode import decode
 from pipeline.payloads.message import Message
-from pipeline.payloads.sparkplug import alone, needed_births
+from pipeline.payloads.sparkplug import births_for_it_alone, needed_births
 from pipeline.payloads.sparkplug_session import is_birth, is_certificate
 from pipeline.settings import Route
 from tests.messages import READINGS, STAMP, STAMP_S, broken, message, numbers, rows, sparkplug
@@ -174,7 +174,7 @@ def test_a_message_alone_is_read_as_it_was_among_the_others(kinds):
         messages.append(sparkplug(kind, {"alias": alias, "int_value": number, **named}, device="d" if kind[0] == "D" else None))
     needed = needed_births(list(enumerate(messages)), [], range(len(messages)))
     for number, each in enumerate(messages):
-        one = [*alone(each, needed.get(number)), each]
+        one = [*births_for_it_alone(each, needed.get(number)), each]
         whole = rows(messages).filter(line=number)
         assert rows([*messages, *one]).filter(line=len(messages) + len(one) - 1).drop("line").equals(whole.drop("line"))
 
