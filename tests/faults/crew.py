@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +29,23 @@ from tests.faults.fleet import Fleet
 from tests.lakes import TestLake, random_weights
 
 ROOT = Path(__file__).parents[2]
-TIDECAST = [sys.executable, "-c", "from flows.cli import main; main()"]
+CRASHED = 70  # EX_SOFTWARE: a fault that nobody caught; one that a person can mend is a sentence and 1
+PROGRAM = f"""import sys, traceback; from flows.cli import main
+try:
+    main()
+except (SystemExit, KeyboardInterrupt):
+    raise
+except BaseException:
+    traceback.print_exc()
+    sys.exit({CRASHED})"""
+TIDECAST = [sys.executable, "-c", PROGRAM]
 PATIENCE_S = 120.0  # without any movement, on a machine with much else to do: a follower alone starts in five seconds
 RECOVERY_S = 300.0  # to the first commit of a life, with everything it has to catch up on
 LONGEST_S = 1_200.0  # for anything at all: a stream that goes on would hide one who does nothing
 LOOK_S = 0.05
 LOOK_FOR_MOVES_S = 1.0
 MOVING = (Readings, Quarantine, Observations, Forecasts)
-LEAD_S = 3.0  # from the making of a crew to the first reading of its fleet
+LEAD_S = 3.0  # from the making of a producer to its first reading
 
 
 class DidNotRecoverError(AssertionError):
@@ -107,15 +116,29 @@ class Member:
         """Wait until it has committed something."""
         wait(self.has_recovered, self.moves)
 
-    def kill(self) -> None:
-        """End it as a power failure would."""
+    def end(self) -> None:
+        """End it as a power failure would, if it has not ended by itself."""
         self._process.kill()
         self._process.wait()
+
+    def kill(self) -> None:
+        """End it as a power failure would, and count that.
+
+        Raises:
+            DidNotRecoverError: when it had ended by itself.
+        """
+        self.end()
+        self._require_end(-signal.SIGKILL)
         self.kills += 1
 
     def keep_running(self) -> None:
-        """Start it again if it has ended, as a service manager does."""
+        """Start it again if it has ended, as a service manager does.
+
+        Raises:
+            DidNotRecoverError: when it ended by anything but a fault that it said in a sentence, or a kill of ours.
+        """
         if not self.is_running():
+            self._require_end(1, -signal.SIGKILL)
             self.start()
 
     def died(self, code: int) -> None:
@@ -159,8 +182,12 @@ class Member:
 
     def _must_end_with(self, code: int) -> None:
         wait(lambda: self._process.poll() is not None, self.moves)  # a last drain may be of a million readings
-        if self._process.returncode != code:
-            raise DidNotRecoverError(f"{self.name} was to end with {code}; got {self._process.returncode}\n{self.said('err')[-3000:]}")
+        self._require_end(code)
+
+    def _require_end(self, *codes: int) -> None:
+        if self._process.returncode not in codes:
+            wanted = " or ".join(map(str, codes))
+            raise DidNotRecoverError(f"{self.name} was to end with {wanted}; got {self._process.returncode}\n{self.said('err')[-3000:]}")
 
 
 class Crew:
@@ -168,7 +195,7 @@ class Crew:
 
     Attributes:
         lake: with the registered champion.
-        fleet: whose first reading is due a few seconds after the crew was made.
+        fleet: whose first reading is due a few seconds after its producer was made.
         ledger: what the broker has acknowledged.
         settings: that all processes share.
         members: every process but the broker.
@@ -189,8 +216,7 @@ class Crew:
         self.lake.register(random_weights(seed, champion_of(interval_s)))
         Lake(self.lake.settings.lake).create_all()  # so that the follower need not wait for the listener's first commit
         self.broker = Mosquitto(folder / "broker")
-        start = math.ceil((time.time() + LEAD_S) / interval_s) * interval_s
-        self.fleet = Fleet(num_devices, datetime.fromtimestamp(start, UTC).isoformat(), interval_s, seed)
+        self.fleet = Fleet(num_devices, _soon(interval_s), interval_s, seed)
         self.ledger = folder / "ledger"
         self.members: list[Member] = []
         self._num_received = 0
@@ -214,12 +240,13 @@ class Crew:
         try:
             for member in self.members:
                 if member.is_running():
-                    member.kill()
+                    member.end()
         finally:
             self.broker.stop()
 
     def producer(self, faults: float = 0.0) -> Member:
-        """Return a producer of the fleet's readings; one that is killed goes on behind its ledger."""
+        """Return a producer of the fleet's readings, which begin now; one that is killed goes on behind its ledger."""
+        self.fleet = replace(self.fleet, start=_soon(self.fleet.interval_s))  # else those who took long to start begin with a flood
         arguments = ["--port", self.broker.port, "--fleet", self.fleet.to_json(), "--ledger", self.ledger]
         command = [sys.executable, "-m", "tests.faults.producer", *arguments, "--faults", faults]
         return self._member("producer", command, lambda: self.ledger.stat().st_size if self.ledger.exists() else 0)
@@ -252,6 +279,11 @@ class Crew:
         environment = {**self.lake.environment(), **ours, "TIDECAST_STATE": str(self.settings.state_dir)}
         self.members.append(Member(name, [str(part) for part in command], environment, self.folder, committed, self.moves))
         return self.members[-1]
+
+
+def _soon(interval_s: float) -> str:
+    """Return an instant of the grid, in a few seconds."""
+    return datetime.fromtimestamp(math.ceil((time.time() + LEAD_S) / interval_s) * interval_s, UTC).isoformat()
 
 
 def champion_of(interval_s: int) -> ForecasterConfig:
