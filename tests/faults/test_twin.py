@@ -8,7 +8,10 @@ import pytest
 from pipeline.schemas import EPOCH, Forecasts
 from pipeline.settings import Settings
 from pipeline.store.lake import Lake
+from tests.faults import show
 from tests.faults.fleet import Fleet
+from tests.faults.oracle import Account
+from tests.faults.outcome import Outcome
 from tests.faults.twin import compare, undisturbed
 
 TICKS, TRUE = range(6), (1.0, 2.0)
@@ -130,3 +133,18 @@ def test_a_run_without_a_forecast_is_not_the_same(against_twin, says):
 def test_an_undisturbed_run_of_no_message_is_refused(tmp_path):
     with pytest.raises(ValueError, match="requires the messages of an inbox"):
         undisturbed(Settings(lake=str(tmp_path / "lake")), Fleet(1, EPOCH.isoformat(), 5), tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(("ours", "is_kept"), [(ALL, False), (without("b/temperature", [2]), True)])
+def test_the_show_keeps_its_lakes_where_something_is_different_and_else_removes_them(tmp_path, monkeypatch, ours, is_kept):
+    outcome = Outcome("shown", readings=Account(5, 5, 0, 0, 0))
+    found = compare(run(tmp_path / "ours", ours), run(tmp_path / "theirs", ALL))
+    monkeypatch.setattr("tests.faults.show.kill_at_random", lambda *_, **_options: outcome)
+    monkeypatch.setattr("tests.faults.show.undisturbed", lambda *_: None)
+    monkeypatch.setattr("tests.faults.show.compare", lambda *_: found)
+    monkeypatch.setattr("tests.faults.show.end_when_asked", lambda: None)
+    monkeypatch.setattr("tests.faults.show.tempfile.mkdtemp", lambda **_: str(tmp_path / "show"))
+    monkeypatch.setattr("sys.argv", ["show", "--devices", "1"])
+    with pytest.raises(SystemExit) as end:
+        show.main()
+    assert (end.value.code, (tmp_path / "show").exists()) == (is_kept, is_kept)
