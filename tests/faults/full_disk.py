@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipeline.schemas import Readings
 from pipeline.store.lake import Lake, read
-from tests.faults.crew import Crew, Member, wait
+from tests.faults.crew import Crew
+from tests.faults.member import Member, wait
 from tests.faults.outcome import Outcome
 from tests.faults.scenarios import finish
 from tests.faults.small_disk import FOLDERS, SmallDisk

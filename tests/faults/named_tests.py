@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.faults.crew import ROOT
+from tests.faults.member import ROOT
 from tests.faults.outcome import Outcome
 
 FULL_SIZE = (  # run larger

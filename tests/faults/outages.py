@@ -15,9 +15,10 @@ from pathlib import Path
 
 from pipeline.listen.inbox import Inbox
 from pipeline.settings import ListenSettings, MqttSettings
-from tests.faults.crew import Crew, Member, wait
+from tests.faults.crew import Crew
 from tests.faults.fleet import Fleet
 from tests.faults.losses import judged
+from tests.faults.member import Member, wait
 from tests.faults.oracle import account
 from tests.faults.outcome import Outcome
 from tests.faults.producer import Producer

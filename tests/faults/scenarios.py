@@ -16,8 +16,9 @@ from pipeline.failpoints import KILLED, VARIABLE, Failpoint
 from pipeline.listen.inbox import Inbox
 from pipeline.schemas import Forecasts
 from pipeline.store.lake import Lake, read
-from tests.faults.crew import LOOK_S, Crew, Member, wait
+from tests.faults.crew import Crew
 from tests.faults.losses import judged, named
+from tests.faults.member import LOOK_S, Member, wait
 from tests.faults.oracle import acknowledged, forecast_account, wrong_ticks
 from tests.faults.outcome import Outcome
 

@@ -12,8 +12,9 @@ import pytest
 from pipeline.listen.inbox import Inbox
 from pipeline.payloads.message import Message
 from pipeline.schemas import EPOCH
-from tests.faults.crew import CRASHED, PROGRAM, ROOT, Crew, DidNotRecoverError, Member, wait
+from tests.faults.crew import CRASHED, PROGRAM, Crew
 from tests.faults.losses import judged
+from tests.faults.member import ROOT, DidNotRecoverError, Member, wait
 from tests.faults.named_tests import named_tests
 from tests.faults.outcome import Outcome
 from tests.faults.run import _run, scenarios_of
@@ -55,8 +56,8 @@ def test_what_is_lost_is_named(tmp_path):
 
 
 def test_a_wait_ends_when_nothing_moves_and_not_while_something_does(monkeypatch):
-    monkeypatch.setattr("tests.faults.crew.PATIENCE_S", 0.3)
-    monkeypatch.setattr("tests.faults.crew.LOOK_FOR_MOVES_S", 0.0)
+    monkeypatch.setattr("tests.faults.member.PATIENCE_S", 0.3)
+    monkeypatch.setattr("tests.faults.member.LOOK_FOR_MOVES_S", 0.0)
     steps = iter(range(20))
     wait(lambda: next(steps) == 19, lambda: next(steps), pause_s=0.1)
     with pytest.raises(DidNotRecoverError, match="nothing has moved"):
