@@ -1,10 +1,12 @@
 """The comparison with an undisturbed run, on tables made by hand: what it must see, and the little that it may set aside."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 
+from pipeline.errors import DataError
 from pipeline.schemas import EPOCH, Forecasts
 from pipeline.settings import Settings
 from pipeline.store.lake import Lake
@@ -12,7 +14,7 @@ from tests.faults import show
 from tests.faults.fleet import Fleet
 from tests.faults.oracle import Account
 from tests.faults.outcome import Outcome
-from tests.faults.twin import compare, undisturbed
+from tests.faults.twin import compare, tick_of, undisturbed
 
 TICKS, TRUE = range(6), (1.0, 2.0)
 ALL = {series: dict.fromkeys(TICKS, TRUE) for series in ("a/temperature", "b/temperature")}
@@ -148,3 +150,13 @@ def test_the_show_keeps_its_lakes_where_something_is_different_and_else_removes_
     with pytest.raises(SystemExit) as end:
         show.main()
     assert (end.value.code, any(tmp_path.glob("tidecast-show-*/lake"))) == (is_kept, is_kept)
+
+
+def test_an_undisturbed_follower_may_wait_for_its_first_series_and_for_nothing_else():
+    def nothing_to_forecast() -> None:
+        raise DataError("none")
+
+    follower = SimpleNamespace(tick=nothing_to_forecast)
+    assert not tick_of(follower, may_wait=True)
+    with pytest.raises(DataError):
+        tick_of(follower, may_wait=False)

@@ -87,12 +87,12 @@ def undisturbed(settings: Settings, fleet: Fleet, folder: Path) -> Settings:
             due = bisect_left(messages, clock.now(), key=lambda message: message.received_at)
             inbox.put(messages[num_received:due])
             num_received = due
-            has_met = _tick(follower, may_wait=not has_met)
+            has_met = tick_of(follower, may_wait=not has_met)
             clock.advance(interval)
     return twin
 
 
-def _tick(follower: Follower, *, may_wait: bool) -> bool:
+def tick_of(follower: Follower, *, may_wait: bool) -> bool:
     """Run a tick; return whether there was anything to forecast, which may be waited for until there is."""
     try:
         follower.tick()
