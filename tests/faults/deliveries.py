@@ -19,9 +19,10 @@ from pipeline.prepare.regularise import regularise
 from pipeline.settings import Settings
 from pipeline.store.lake import Lake
 from pipeline.store.observations import read_observations
-from tests.faults.crew import Crew, wait
+from tests.faults.crew import Crew
 from tests.faults.fleet import Fleet, Reading
 from tests.faults.losses import judged
+from tests.faults.member import wait
 from tests.faults.outcome import Outcome
 from tests.faults.producer import Producer
 

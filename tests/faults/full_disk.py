@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipeline.schemas import Readings
 from pipeline.store.lake import Lake, read
-from tests.faults.crew import Crew, Member, wait
+from tests.faults.crew import Crew
+from tests.faults.member import Member, wait
 from tests.faults.outcome import Outcome
 from tests.faults.scenarios import finish
 from tests.faults.small_disk import FOLDERS, SmallDisk
@@ -30,8 +31,8 @@ def full_disks(
 ) -> Outcome:
     """Fill the disk of the lake, that of the state folder, or both; kill the listener while they are full; free them.
 
-    What a listener acknowledged without storing it would be lost with its life. A process that ends by itself is started again, as a
-    service manager does; nothing else is done for it.
+    What a listener acknowledged without storing it would be lost with its life. A process that ends with a sentence of its own is started
+    again, as a service manager does; nothing else is done for it. One that crashes fails the run.
 
     Args:
         folder: of the crew, and of both disks.
@@ -63,9 +64,8 @@ def _start(crew: Crew, disks: Collection[SmallDisk], *, is_followed: bool) -> li
         for member in others:
             _refuse(member, disks)
     listener, *followers = others
-    members = [crew.producer(), listener.subscribe(), *(follower.start() for follower in followers)]
-    members[0].start()
-    return members
+    started = [listener.subscribe(), *(follower.start() for follower in followers)]
+    return [crew.producer().start(), *started]
 
 
 def _facts(crew: Crew, disks: Collection[SmallDisk], members: Sequence[Member]) -> str:
@@ -85,7 +85,7 @@ def _refuse(member: Member, disks: Collection[SmallDisk]) -> None:
 
 def _fill(crew: Crew, disks: Mapping[str, SmallDisk], members: Sequence[Member], hold_s: float) -> None:
     """Fill disks until the listener has said so, kill it, and keep them full for a time."""
-    listener = members[1]
+    _, listener, *_ = members
     before = len(listener.said("err"))
 
     def is_noticed() -> bool:
@@ -99,7 +99,7 @@ def _fill(crew: Crew, disks: Mapping[str, SmallDisk], members: Sequence[Member],
     while time.monotonic() < until:
         for disk in disks.values():
             disk.fill()
-        for member in members:
+        for member in members[1:]:
             member.keep_running()
         read(Lake(crew.settings.lake).scan(Readings))  # a full disk refuses nobody who reads
         time.sleep(LOOK_S)
@@ -112,7 +112,7 @@ def _free(disks: Collection[SmallDisk], members: Sequence[Member], moves: Callab
     before = {member: member.committed() for member in members}
 
     def has_resumed() -> bool:
-        for member in members:
+        for member in members[1:]:
             member.keep_running()
         return all(member.committed() > number for member, number in before.items())
 

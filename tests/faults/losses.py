@@ -8,32 +8,30 @@ import polars as pl
 from pipeline.schemas import Forecasts, Readings
 from pipeline.store.lake import Lake, read
 from tests.faults.fleet import Fleet
-from tests.faults.oracle import KEY, account, forecast_account, frame_of
+from tests.faults.oracle import KEY, OF_FLEET, account, acknowledged
 from tests.faults.outcome import Outcome
 
 NAMED = 5  # keys of each kind
 
 
 def judged(outcome: Outcome, lake: str, ledger: Path, fleet: Fleet) -> Outcome:
-    """Return an outcome with the accounts of readings and forecasts, and what is wrong with them in words."""
-    readings, forecasts = account(lake, ledger, fleet), forecast_account(lake, fleet)
-    found = replace(outcome, readings=readings, forecasts=forecasts)
+    """Return an outcome with the account of readings, and what is wrong with it, or with that of forecasts, in words."""
+    found = replace(outcome, readings=account(lake, ledger, fleet))
     if found.is_whole:
         return found
-    words = [outcome.failure, *_of_readings(lake, ledger, fleet), *_of_forecasts(lake)]
+    words = [outcome.failure, *_of_readings(lake, ledger, fleet), *(_of_forecasts(lake) if outcome.forecasts is not None else [])]
     return replace(found, failure="; ".join(filter(None, words)))
 
 
 def _of_readings(lake: str, ledger: Path, fleet: Fleet) -> list[str]:
-    lines = (line.split() for line in ledger.read_text().splitlines())
-    sent = frame_of(fleet, {(int(device[1:]), int(seq)) for device, seq in lines})
-    stored = read(Lake(lake).scan(Readings).filter(pl.col("source").str.starts_with("mqtt:fleet/")).select(KEY))
-    named = {
+    sent = acknowledged(ledger, fleet)
+    stored = read(Lake(lake).scan(Readings).filter(OF_FLEET).select(KEY))
+    wrong = {
         "lost": sent.join(stored, on=KEY, how="anti"),
         "repeated": stored.filter(stored.is_duplicated()).unique(maintain_order=True),
         "stored and not in the ledger": stored.join(sent, on=KEY, how="anti"),
     }
-    return [_named(what, frame.select("series_id", "ts")) for what, frame in named.items() if len(frame)]
+    return [named(what, frame.select("series_id", "ts")) for what, frame in wrong.items() if len(frame)]
 
 
 def _of_forecasts(lake: str) -> list[str]:
@@ -42,10 +40,11 @@ def _of_forecasts(lake: str) -> list[str]:
     by_series = stored.unique().sort("series_id", "origin").with_columns(before=pl.col("origin").shift().over("series_id"))
     step = pl.col("origin") - pl.col("before")
     gaps = by_series.filter(step > step.min()).select("series_id", "before", "origin")
-    named = {"forecast twice": repeated, "left out between": gaps}
-    return [_named(what, frame) for what, frame in named.items() if len(frame)]
+    wrong = {"forecast twice": repeated, "left out between": gaps}
+    return [named(what, frame) for what, frame in wrong.items() if len(frame)] if len(stored) else ["there is no forecast"]
 
 
-def _named(what: str, keys: pl.DataFrame) -> str:
+def named(what: str, keys: pl.DataFrame) -> str:
+    """Return how many keys something is wrong with, and the first few of them."""
     rows = [" ".join(str(part) for part in row) for row in keys.head(NAMED).iter_rows()]
     return f"{len(keys):,} {what}: {', '.join(rows)}{' …' if len(keys) > NAMED else ''}"

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from pipeline.listen.inbox import Inbox
 from pipeline.settings import ListenSettings, MqttSettings
-from tests.faults.crew import Crew, Member, wait
+from tests.faults.crew import Crew
 from tests.faults.fleet import Fleet
 from tests.faults.losses import judged
+from tests.faults.member import Member, wait
 from tests.faults.oracle import account
 from tests.faults.outcome import Outcome
 from tests.faults.producer import Producer
-from tests.faults.scenarios import finish, take_in_all
+from tests.faults.scenarios import ended, finish, take_in_all
 
 EXPIRY_S = 2
 EXPIRING = ListenSettings(drain_interval="PT1S", mqtt=MqttSettings(session_expiry=f"PT{EXPIRY_S}S"))
@@ -58,7 +59,7 @@ def killed_broker(crew: Crew, *, kills: int, is_followed: bool = True) -> Outcom
             listener.start()
         wait(lambda number=number: listener.said("err").count("subscribed") > number + 1, crew.moves)  # type: ignore[misc]
     _grow(crew, crew.num_received)
-    outcome = finish(crew, Outcome("the broker is killed", restarts=kills), members)
+    outcome = ended(crew, Outcome("the broker is killed", restarts=kills), members)
     found = of_delivered(crew, outcome, crew.fleet)
     said = sum(listener.said("err").count(words) for words in (FORGOTTEN, NO_SESSION))
     unsaid = "" if said == kills else f"a listener warned of {said} of {kills} sessions that were lost"
@@ -130,4 +131,4 @@ def of_delivered(crew: Crew, outcome: Outcome, fleet: Fleet) -> Outcome:
     confirmed = set(crew.ledger.read_text().splitlines())
     delivered = crew.folder / "ledger-delivered"
     delivered.write_text("".join(f"{line}\n" for line in sorted(confirmed & came)))
-    return judged(replace(outcome, brokers_loss=len(confirmed - came), failure=""), crew.settings.lake, delivered, fleet)
+    return judged(replace(outcome, brokers_loss=len(confirmed - came)), crew.settings.lake, delivered, fleet)

@@ -1,7 +1,7 @@
 """What a scenario comes to: how often something was done to it, and what the oracles say."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tests.faults.oracle import Account, ForecastAccount
 
@@ -18,8 +18,8 @@ class Outcome:
         payloads: of fuzz.
         readings: acknowledged against stored; None where there is no producer.
         brokers_loss: readings that the broker confirmed and never delivered, which nobody behind it can bring back.
-        forecasts: against their key.
-        wrong_ticks: observations that are not what their device measured.
+        forecasts: against their key; None where there is no follower.
+        wrong_ticks: ticks whose observation is missing, made up or not what their device measured.
         misplaced: fuzz payloads that are not in quarantine exactly once, whole.
         recoveries_s: from the start of a process that was killed to its first commit.
         facts: what else is worth saying.
@@ -33,7 +33,7 @@ class Outcome:
     payloads: int = 0
     readings: Account | None = None
     brokers_loss: int = 0
-    forecasts: ForecastAccount = field(default_factory=lambda: ForecastAccount(0, 0, 0))
+    forecasts: ForecastAccount | None = None
     wrong_ticks: int = 0
     misplaced: int = 0
     recoveries_s: Sequence[float] = ()
@@ -43,5 +43,5 @@ class Outcome:
     @property
     def is_whole(self) -> bool:
         """Whether nothing is lost, repeated, made up or left out."""
-        faults = (self.forecasts.repeated, self.forecasts.left_out, self.wrong_ticks, self.misplaced, self.failure)
-        return (self.readings is None or self.readings.is_whole) and not any(faults)
+        accounts = [one for one in (self.readings, self.forecasts) if one is not None]
+        return all(one.is_whole for one in accounts) and not any((self.wrong_ticks, self.misplaced, self.failure))

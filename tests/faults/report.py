@@ -44,6 +44,7 @@ def recovery(outcome: Outcome) -> str:
 
 def _line(name: str, outcomes: Sequence[Outcome]) -> str:
     accounts = [outcome.readings for outcome in outcomes if outcome.readings is not None]
+    forecasts = [outcome.forecasts for outcome in outcomes if outcome.forecasts is not None]
     sums = [
         sum(outcome.kills for outcome in outcomes),
         sum(outcome.restarts for outcome in outcomes),
@@ -53,8 +54,8 @@ def _line(name: str, outcomes: Sequence[Outcome]) -> str:
         sum(account.lost for account in accounts) + sum(outcome.misplaced + outcome.wrong_ticks for outcome in outcomes),
         sum(account.repeated + account.strangers for account in accounts),
         sum(outcome.brokers_loss for outcome in outcomes),
-        sum(outcome.forecasts.stored for outcome in outcomes),
-        sum(outcome.forecasts.repeated + outcome.forecasts.left_out for outcome in outcomes),
+        sum(account.stored for account in forecasts),
+        sum(account.repeated + account.left_out for account in forecasts),
     ]
     recoveries = [seconds for outcome in outcomes for seconds in outcome.recoveries_s]
     times = [f"{np.percentile(recoveries, level):.1f}" if recoveries else "" for level in (50, 95)]

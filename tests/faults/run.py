@@ -10,7 +10,6 @@ that was started.
 
 import argparse
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from tests.faults.crew import Crew, newest_commit
 from tests.faults.deliveries import deliveries
 from tests.faults.full_disk import full_disks
 from tests.faults.fuzzing import garbage
+from tests.faults.interrupts import end_when_asked
 from tests.faults.long_log import long_log
 from tests.faults.named_tests import named_tests
 from tests.faults.outages import EXPIRING, expired_session, killed_broker, outage
@@ -47,14 +47,14 @@ def scenarios_of(chosen: argparse.Namespace) -> dict[str, Scenario]:
     def crew(run: Callable[[Crew], Outcome], num_devices: int = chosen.devices, **settings: object) -> Scenario:
         return partial(_with_crew, run=run, num_devices=num_devices, seed=chosen.seed, **settings)
 
-    quick = min(chosen.kills, QUICK_KILLS)
+    quick, quarter = min(chosen.kills, QUICK_KILLS), max(1, chosen.devices // 4)
     return {
         "steps": crew(crash_everywhere),
-        "minute": crew(lambda one: _timed_kills(one, kills=quick), chosen.devices // 4),
+        "minute": crew(lambda one: _timed_kills(one, kills=quick), quarter),
         "kills": crew(lambda one: kill_at_random(one, kills=chosen.kills, seconds=chosen.seconds, faults=0.05, restarts=chosen.restarts)),
         "pairs": crew(lambda one: pairs(one, rounds=max(1, chosen.kills // 20))),
         "deliveries": crew(lambda one: deliveries(one, readings=chosen.payloads // 2)),
-        "disks": partial(full_disks, hold_s=10.0, num_devices=chosen.devices // 4, seed=chosen.seed),
+        "disks": partial(full_disks, hold_s=10.0, num_devices=quarter, seed=chosen.seed),
         "outage": crew(lambda one: outage(one, seconds=chosen.outage)),
         "broker": crew(lambda one: killed_broker(one, kills=4)),
         "expiry": crew(lambda one: expired_session(one, readings=chosen.payloads // 20), listen=EXPIRING),
@@ -81,8 +81,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="names of scenarios, with commas between")
     chosen = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that everything that was started is ended
+    end_when_asked()
     known = scenarios_of(chosen)
     names = chosen.only.split(",") if chosen.only else list(known)
     if unknown := set(names) - set(known):

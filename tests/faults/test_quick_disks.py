@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.crew import ROOT
 from tests.faults.full_disk import full_disks
+from tests.faults.member import ROOT
 from tests.faults.small_disk import SmallDisk
 
 
