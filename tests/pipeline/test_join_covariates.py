@@ -123,7 +123,7 @@ def test_attributes_are_numbers_or_a_column_for_each_word(tmp_path: Path) -> Non
         (CovariateSettings(past=("rain",)), "known in time .* got none of rain"),
         (CovariateSettings(future=("tariff",)), "known-future covariate requires .* got none of tariff"),
         (CovariateSettings(static=("area",)), "got 'area', which none has"),
-        (CovariateSettings(past=("heat", "wind")), "and are no covariate"),
+        (CovariateSettings(past=("heat", "wind")), "and that are no covariate"),
     ],
 )
 def test_a_covariate_of_which_nothing_is_known_is_refused(tmp_path: Path, covariates: CovariateSettings, sentence: str) -> None:
