@@ -40,7 +40,7 @@ COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "listen",
 
 
 def payload(number: int, note: str = "") -> bytes:
-    stamp = NOW - timedelta(hours=1) + timedelta(seconds=number)
+    stamp = NOW - timedelta(hours=1) + timedelta(milliseconds=100 * number)  # thousands of them are no future
     return json.dumps({"ts": stamp.isoformat(), "device_id": "pump-1", "metric": "flow", "value": number, "note": note}).encode()
 
 
