@@ -266,12 +266,12 @@ def test_a_zombie_is_fenced_off_and_stores_nothing(stores: tuple[PartitionStore,
 def test_a_partition_that_comes_back_is_judged_by_what_its_holder_meanwhile_saw(stores: tuple[PartitionStore, PartitionStore]) -> None:
     """Shown to fail by keeping what was known before: the reading that came ten minutes late would be on time."""
     one, other = stores
-    for store, number in ((one, 0), (other, 600)):
+    for store, number in ((one, 0), (other, 6000)):
         partition = store.open(SOURCE)
         partition.waiting = stored(number)
         assert store.store(partition)
     partition = one.open(SOURCE)
-    partition.waiting = [Stored(601, Message("kafka", TOPIC, payload(1), NOW))]
+    partition.waiting = [Stored(6001, Message("kafka", TOPIC, payload(1), NOW))]
     assert one.store(partition)
     assert one.counts["late"] == 1
 
