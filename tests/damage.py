@@ -42,6 +42,16 @@ def healthy(folder: Path) -> Stream:
     return made
 
 
+def with_every_file(folder: Path) -> Stream:
+    """Make a healthy lake of one commit, with every file of a state folder."""
+    made = Stream(folder)
+    made.send(1, 20)
+    made.drain()
+    for opened in OPENERS.values():
+        opened(made)
+    return made
+
+
 def copied(stream: Stream, folder: Path) -> Stream:
     """Return a copy of a lake, to be damaged."""
     shutil.copytree(stream.folder, folder, copy_function=shutil.copyfile)  # the times of files do not come with it

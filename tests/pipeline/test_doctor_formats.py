@@ -13,7 +13,7 @@ from pipeline.store.catalog_file import FILE_NAME as CATALOG
 from pipeline.store.catalog_file import MIGRATIONS, NEWEST, format_of_tables
 from pipeline.store.formats import FORMAT, KNOWN, number_of, seal_of, written_number
 from pipeline.store.state_files import connect, format_of, write_format
-from tests.damage import OPENERS, kinds, mended
+from tests.damage import OPENERS, kinds, mended, with_every_file
 from tests.streams import Stream
 
 NUMBER_AT, SEAL_AT = 60, 68  # bytes in the header of a SQLite file: user_version and application_id, four each
@@ -24,13 +24,7 @@ DAMAGED = "it is damaged. Stop what writes to the lake and run `tidecast doctor 
 
 @pytest.fixture
 def stream(tmp_path: Path) -> Stream:
-    """A healthy lake with every file of a state folder."""
-    made = Stream(tmp_path)
-    made.send(1, 20)
-    made.drain()
-    for opened in OPENERS.values():
-        opened(made)
-    return made
+    return with_every_file(tmp_path)
 
 
 def flip(stream: Stream, file: str, bit: int, at: int = NUMBER_AT) -> None:

@@ -16,7 +16,7 @@ from pipeline.store.catalog_file import FILE_NAME as CATALOG
 from pipeline.store.catalog_file import NEWEST
 from pipeline.store.formats import DESCRIPTION, FORMAT, number_of
 from pipeline.store.state_files import connect, format_of, write_format
-from tests.damage import OPENERS
+from tests.damage import OPENERS, with_every_file
 from tests.streams import Stream
 
 LATER = "in whose format it is; got tidecast .* Install that version"
@@ -25,11 +25,7 @@ LATER = "in whose format it is; got tidecast .* Install that version"
 @pytest.fixture
 def stream(tmp_path: Path) -> Stream:
     """A lake with every file of a state folder, and messages that are not drained."""
-    made = Stream(tmp_path)
-    made.send(1, 20)
-    made.drain()
-    for opened in OPENERS.values():
-        opened(made)
+    made = with_every_file(tmp_path)
     made.send(21, 30)
     return made
 
